@@ -1,0 +1,42 @@
+# Everything runs in .venv, which is made when it is missing; Python 3.11 or newer is all it needs.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+RUN := runs/digits
+
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo    train, evaluate and export SupCon on the built-in digits; see the report"
+	@echo "make test    all tests"
+	@echo "make check   format, lint, types, import layers"
+	@echo "make format  rewrite the files as make check wants them"
+
+$(INSTALLED): setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m supcon_tf.train --gin_file=gin_configs/digits/supcon.gin --workdir=$(RUN)
+	@echo "open $(RUN)/report.html"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
