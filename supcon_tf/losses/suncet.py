@@ -1,0 +1,212 @@
+"""SuNCEt: supervised noise contrastive estimation, a soft nearest-neighbour classifier as a loss.
+
+Equation: Assran et al. 2020, "Supervision Accelerates Pre-training in Contrastive Semi-Supervised
+Learning of Visual Representations", arXiv 2006.10803. Rows, A(i), P(i) and s_ij as in `supcon`.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from supcon_tf import distribution
+from supcon_tf.losses.batch import (
+    as_labels,
+    as_views,
+    l2_normalize,
+    leave_out_without_positives,
+    share_label,
+)
+from supcon_tf.losses.per_sample import PerSampleLoss
+
+# Below it a class's sum of exponentials counts as this much. The reciprocal, which the gradient
+# of the logarithm holds, stays far from float32's largest number.
+_SMALLEST_SUM = 1e-30
+
+
+def suncet_loss(
+    labels: Any,
+    features: Any,
+    *,
+    temperature: float = 0.1,
+    label_smoothing: float = 0.0,
+    normalize: bool = True,
+) -> tf.Tensor:
+    """SuNCEt loss of each sample.
+
+    An anchor's loss is -log(sum_P exp(s_ip) / sum_A exp(s_ia)), which is SupCon's "inside" loss
+    minus log |P|. Class probabilities t_i generalise it to -sum_c t_ic log p_ic, where
+    p_i = sum_A softmax_A(s_i)_a t_a; one-hot rows give the first form back.
+
+    Inside a `tf.distribute` replica the anchors are the local samples and the contrast set is
+    the global batch.
+
+    Args:
+      labels: None (every sample is its own class), integers [N], integer one-hot or multi-hot
+        rows [N, C], where two samples are positives when they share a label, or float rows
+        [N, C] of class probabilities. A row of zeros has no label.
+      features: [N, V, ...] of any float dtype, V >= 1 views of each sample; trailing axes are
+        flattened to [N, V, D]. The computation is in float32.
+      temperature: divides the similarities, > 0.
+      label_smoothing: in [0, 1). Takes this part of a row's probability, for the anchor and the
+        contrast set alike, and spreads it over the C classes. It needs rows [N, C]: integers [N]
+        do not say how many classes there are.
+      normalize: L2-normalise the rows first.
+
+    Returns:
+      float32 [N], the mean over the sample's views; 0 for a sample without positives. Likewise a
+      class that no other row has is left out of the sum over classes.
+
+    Raises:
+      ValueError: an option or a shape that is not as described.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import suncet_loss
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> print(suncet_loss([0, 0, 1, 1], features, temperature=1.0).numpy().round(4))
+      [0.5514 0.5514 0.5514 0.5514]
+    """
+    _check_options(temperature=temperature, label_smoothing=label_smoothing)
+    features = as_views(features)
+    if normalize:
+        features = l2_normalize(features)
+    first = distribution.first_row(tf.shape(features)[0])
+    probabilities = _class_probabilities(labels, label_smoothing)
+    labels = as_labels(labels if probabilities is None else probabilities, features, first)
+    num_views, dim = features.shape[1:]
+    # [N, V, D] -> [N*V, D] and [M, V, D] -> [M*V, D]; every view is a row.
+    anchors = tf.reshape(features, [-1, dim])
+    contrast = tf.reshape(distribution.gather(features), [-1, dim])
+    logits = tf.matmul(anchors / temperature, contrast, transpose_b=True)
+    anchor_rows = first * num_views + tf.range(tf.shape(anchors)[0])
+    not_self = anchor_rows[:, None] != tf.range(tf.shape(contrast)[0])[None, :]
+    # [N, M] -> [N*V, M*V]
+    shares_label = share_label(labels, distribution.gather(labels))
+    shares_label = tf.repeat(tf.repeat(shares_label, num_views, axis=0), num_views, axis=1)
+    if probabilities is None:
+        losses = _sharing_loss(logits, shares_label, not_self)
+    else:
+        losses = _probability_loss(
+            logits,
+            shares_label,
+            not_self,
+            tf.repeat(probabilities, num_views, axis=0),
+            tf.repeat(distribution.gather(probabilities), num_views, axis=0),
+        )
+    # [N*V] -> [N]
+    return tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1)
+
+
+def _check_options(*, temperature: float, label_smoothing: float) -> None:
+    # A temperature may also be a tensor or a variable, whose value is not known here.
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+
+
+def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | None:
+    """Rows of class probabilities, smoothed: float32 [N, C]; None where labels are not such."""
+    labels = None if labels is None else tf.convert_to_tensor(labels)
+    # Integers [N, 1] are class numbers.
+    has_rows = (
+        labels is not None
+        and labels.shape.rank == 2
+        and (labels.shape[1] != 1 or labels.dtype.is_floating)
+    )
+    if label_smoothing and not has_rows:
+        got = None if labels is None else f"shape {labels.shape}"
+        raise ValueError(f"label_smoothing needs labels as rows [N, C] of C classes, got {got}")
+    if not has_rows or not (label_smoothing or labels.dtype.is_floating):
+        return None
+    probabilities = tf.cast(labels, tf.float32)
+    # The share of a row that is zero, for a sample without a label, stays zero.
+    mean = tf.reduce_mean(probabilities, axis=1, keepdims=True)
+    return (1 - label_smoothing) * probabilities + label_smoothing * mean
+
+
+def _sharing_loss(logits: tf.Tensor, shares_label: tf.Tensor, not_self: tf.Tensor) -> tf.Tensor:
+    """-log of the positives' part of all exp(logits) but the anchor's own: [R, S] -> [R]."""
+    positives = shares_label & not_self
+    log_positives = _masked_logsumexp(logits, positives)
+    log_negatives = _masked_logsumexp(logits, ~shares_label & not_self)
+    # -log(p / (p + n)) = softplus(log n - log p), exact also where it is nearly or wholly zero.
+    losses = tf.math.softplus(log_negatives - log_positives)
+    return tf.where(tf.reduce_any(positives, axis=1), losses, 0.0)
+
+
+def _probability_loss(
+    logits: tf.Tensor,
+    shares_label: tf.Tensor,
+    not_self: tf.Tensor,
+    probabilities: tf.Tensor,
+    contrast_probabilities: tf.Tensor,
+) -> tf.Tensor:
+    """-sum_c t_c log p_c of each anchor: [R, S] and probabilities [R, C], [S, C] -> [R]."""
+    positives = shares_label & not_self
+    # Only positives have a class of the anchor's, so the nearest of them, not of all rows, may
+    # set the scale: for one-hot rows nothing underflows, however far the class is.
+    nearest = tf.reduce_max(tf.where(positives, logits, logits.dtype.min), axis=1, keepdims=True)
+    nearest = tf.stop_gradient(nearest)
+    similarities = tf.exp(tf.where(positives, logits - nearest, logits.dtype.min))
+    in_class = tf.matmul(similarities, contrast_probabilities)
+    log_all = _masked_logsumexp(logits, not_self)[:, None]
+    log_probabilities = tf.math.log(tf.maximum(in_class, _SMALLEST_SUM)) + nearest - log_all
+    rows_with_class = tf.reduce_sum(tf.cast(contrast_probabilities > 0, tf.float32), axis=0)
+    defined = (probabilities > 0) & (rows_with_class > 1)
+    return -tf.reduce_sum(tf.where(defined, probabilities * log_probabilities, 0.0), axis=1)
+
+
+def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Log-sum-exp over the last axis; a huge negative number, gradient 0, for no entry."""
+    return tf.reduce_logsumexp(tf.where(mask, values, values.dtype.min), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class SuNCEtLoss(PerSampleLoss):
+    """SuNCEt for `compile` and `fit`: the mean of `suncet_loss`.
+
+    Samples without positives are left out of the mean, also over replicas. `y_true` are labels of
+    any kind that `suncet_loss` takes (integers are not cast), `y_pred` the projections [N, V, D].
+
+    Args:
+      temperature, label_smoothing, normalize: as in `suncet_loss`.
+      reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
+      name: of the loss.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import SuNCEtLoss
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> round(float(SuNCEtLoss(temperature=1.0)(tf.constant([0, 0, 1, 1]), features)), 4)
+      0.5514
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.1,
+        label_smoothing: float = 0.0,
+        normalize: bool = True,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "suncet_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.options: dict[str, Any] = {
+            "temperature": temperature,
+            "label_smoothing": label_smoothing,
+            "normalize": normalize,
+        }
+        _check_options(temperature=temperature, label_smoothing=label_smoothing)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values whose mean is the mean over the samples that have a positive."""
+        values = suncet_loss(y_true, y_pred, **self.options)
+        # Smoothing gives a sample positives in all classes.
+        probabilities = _class_probabilities(y_true, self.options["label_smoothing"])
+        labels = y_true if probabilities is None else probabilities
+        return leave_out_without_positives(values, labels, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}

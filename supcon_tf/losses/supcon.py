@@ -1,0 +1,281 @@
+"""The supervised contrastive family: SupCon, SimCLR and N-pairs.
+
+Equations: Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362. A batch holds
+N samples of V views; every view is a row. For an anchor row i, A(i) are all other rows, P(i) the
+rows of A(i) that share a label with it, N(i) the rest, and s_ij = z_i . z_j / temperature.
+"""
+
+from typing import Any, Literal, get_args
+
+import keras
+import tensorflow as tf
+
+from supcon_tf import distribution
+from supcon_tf.losses.batch import as_labels, as_views, l2_normalize, leave_out_without_positives
+from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
+from supcon_tf.losses.per_sample import PerSampleLoss
+
+Anchors = Literal["all_views", "one_view"]
+Implementation = Literal["auto", "dense", "streaming"]
+
+
+def supcon_loss(
+    labels: Any,
+    features: Any,
+    *,
+    temperature: float = 0.1,
+    summation: Summation = "outside",
+    denominator: Denominator = "all",
+    positives_cap: int | None = None,
+    anchors: Anchors = "all_views",
+    scale_by_temperature: bool = True,
+    normalize: bool = True,
+    implementation: Implementation = "auto",
+) -> tf.Tensor:
+    """Supervised contrastive loss of each sample.
+
+    With summation "outside" (Eq. 2) an anchor's loss is -1/|P| sum_p (s_ip - log D_ip); with
+    "inside" (Eq. 3) it is -log(1/|P| sum_p exp(s_ip) / D_ip). The denominator D_ip sums exp(s)
+    over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives").
+
+    Inside a `tf.distribute` replica the anchors are the local samples and the contrast set is
+    the global batch.
+
+    Args:
+      labels: None (every sample is its own class), integers [N], or one-hot or multi-hot rows
+        [N, C]; two samples are positives when they share a label. Integers [N, 1] are read as
+        [N].
+      features: [N, V, ...] of any float dtype, V >= 1 views of each sample; trailing axes are
+        flattened to [N, V, D]. The computation is in float32.
+      temperature: divides the similarities, > 0.
+      summation: where the sum over positives stands, "outside" or "inside" the logarithm.
+      denominator: "all", "one_positive" or "only_negatives".
+      positives_cap: at most this many positives besides an anchor's own other views, a multiple
+        of V: all views of the first positives_cap / V other samples of the class, in batch
+        order. The others leave numerator and denominator. None keeps all.
+      anchors: "all_views", or "one_view" where only view 0 is an anchor. The contrast set is
+        always all views.
+      scale_by_temperature: multiply the loss by the temperature, which cancels the 1/temperature
+        in its gradient.
+      normalize: L2-normalise the rows first.
+      implementation: "dense", "streaming" (linear memory, same numbers), or "auto" by size.
+
+    Returns:
+      float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and
+      for "only_negatives" where there is no negative.
+
+    Raises:
+      ValueError: an option or a shape that is not as described.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import supcon_loss
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> print(supcon_loss([0, 0, 1, 1], features, temperature=1.0).numpy().round(4))
+      [0.5514 0.5514 0.5514 0.5514]
+    """
+    _check_options(
+        temperature=temperature,
+        summation=summation,
+        denominator=denominator,
+        anchors=anchors,
+        implementation=implementation,
+        positives_cap=positives_cap,
+    )
+    features = as_views(features)
+    if positives_cap is not None and positives_cap % features.shape[1]:
+        raise ValueError(
+            f"positives_cap must be a multiple of the {features.shape[1]} views, "
+            f"got {positives_cap}"
+        )
+    if normalize:
+        features = l2_normalize(features)
+    contrast = distribution.gather(features)
+    first = distribution.first_row(tf.shape(features)[0])
+    labels = as_labels(labels, features, first)
+    contrast_labels = distribution.gather(labels)
+    if anchors == "one_view":
+        features = features[:, :1]
+    values = dense_supcon(
+        labels,
+        features,
+        contrast_labels,
+        contrast,
+        first,
+        temperature=temperature,
+        summation=summation,
+        denominator=denominator,
+        positives_cap=positives_cap,
+    )
+    return values * temperature if scale_by_temperature else values
+
+
+def _check_options(
+    *,
+    temperature: float = 1.0,
+    summation: str = "outside",
+    denominator: str = "all",
+    positives_cap: int | None = None,
+    anchors: str = "all_views",
+    implementation: str = "auto",
+    **_: Any,
+) -> None:
+    # A temperature may also be a tensor or a variable, whose value is not known here.
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if positives_cap is not None and positives_cap < 0:
+        raise ValueError(f"positives_cap must be >= 0 or None, got {positives_cap}")
+    for name, value, choices in (
+        ("summation", summation, Summation),
+        ("denominator", denominator, Denominator),
+        ("anchors", anchors, Anchors),
+        ("implementation", implementation, Implementation),
+    ):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class SupConLoss(PerSampleLoss):
+    """Supervised contrastive loss for `compile` and `fit`: the mean of `supcon_loss`.
+
+    Samples without positives are left out of the mean, also over replicas. `y_true` are labels of
+    any kind that `supcon_loss` takes (integers are not cast), `y_pred` the projections [N, V, D].
+
+    Args:
+      temperature, summation, denominator, positives_cap, anchors, scale_by_temperature,
+        normalize, implementation: as in `supcon_loss`.
+      reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
+      name: of the loss.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import SupConLoss
+      >>> loss = SupConLoss(temperature=1.0)
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> round(float(loss(tf.constant([0, 0, 1, 1]), features)), 4)
+      0.5514
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.1,
+        summation: Summation = "outside",
+        denominator: Denominator = "all",
+        positives_cap: int | None = None,
+        anchors: Anchors = "all_views",
+        scale_by_temperature: bool = True,
+        normalize: bool = True,
+        implementation: Implementation = "auto",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "supcon_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.options: dict[str, Any] = {
+            "temperature": temperature,
+            "summation": summation,
+            "denominator": denominator,
+            "positives_cap": positives_cap,
+            "anchors": anchors,
+            "scale_by_temperature": scale_by_temperature,
+            "normalize": normalize,
+            "implementation": implementation,
+        }
+        _check_options(**self.options)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values whose mean is the mean over the samples that have a positive."""
+        values = supcon_loss(y_true, y_pred, **self.options)
+        return leave_out_without_positives(
+            values, y_true, y_pred, positives_cap=self.options["positives_cap"]
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class SimCLRLoss(PerSampleLoss):
+    """NT-Xent (Chen et al. 2020): SupCon where every sample is its own class; labels are unused.
+
+    Args:
+      temperature, scale_by_temperature, normalize, implementation: as in `supcon_loss`.
+      reduction, name: as in `SupConLoss`.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import SimCLRLoss
+      >>> views = tf.constant([[[1., 0.], [1., 0.]], [[0., 1.], [0., 1.]]])
+      >>> round(float(SimCLRLoss(temperature=1.0)(None, views)), 4)
+      0.5514
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.1,
+        scale_by_temperature: bool = False,
+        normalize: bool = True,
+        implementation: Implementation = "auto",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "simclr_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.options: dict[str, Any] = {
+            "temperature": temperature,
+            "scale_by_temperature": scale_by_temperature,
+            "normalize": normalize,
+            "implementation": implementation,
+        }
+        _check_options(**self.options)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values."""
+        del y_true
+        return supcon_loss(None, y_pred, **self.options)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class NPairsLoss(PerSampleLoss):
+    """N-pairs (Sohn 2016) as a case of SupCon: one view, one positive, temperature 1.
+
+    The positive of a sample is the first other sample of its class in the batch; the other
+    samples of the class are ignored.
+
+    Args:
+      normalize, implementation: as in `supcon_loss`.
+      reduction, name: as in `SupConLoss`.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import NPairsLoss
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> round(float(NPairsLoss()(tf.constant([0, 0, 1, 1]), features)), 4)
+      0.5514
+    """
+
+    def __init__(
+        self,
+        *,
+        normalize: bool = True,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "n_pairs_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.normalize = normalize
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values whose mean is the mean over the samples that have a positive."""
+        if y_pred.shape[1] != 1:
+            raise ValueError(f"n-pairs takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
+        values = supcon_loss(
+            y_true, y_pred, temperature=1.0, positives_cap=1, normalize=self.normalize
+        )
+        return leave_out_without_positives(values, y_true, y_pred, positives_cap=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "normalize": self.normalize}

@@ -1,0 +1,54 @@
+"""The classifier of large-margin softmax, whose output tells the angles to the classes."""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class LargeMarginHead(layers.Layer):
+    """Class scores without a bias, and the lengths that turn them into cosines.
+
+    Outputs w_j . x and ||w_j|| ||x|| of each class, what `losses.LargeMarginSoftmaxLoss` takes
+    (Liu et al. 2016, arXiv 1612.02295). Both are float32 under any global dtype policy, because
+    the loss divides one by the other. The plain class scores are `[..., 0]`.
+
+    Args:
+      num_classes: C.
+
+    Example:
+      >>> import keras
+      >>> from supcon_tf.models.margin_head import LargeMarginHead
+      >>> embedding = keras.Input((512,))
+      >>> scores_and_lengths = LargeMarginHead(10)(embedding)
+      >>> scores_and_lengths.shape, scores_and_lengths[..., 0].shape
+      ((None, 10, 2), (None, 10))
+    """
+
+    def __init__(self, num_classes: int, *, dtype: Any = "float32", **kwargs: Any):
+        super().__init__(dtype=dtype, **kwargs)
+        self.num_classes = num_classes
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel", shape=(input_shape[-1], self.num_classes), initializer="glorot_uniform"
+        )
+
+    def call(self, embeddings):
+        scores = ops.matmul(embeddings, self.kernel)
+        # Outer product: [B, 1] * [1, C] -> [B, C]
+        lengths = _length(embeddings, axis=1) * _length(self.kernel, axis=0)
+        return ops.stack([scores, lengths], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.num_classes, 2)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def _length(vectors, *, axis):
+    # The smallest square keeps the gradient of the root finite at zero.
+    square = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
+    return ops.sqrt(ops.maximum(square, 1e-37))

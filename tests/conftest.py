@@ -1,0 +1,32 @@
+"""One thread per test process (two of them share two cores), and no chatter."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_per_process():
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of two classes of twelve JPEGs each, of different sizes: dark ones, bright ones."""
+    root = tmp_path / "photos"
+    for number in range(24):
+        name = "bright" if number % 2 else "dark"
+        height, width = 20 + number, 44 - number
+        level = tf.fill([height, width, 3], 200.0 if number % 2 else 50.0)
+        noise = tf.random.stateless_uniform([height, width, 3], [number, 0], -30.0, 30.0)
+        image = tf.cast(level + noise, tf.uint8)
+        file = root / name / f"{number:02d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tf.io.encode_jpeg(image).numpy())
+    return root

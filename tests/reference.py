@@ -1,0 +1,218 @@
+"""Losses as slow float64 loops, written from the equations one anchor at a time."""
+
+import math
+
+import numpy as np
+
+
+def label_sets(labels, num_samples):
+    """Each sample's labels as a set, from None, class numbers or multi-hot rows."""
+    if labels is None:
+        return [{index} for index in range(num_samples)]
+    labels = np.asarray(labels)
+    if labels.ndim == 1:
+        return [{int(label)} for label in labels]
+    return [set(np.flatnonzero(row > 0).tolist()) for row in labels]
+
+
+def normalized(features):
+    features = np.asarray(features, np.float64)
+    norms = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.where(norms == 0, 1.0, norms)
+
+
+def log_sum_exp(values):
+    largest = max(values)
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in values))
+
+
+def anchor_sets(anchor, classes, num_views, positives_cap):
+    """Rows (sample, view) of the kept positives and of the negatives of one anchor row."""
+    sample = anchor[0]
+    positives, negatives = [], []
+    other_samples_kept = 0
+    for other in range(len(classes)):
+        shares = bool(classes[sample] & classes[other])
+        if shares and other != sample:
+            other_samples_kept += 1
+        for other_view in range(num_views):
+            if (other, other_view) == anchor:
+                continue
+            if not shares:
+                negatives.append((other, other_view))
+            elif (
+                positives_cap is None
+                or other == sample
+                or other_samples_kept <= positives_cap // num_views
+            ):
+                positives.append((other, other_view))
+    return positives, negatives
+
+
+def anchor_loss(similarity, positives, negatives, summation, denominator):
+    """Eq. 2 or Eq. 3 of one anchor from {row: s_ij}: the loss, and its gradient {row: dL/ds_ij}."""
+    gradient = dict.fromkeys(positives + negatives, 0.0)
+    if not positives or (denominator == "only_negatives" and not negatives):
+        return 0.0, gradient
+    log_ratios, shares_of_denominator = {}, {}
+    for positive in positives:
+        rows = {
+            "all": positives + negatives,
+            "one_positive": [positive, *negatives],
+            "only_negatives": negatives,
+        }[denominator]
+        log_denominator = log_sum_exp([similarity[row] for row in rows])
+        log_ratios[positive] = similarity[positive] - log_denominator
+        shares_of_denominator[positive] = {
+            row: math.exp(similarity[row] - log_denominator) for row in rows
+        }
+    if summation == "outside":
+        loss = -math.fsum(log_ratios.values()) / len(positives)
+        weights = dict.fromkeys(positives, 1 / len(positives))
+    else:
+        total = log_sum_exp(list(log_ratios.values()))
+        loss = math.log(len(positives)) - total
+        weights = {row: math.exp(ratio - total) for row, ratio in log_ratios.items()}
+    for positive, weight in weights.items():
+        gradient[positive] -= weight
+        for row, share in shares_of_denominator[positive].items():
+            gradient[row] += weight * share
+    return loss, gradient
+
+
+def supcon(
+    labels,
+    features,
+    *,
+    temperature=0.1,
+    summation="outside",
+    denominator="all",
+    positives_cap=None,
+    anchors="all_views",
+    scale_by_temperature=True,
+    normalize=True,
+):
+    """Per-sample losses [N] of features [N, V, D], and the gradient [N, V, D] of their sum."""
+    features = np.asarray(features, np.float64)
+    num_samples, num_views = features.shape[:2]
+    rows = normalized(features) if normalize else features
+    classes = label_sets(labels, num_samples)
+    num_anchor_views = 1 if anchors == "one_view" else num_views
+    scale = temperature if scale_by_temperature else 1.0
+    losses, gradient = np.zeros(num_samples), np.zeros_like(rows)
+    for sample in range(num_samples):
+        for view in range(num_anchor_views):
+            anchor = (sample, view)
+            positives, negatives = anchor_sets(anchor, classes, num_views, positives_cap)
+            similarity = {
+                row: float(rows[anchor] @ rows[row]) / temperature for row in positives + negatives
+            }
+            loss, of_similarity = anchor_loss(
+                similarity, positives, negatives, summation, denominator
+            )
+            losses[sample] += loss * scale / num_anchor_views
+            for row, slope in of_similarity.items():
+                slope *= scale / num_anchor_views / temperature
+                gradient[anchor] += slope * rows[row]
+                gradient[row] += slope * rows[anchor]
+    return losses, through_normalization(gradient, features) if normalize else gradient
+
+
+def through_normalization(gradient, features):
+    """Gradient wrt the rows before their normalisation: the part across the row, over its norm."""
+    rows = normalized(features)
+    norms = np.linalg.norm(features, axis=-1, keepdims=True)
+    along = np.sum(gradient * rows, axis=-1, keepdims=True)
+    return (gradient - along * rows) / norms
+
+
+def finite_differences(function, at, step=1e-6):
+    """Central differences of a scalar function of a float64 array."""
+    at = np.array(at, np.float64)
+    result = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        moved = at.copy()
+        moved[index] += step
+        above = function(moved)
+        moved[index] -= 2 * step
+        result[index] = (above - function(moved)) / (2 * step)
+    return result
+
+
+def suncet(labels, features, *, temperature=0.1, label_smoothing=0.0, normalize=True):
+    """Per-sample losses [N] of features [N, V, D], and the gradient [N, V, D] of their sum."""
+    features = np.asarray(features, np.float64)
+    num_samples, num_views = features.shape[:2]
+    rows = normalized(features) if normalize else features
+    labels = None if labels is None else np.asarray(labels)
+    probabilities = None
+    if labels is not None and labels.ndim == 2 and (label_smoothing or labels.dtype.kind == "f"):
+        probabilities = labels.astype(np.float64)
+        spread = probabilities.mean(axis=1, keepdims=True)
+        probabilities = (1 - label_smoothing) * probabilities + label_smoothing * spread
+    classes = label_sets(labels, num_samples)
+    losses, gradient = np.zeros(num_samples), np.zeros_like(rows)
+    for sample in range(num_samples):
+        for view in range(num_views):
+            anchor = (sample, view)
+            positives, negatives = anchor_sets(anchor, classes, num_views, None)
+            others = positives + negatives
+            similarity = {row: float(rows[anchor] @ rows[row]) / temperature for row in others}
+            # Each term is its weight, and how much each row belongs to what the term asks for.
+            terms = [(1.0, dict.fromkeys(positives, 1.0))]
+            if probabilities is not None:
+                terms = [
+                    (weight, {row: probabilities[row[0], c] for row in others})
+                    for c, weight in enumerate(probabilities[sample])
+                ]
+            for weight, memberships in terms:
+                loss, of_similarity = membership_loss(similarity, memberships)
+                losses[sample] += weight * loss / num_views
+                for row, slope in of_similarity.items():
+                    slope *= weight / num_views / temperature
+                    gradient[anchor] += slope * rows[row]
+                    gradient[row] += slope * rows[anchor]
+    return losses, through_normalization(gradient, features) if normalize else gradient
+
+
+def membership_loss(similarity, memberships):
+    """-log sum_a softmax(s)_a m_a from {row: s_a} and {row: m_a}, and its gradient {row: dL/ds_a}.
+
+    Where nothing has a membership, both are zero.
+    """
+    inside = {
+        row: similarity[row] + math.log(membership)
+        for row, membership in memberships.items()
+        if membership > 0
+    }
+    if not inside:
+        return 0.0, {}
+    log_all, log_inside = log_sum_exp(list(similarity.values())), log_sum_exp(list(inside.values()))
+    gradient = {row: math.exp(value - log_all) for row, value in similarity.items()}
+    for row, value in inside.items():
+        gradient[row] -= math.exp(value - log_inside)
+    return log_all - log_inside, gradient
+
+
+def psi(theta, margin):
+    """The margin's curve over the angle, piece by piece."""
+    piece = min(int(theta * margin / math.pi), margin - 1)
+    return (-1) ** piece * math.cos(margin * theta) - 2 * piece
+
+
+def large_margin_softmax(labels, embeddings, kernel, *, margin=4, annealing=0.0):
+    """Losses [N] of embeddings [N, D] and class vectors in the columns of [D, C]."""
+    embeddings = np.asarray(embeddings, np.float64)
+    kernel = np.asarray(kernel, np.float64)
+    losses = np.zeros(len(embeddings))
+    for sample, (label, embedding) in enumerate(zip(labels, embeddings, strict=True)):
+        scores = []
+        for number, vector in enumerate(kernel.T):
+            length = math.sqrt(math.fsum(vector**2)) * math.sqrt(math.fsum(embedding**2))
+            cosine = math.fsum(vector * embedding) / length
+            if number == label:
+                theta = math.acos(max(-1.0, min(1.0, cosine)))
+                cosine = (annealing * cosine + psi(theta, margin)) / (1 + annealing)
+            scores.append(length * cosine)
+        losses[sample] = log_sum_exp(scores) - scores[label]
+    return losses
