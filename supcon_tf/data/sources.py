@@ -1,0 +1,331 @@
+"""Where labelled images come from: scikit-learn's digits, a TFDS set, a folder."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
+from supcon_tf.data.views import decode
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# A set that is encoded in fewer bytes than this is held in memory and read by number.
+IN_MEMORY_BYTES = 2 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled images in two or three splits.
+
+    Args:
+      name: for people.
+      class_names: the name of each class number.
+      train: to train on.
+      test: held out; looked at only for results.
+      validation: taken from the training images, for choosing; None without a share for it.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    validation: Split | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+
+def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
+    """scikit-learn's 1,797 handwritten digits, upscaled from 8 x 8 grey to 32 x 32 x 3.
+
+    A quarter of every class is held out, always the same one.
+
+    Args:
+      validation_share: of the training images to set aside, 0 for none.
+      seed: of that choice.
+
+    Example:
+      >>> from supcon_tf.data import sources
+      >>> source = sources.digits()
+      >>> source.train.num_examples, source.test.num_examples, source.num_classes
+      (1348, 449, 10)
+    """
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    grey = tf.constant(data.images[..., None] / 16.0, tf.float32)
+    upscaled = tf.image.resize(grey, (32, 32), method="bicubic")
+    images = tf.cast(tf.round(tf.clip_by_value(upscaled, 0.0, 1.0) * 255.0), tf.uint8)
+    everything = IndexedSplit(
+        data.target.astype(np.int64),
+        lambda number: tf.image.grayscale_to_rgb(tf.gather(images, number)),
+    )
+    train, test = hold_out(everything.labels, 0.25, seed=0)
+    names = tuple(str(name) for name in data.target_names)
+    return _with_validation(
+        Source("digits", names, everything.take(train), everything.take(test)),
+        validation_share,
+        seed,
+    )
+
+
+def tfds(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    validation_share: float = 0.0,
+    download: bool = False,
+    seed: int = 0,
+) -> Source:
+    """A TensorFlow Datasets image-classification set.
+
+    A split whose files are below 2 GiB is held in memory, still encoded, and can be read in any
+    order; a larger one is streamed.
+
+    Args:
+      name: as in the TFDS catalogue, with "/config" and ":version" where needed.
+      data_dir: where TFDS keeps its sets, by default ~/tensorflow_datasets.
+      train_split, test_split: TFDS split names or slices, such as "train[:80%]".
+      validation_share: of the training images to set aside, 0 for none; not for a streamed set,
+        which takes a slice as its split instead.
+      download: fetch and prepare the set when it is not there.
+      seed: of the choice of the validation images.
+
+    Raises:
+      ValueError: an unknown set or split, a set that is not there, or one without an image and
+        a class label.
+    """
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir)
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"no TFDS set named {name!r}: {str(error).splitlines()[0]}; see "
+            "tensorflow_datasets.list_builders() for the names"
+        ) from None
+    if not builder.info.splits:
+        if not download:
+            raise ValueError(
+                f"the TFDS set {name!r} is not in {builder.data_dir}: set sources.tfds.data_dir "
+                "to where it is, or sources.tfds.download = True to fetch it"
+            )
+        builder.download_and_prepare()
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    if not (
+        keys[0] in features
+        and isinstance(features[keys[0]], tensorflow_datasets.features.Image)
+        and isinstance(features[keys[1]], tensorflow_datasets.features.ClassLabel)
+    ):
+        raise ValueError(f"the TFDS set {name!r} has no pair of an image and a class label")
+    source = Source(
+        name,
+        tuple(features[keys[1]].names),
+        _tfds_split(builder, train_split, keys),
+        _tfds_split(builder, test_split, keys),
+    )
+    return _with_validation(source, validation_share, seed)
+
+
+def _tfds_split(builder: Any, split: str, keys: tuple[str, str]) -> Split:
+    """One split of a prepared TFDS builder, in memory where it is small enough."""
+    import tensorflow_datasets
+
+    try:
+        info = builder.info.splits[split]
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"the TFDS set {builder.info.name!r} has the splits {sorted(builder.info.splits)}, "
+            f"got {split!r}"
+        ) from None
+
+    def one_pass(seed: int | None) -> tf.data.Dataset:
+        examples = builder.as_dataset(
+            split=split,
+            shuffle_files=seed is not None,
+            decoders={keys[0]: tensorflow_datasets.decode.SkipDecoding()},
+            read_config=tensorflow_datasets.ReadConfig(shuffle_seed=seed, try_autocache=False),
+        )
+        if seed is not None:
+            # Files come shuffled; this mixes what stands near within them.
+            examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
+        return examples.map(lambda example: (example[keys[0]], example[keys[1]]))
+
+    if info.num_bytes > IN_MEMORY_BYTES:
+        return StreamedSplit(info.num_examples, one_pass)
+    examples = tqdm(
+        one_pass(None).as_numpy_iterator(),
+        desc=f"reading {builder.info.name} {split}",
+        total=info.num_examples,
+        unit="image",
+        leave=False,
+        disable=None,
+    )
+    encoded, labels = zip(*examples, strict=True)
+    images = tf.constant(encoded)
+    return IndexedSplit(np.array(labels, np.int64), lambda number: tf.gather(images, number))
+
+
+def folder(
+    root: str,
+    *,
+    test_share: float = 0.2,
+    validation_share: float = 0.0,
+    unreadable_limit: float = 0.05,
+    check_images: bool = True,
+    seed: int = 0,
+) -> Source:
+    """A folder of images: root/class/*.jpg, or root/train/class/*.jpg and root/test/class/*.jpg.
+
+    Without a test folder, a share of every class is held out, the same for the same seed. JPEG,
+    PNG, BMP and GIF files are read.
+
+    Args:
+      root: the folder.
+      test_share: of every class to hold out where there is no root/test (or root/val).
+      validation_share: of the training images to set aside, 0 for none.
+      unreadable_limit: unreadable images are named and left out; a larger share of them than
+        this is an error.
+      check_images: decode every image once at the start, so that an unreadable one cannot end
+        a run in its middle.
+      seed: of the choice of the held-out and the validation images.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no or one class, an empty class folder, other classes in test than in train,
+        too few images of a class, or too many unreadable ones.
+    """
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise FileNotFoundError(
+            f"no folder {root!r}: point sources.folder.root at a folder with one folder of "
+            "images per class"
+        )
+    train_files = _images_by_class(base / "train" if (base / "train").is_dir() else base)
+    test_root = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
+    if test_root is not None and (base / "train").is_dir():
+        test_files = _images_by_class(test_root)
+        if test_files.keys() != train_files.keys():
+            odd = sorted(test_files.keys() ^ train_files.keys())
+            raise ValueError(
+                f"train and {test_root.name} must have the same class folders in {root!r}; only "
+                f"one of them has {odd[0]!r}"
+            )
+    else:
+        test_files = {}
+    class_names = tuple(sorted(train_files))
+    splits = []
+    for files in (train_files, test_files):
+        if check_images:
+            files = _without_unreadable(files, unreadable_limit)
+        splits.append(_folder_split(files, class_names))
+    train, test = splits
+    if not test_files:
+        try:
+            kept, held_out = hold_out(train.labels, test_share, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{root}: {error}") from None
+        train, test = train.take(kept), train.take(held_out)
+    return _with_validation(Source(base.name, class_names, train, test), validation_share, seed)
+
+
+def _images_by_class(root: Path) -> dict[str, list[str]]:
+    """The image files in each class folder, sorted."""
+    files = {}
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        files[entry.name] = sorted(
+            file.path
+            for file in os.scandir(entry.path)
+            if file.name.lower().endswith(IMAGE_SUFFIXES) and not file.name.startswith(".")
+        )
+        if not files[entry.name]:
+            raise ValueError(
+                f"the class folder {entry.path!r} has no image: add some "
+                f"({', '.join(IMAGE_SUFFIXES)}) or remove it"
+            )
+    if len(files) < 2:
+        found = f"only {next(iter(files))!r}" if files else "none"
+        raise ValueError(
+            f"at least two class folders are needed in {str(root)!r}, found {found}: "
+            "one folder of images per class"
+        )
+    return files
+
+
+def _without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str, list[str]]:
+    """Decodes every image once; names, counts and leaves out those that fail."""
+    paths = [path for of_class in files.values() for path in of_class]
+    if not paths:
+        return {}
+    with ThreadPoolExecutor() as threads:
+        progress = tqdm(
+            threads.map(_is_readable, paths),
+            desc="checking images",
+            total=len(paths),
+            unit="image",
+            leave=False,
+            disable=None,
+        )
+        outcomes = list(progress)
+    unreadable = {path for path, readable in zip(paths, outcomes, strict=True) if not readable}
+    if len(unreadable) > limit * len(paths):
+        raise ValueError(
+            f"{len(unreadable)} of {len(paths)} images cannot be read, first "
+            f"{min(unreadable)!r}: repair or remove them, or raise sources.folder.unreadable_limit"
+        )
+    if unreadable:
+        tqdm.write(
+            f"left out {len(unreadable)} of {len(paths)} images that cannot be read: "
+            + ", ".join(sorted(unreadable)[:5])
+            + (", ..." if len(unreadable) > 5 else "")
+        )
+    return {
+        name: [path for path in of_class if path not in unreadable]
+        for name, of_class in files.items()
+    }
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        return bool(tf.size(decode(tf.io.read_file(path))) > 0)
+    except tf.errors.OpError:
+        return False
+
+
+def _folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:
+    paths = tuple(path for name in class_names for path in files.get(name, ()))
+    labels = [number for number, name in enumerate(class_names) for _ in files.get(name, ())]
+    all_paths = tf.constant(paths, tf.string)
+    return IndexedSplit(
+        np.array(labels, np.int64),
+        lambda number: tf.io.read_file(tf.gather(all_paths, number)),
+        paths,
+    )
+
+
+def _with_validation(source: Source, share: float, seed: int) -> Source:
+    """Sets a share of every class of the training images aside."""
+    if share == 0:
+        return source
+    if isinstance(source.train, StreamedSplit):
+        raise ValueError(
+            f"validation_share must be 0 for {source.name!r}, which is streamed, got {share}: "
+            "train on a slice such as train_split='train[:95%]'"
+        )
+    kept, chosen = hold_out(source.train.labels, share, seed=seed)
+    return dataclasses.replace(
+        source, train=source.train.take(kept), validation=source.train.take(chosen)
+    )

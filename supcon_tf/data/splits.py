@@ -1,0 +1,129 @@
+"""Labelled images in an order that is a function of a seed and a position, never of a state."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexedSplit:
+    """Images that can be read by number, so that any batch can be made without the ones before.
+
+    Args:
+      labels: int64 [n] class numbers.
+      read: number (int64 scalar tensor) -> image, either uint8 [H, W, 3] or encoded (string).
+      paths: the files, in the same order, where there are any.
+    """
+
+    labels: np.ndarray
+    read: Callable[[tf.Tensor], tf.Tensor]
+    paths: tuple[str, ...] = ()
+
+    @property
+    def num_examples(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
+    def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
+        """Positions start ... stop - 1 of an endless sequence of (image, label).
+
+        Every stretch of n positions is a permutation of its own, drawn from the seed, so that
+        starting late costs nothing.
+        """
+        size = self.num_examples
+        first = start // size
+        epochs = range(first, -(-stop // size))
+        orders = [np.random.default_rng([seed, epoch]).permutation(size) for epoch in epochs]
+        numbers = np.concatenate(orders)[start - first * size : stop - first * size]
+        return tf.data.Dataset.from_tensor_slices(numbers).map(
+            self._example, num_parallel_calls=tf.data.AUTOTUNE
+        )
+
+    def in_order(self) -> tf.data.Dataset:
+        """Every (image, label) once."""
+        numbers = tf.data.Dataset.range(self.num_examples)
+        return numbers.map(self._example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def take(self, numbers: np.ndarray) -> "IndexedSplit":
+        """The split of these images only, in this order."""
+        chosen = tf.constant(numbers, tf.int64)
+        paths = tuple(self.paths[number] for number in numbers) if self.paths else ()
+        return IndexedSplit(
+            self.labels[numbers], lambda number: self.read(tf.gather(chosen, number)), paths
+        )
+
+    def _example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.read(number), tf.gather(tf.constant(self.labels, tf.int64), number)
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedSplit:
+    """Images that only come one after the other, as from a TFDS set too large for memory.
+
+    Args:
+      num_examples: how many images one pass gives.
+      one_pass: seed, or None for the stored order -> one pass over (image, label).
+    """
+
+    num_examples: int
+    one_pass: Callable[[int | None], tf.data.Dataset]
+
+    def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
+        """As `IndexedSplit.shuffled`; starting late reads over the part of the epoch before."""
+        first, skipped = divmod(start, self.num_examples)
+        last = (stop - 1) // self.num_examples
+        stream = self.one_pass(_pass_seed(seed, first))
+        for epoch in range(first + 1, last + 1):
+            stream = stream.concatenate(self.one_pass(_pass_seed(seed, epoch)))
+        return stream.skip(skipped).take(stop - start)
+
+    def in_order(self) -> tf.data.Dataset:
+        """Every (image, label) once."""
+        return self.one_pass(None)
+
+
+Split = IndexedSplit | StreamedSplit
+
+
+def _pass_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] // 2)
+
+
+def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the kept and the held-out examples: the same share of every class, at least one.
+
+    Args:
+      labels: int64 [n] class numbers.
+      share: of each class to hold out, within (0, 1).
+      seed: the same seed, the same choice.
+
+    Returns:
+      Two sorted int64 arrays that together are 0 ... n - 1.
+
+    Raises:
+      ValueError: the share is not within (0, 1), or a class has fewer than two examples.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.data.splits import hold_out
+      >>> kept, held_out = hold_out(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
+      >>> len(kept), len(held_out)
+      (6, 2)
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share to hold out must be within (0, 1), got {share}")
+    held_out = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise ValueError(
+                f"class number {label} has {len(members)} image: two are needed, one to train on "
+                "and one to hold out"
+            )
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+        held_out.append(members[order[:count]])
+    chosen = np.sort(np.concatenate(held_out)).astype(np.int64)
+    return np.setdiff1d(np.arange(len(labels), dtype=np.int64), chosen), chosen

@@ -1,0 +1,196 @@
+"""Digits, folders and TFDS sets as sources, and what each says of a mistake."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf.data import sources
+from supcon_tf.data.splits import IndexedSplit, StreamedSplit
+from supcon_tf.data.views import decode
+
+
+def first_image(split):
+    image, label = next(iter(split.in_order()))
+    return decode(image).numpy(), int(label)
+
+
+def test_digits_are_split_by_class_without_overlap():
+    source = sources.digits()
+    assert source.train.num_examples + source.test.num_examples == 1797
+    shares = np.bincount(source.test.labels) / (
+        np.bincount(source.test.labels) + np.bincount(source.train.labels)
+    )
+    np.testing.assert_allclose(shares, 0.25, atol=0.005)
+    image, _ = first_image(source.train)
+    assert image.shape == (32, 32, 3)
+    assert image.dtype == np.uint8
+    assert image.max() > 200
+    seen = {image.numpy().tobytes() for image, _ in source.train.in_order()}
+    repeated = sum(image.numpy().tobytes() in seen for image, _ in source.test.in_order())
+    assert repeated == 0
+
+
+def test_a_validation_share_leaves_the_test_images_alone():
+    plain, split = sources.digits(), sources.digits(validation_share=0.1)
+    assert split.train.num_examples + split.validation.num_examples == plain.train.num_examples
+    np.testing.assert_array_equal(split.test.labels, plain.test.labels)
+    assert set(np.bincount(split.validation.labels)) <= {13, 14}
+
+
+def test_a_folder_without_a_test_folder_is_split_the_same_way_each_time(image_folder):
+    source = sources.folder(str(image_folder))
+    assert source.class_names == ("bright", "dark")
+    assert (source.train.num_examples, source.test.num_examples) == (20, 4)
+    assert not set(source.train.paths) & set(source.test.paths)
+    assert sources.folder(str(image_folder)).test.paths == source.test.paths
+    assert sources.folder(str(image_folder), seed=1).test.paths != source.test.paths
+    for split in (source.train, source.test):
+        for path, label in zip(split.paths, split.labels, strict=True):
+            assert Path(path).parent.name == source.class_names[label]
+
+
+def test_a_folder_with_train_and_test_keeps_that_split(image_folder, tmp_path):
+    root = tmp_path / "split"
+    shutil.copytree(image_folder, root / "train")
+    shutil.copytree(image_folder, root / "test")
+    source = sources.folder(str(root))
+    assert (source.train.num_examples, source.test.num_examples) == (24, 24)
+    shutil.rmtree(root / "test" / "dark")
+    with pytest.raises(ValueError, match="at least two class folders"):
+        sources.folder(str(root))
+    shutil.copytree(image_folder / "dark", root / "test" / "gloomy")
+    with pytest.raises(ValueError, match="only one of them has 'dark'"):
+        sources.folder(str(root))
+
+
+def test_images_of_other_formats_and_of_any_case_are_read(image_folder):
+    grey = tf.cast(tf.fill([9, 11, 1], 90), tf.uint8)
+    (image_folder / "dark" / "a.PNG").write_bytes(tf.io.encode_png(grey).numpy())
+    (image_folder / "dark" / "notes.txt").write_text("not an image")
+    source = sources.folder(str(image_folder))
+    assert source.train.num_examples + source.test.num_examples == 25
+    image, _ = first_image(
+        sources.folder(str(image_folder), test_share=0.01).train.take(np.array([12]))
+    )
+    assert image.shape == (9, 11, 3) or image.shape[-1] == 3
+
+
+def test_unreadable_images_are_named_counted_and_left_out(image_folder, capsys):
+    (image_folder / "dark" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    source = sources.folder(str(image_folder))
+    assert source.train.num_examples + source.test.num_examples == 24
+    said = capsys.readouterr()
+    assert "left out 1 of 25 images" in said.out + said.err
+    assert "broken.jpg" in said.out + said.err
+
+
+def test_too_many_unreadable_images_are_an_error(image_folder):
+    for number in range(3):
+        (image_folder / "dark" / f"broken{number}.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"3 of 27 images cannot be read, first '.*broken0.jpg'"):
+        sources.folder(str(image_folder))
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder '/nowhere'"):
+        sources.folder("/nowhere")
+    with pytest.raises(ValueError, match=r"at least two class folders.*found none"):
+        sources.folder(str(tmp_path))
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(ValueError, match="cats' has no image"):
+        sources.folder(str(tmp_path))
+
+
+def test_one_class_and_one_image_of_a_class_are_named(image_folder):
+    shutil.rmtree(image_folder / "dark")
+    with pytest.raises(ValueError, match="found only 'bright'"):
+        sources.folder(str(image_folder))
+    lone = image_folder / "lone" / "one.jpg"
+    lone.parent.mkdir()
+    shutil.copy(image_folder / "bright" / "01.jpg", lone)
+    with pytest.raises(ValueError, match="class number 1 has 1 image"):
+        sources.folder(str(image_folder))
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """A small set written by TFDS itself, as any prepared one lies on disk."""
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+
+    def examples(size):
+        for number in range(size):
+            yield (
+                f"{number:03d}",
+                {
+                    "image": rng.integers(0, 256, (8, 8, 3)).astype(np.uint8),
+                    "label": number % 3,
+                },
+            )
+
+    class Little(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(8, 8, 3)),
+                        "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": examples(30), "test": examples(9)}
+
+        def _generate_examples(self):
+            return iter(())
+
+    directory = tmp_path_factory.mktemp("tfds")
+    Little(data_dir=directory).download_and_prepare()
+    return str(directory)
+
+
+def test_a_tfds_set_is_read_by_number(tfds_dir):
+    source = sources.tfds("little", data_dir=tfds_dir, validation_share=0.2)
+    assert isinstance(source.train, IndexedSplit)
+    sizes = [split.num_examples for split in (source.train, source.validation, source.test)]
+    assert sizes == [24, 6, 9]
+    assert source.class_names == ("a", "b", "c")
+    image, label = first_image(source.test)
+    assert image.shape == (8, 8, 3)
+    assert label in (0, 1, 2)
+
+
+def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch):
+    in_memory = sources.tfds("little", data_dir=tfds_dir)
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+    source = sources.tfds("little", data_dir=tfds_dir)
+    assert isinstance(source.train, StreamedSplit)
+
+    def bytes_of(dataset):
+        return [image.numpy() for image, _ in dataset]
+
+    assert bytes_of(source.train.in_order()) == bytes_of(in_memory.train.in_order())
+    order = bytes_of(source.train.shuffled(seed=1, start=0, stop=30))
+    assert sorted(order) == sorted(bytes_of(in_memory.train.in_order()))
+    assert bytes_of(source.train.shuffled(seed=1, start=7, stop=30)) == order[7:]
+    with pytest.raises(ValueError, match="validation_share must be 0"):
+        sources.tfds("little", data_dir=tfds_dir, validation_share=0.1)
+
+
+def test_tfds_mistakes_are_named(tfds_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"cifar10' is not in .*sources.tfds.download = True"):
+        sources.tfds("cifar10", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="no TFDS set named 'no_such_set'"):
+        sources.tfds("no_such_set", data_dir=str(tmp_path))
+    message = re.escape("has the splits ['test', 'train'], got 'valid'")
+    with pytest.raises(ValueError, match=message):
+        sources.tfds("little", data_dir=tfds_dir, test_split="valid")
