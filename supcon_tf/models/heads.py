@@ -1,0 +1,119 @@
+"""Heads on top of an embedding: the contrastive projection and the classifier."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class L2Normalization(layers.Layer):
+    """Scales vectors to unit length, in float32 whatever the global dtype policy.
+
+    z / max(||z||, 1e-6). Unlike `keras.layers.UnitNormalization`, whose gradient is NaN at zero,
+    the gradient is finite everywhere.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.models.heads import L2Normalization
+      >>> L2Normalization()(np.float32([[3.0, 4.0]])).numpy().round(2).tolist()
+      [[0.6000000238418579, 0.800000011920929]]
+    """
+
+    def __init__(self, *, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, inputs):
+        squared_norm = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
+        return inputs * ops.rsqrt(ops.maximum(squared_norm, 1e-12))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def projection_head(
+    input_dim: int,
+    *,
+    units: Sequence[int] = (2048, 128),
+    batch_norm: bool = False,
+    normalize: bool = True,
+    name: str = "projection_head",
+) -> keras.Model:
+    """The multi-layer perceptron between the embedding and the contrastive loss.
+
+    z = W_k relu(... relu(W_1 x + b_1)), scaled to unit length; kernels start as N(0, 0.01), the
+    last layer has no bias (Khosla et al. 2020, arXiv 2004.11362). With `batch_norm` the hidden
+    layers have batch normalisation instead of a bias (the head of SimCLR).
+
+    Args:
+      input_dim: length of the embedding.
+      units: outputs of each layer, the last is the length of the projection.
+      batch_norm: normalise the hidden layers over the global batch.
+      normalize: scale the projection to unit length.
+      name: of the model, and the prefix of its layers' names.
+
+    Returns:
+      A model from float [B, input_dim] to float32 [B, units[-1]].
+
+    Raises:
+      ValueError: if `units` is empty.
+
+    Example:
+      >>> from supcon_tf import models
+      >>> models.projection_head(512, units=(128,)).count_params() == 512 * 128
+      True
+    """
+    if not units:
+        raise ValueError(f"units must name at least the projection's length, got {units!r}")
+    x = inputs = keras.Input((input_dim,), name="embedding")
+    for i, hidden in enumerate(units[:-1], start=1):
+        x = _dense(hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")(x)
+        if batch_norm:
+            x = layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_bn{i}"
+            )(x)
+        x = layers.ReLU(name=f"{name}_relu{i}")(x)
+    x = _dense(units[-1], use_bias=False, name=f"{name}_dense{len(units)}")(x)
+    if normalize:
+        x = L2Normalization(name=f"{name}_normalize")(x)
+    else:
+        x = layers.Activation("linear", dtype="float32", name=f"{name}_float32")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def classification_head(
+    input_dim: int, num_classes: int, *, zero_init: bool = False, name: str = "classifier"
+) -> keras.Model:
+    """One dense layer from the embedding to class logits.
+
+    Args:
+      input_dim: length of the embedding.
+      num_classes: number of logits.
+      zero_init: start from a kernel of zeros instead of Glorot's uniform one.
+      name: of the model and of its layer.
+
+    Returns:
+      A model from float [B, input_dim] to float32 [B, num_classes].
+
+    Example:
+      >>> from supcon_tf import models
+      >>> models.classification_head(512, 10).output_shape
+      (None, 10)
+    """
+    inputs = keras.Input((input_dim,), name="embedding")
+    logits = layers.Dense(
+        num_classes,
+        kernel_initializer="zeros" if zero_init else "glorot_uniform",
+        dtype="float32",
+        name=name,
+    )(inputs)
+    return keras.Model(inputs, logits, name=name)
+
+
+def _dense(units: int, *, use_bias: bool, name: str) -> layers.Dense:
+    return layers.Dense(
+        units,
+        use_bias=use_bias,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        name=name,
+    )

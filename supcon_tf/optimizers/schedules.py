@@ -1,0 +1,182 @@
+"""Learning-rate schedules: a linear warm-up, then a decay counted from its end."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import keras
+import numpy as np
+from keras import ops
+
+Decay = Literal["cosine", "exponential", "piecewise", "none"]
+
+
+def warmup_schedule(
+    *,
+    base_learning_rate: float,
+    batch_size: int,
+    steps_per_epoch: float,
+    epochs: float,
+    warmup_epochs: float = 0,
+    warmup_start_learning_rate: float = 0.0,
+    final_learning_rate: float = 0.0,
+    scale_by_batch: bool = True,
+    decay: Decay = "cosine",
+    decay_rate: float = 0.1,
+    epochs_per_decay: float = 2.4,
+    boundary_epochs: Sequence[float] = (),
+) -> "WarmupSchedule":
+    """Learning rate by epochs: linear warm-up to a peak, then a decay over the remaining epochs.
+
+    The schedule of the released SupCon and SimCLR code. With e the epochs since the end of the
+    warm-up, E = epochs - warmup_epochs, peak = base_learning_rate batch_size / 256:
+
+        cosine       final + (peak - final) (1 + cos(pi e / E)) / 2
+        exponential  peak decay_rate^floor(e / epochs_per_decay)
+        piecewise    peak decay_rate^(number of boundary_epochs <= e)
+        none         peak
+
+    A boundary of e epochs lies at step int(e steps_per_epoch). After the last epoch the rate stays
+    where it ended.
+
+    Args:
+      base_learning_rate: peak learning rate for a batch of 256.
+      batch_size: global batch size, in samples.
+      steps_per_epoch: number of samples / batch size; a fraction is welcome.
+      epochs: length of the training, warm-up included.
+      warmup_epochs: length of the warm-up.
+      warmup_start_learning_rate: rate at step 0; not scaled by the batch.
+      final_learning_rate: rate where "cosine" ends; not scaled by the batch.
+      scale_by_batch: False takes `base_learning_rate` itself as the peak.
+      decay: "cosine", "exponential", "piecewise" or "none".
+      decay_rate: factor of each drop of "exponential" and "piecewise".
+      epochs_per_decay: epochs between the drops of "exponential".
+      boundary_epochs: epochs of the drops of "piecewise", counted from the end of the warm-up.
+
+    Returns:
+      A `WarmupSchedule`: integer steps of any shape -> float32 learning rates of that shape.
+
+    Raises:
+      ValueError: for an unknown decay, a count that is not positive, a warm-up longer than the
+        training, or "piecewise" without boundaries.
+
+    Example:
+      >>> from supcon_tf.optimizers import warmup_schedule
+      >>> rate = warmup_schedule(base_learning_rate=0.5, batch_size=512, steps_per_epoch=10,
+      ...                        epochs=100, warmup_epochs=10)
+      >>> [float(rate(step)) for step in (0, 50, 100, 1000)]
+      [0.0, 0.5, 1.0, 0.0]
+    """
+    if decay not in get_args(Decay):
+        raise ValueError(f"decay must be one of {get_args(Decay)}, got {decay!r}")
+    if batch_size <= 0:
+        raise ValueError(f"batch_size must be > 0, got {batch_size}")
+    if steps_per_epoch <= 0:
+        raise ValueError(f"steps_per_epoch must be > 0, got {steps_per_epoch}")
+    if not 0 <= warmup_epochs <= epochs:
+        raise ValueError(f"warmup_epochs must be in [0, epochs={epochs}], got {warmup_epochs}")
+    decay_epochs = epochs - warmup_epochs
+
+    drop_steps: list[int] = []
+    if decay == "exponential":
+        if epochs_per_decay <= 0:
+            raise ValueError(f"epochs_per_decay must be > 0, got {epochs_per_decay}")
+        steps_per_decay = epochs_per_decay * steps_per_epoch
+        # A millionth of a step off, so that 110.00000000000001 is step 110.
+        drop_steps = [
+            math.ceil(drop * steps_per_decay - 1e-6)
+            for drop in range(1, int(decay_epochs / epochs_per_decay) + 1)
+        ]
+    elif decay == "piecewise":
+        if not boundary_epochs:
+            raise ValueError("decay='piecewise' needs boundary_epochs, got none")
+        drop_steps = [int(boundary * steps_per_epoch) for boundary in boundary_epochs]
+    return WarmupSchedule(
+        base_learning_rate * batch_size / 256 if scale_by_batch else base_learning_rate,
+        warmup_steps=int(warmup_epochs * steps_per_epoch),
+        warmup_start_learning_rate=warmup_start_learning_rate,
+        cosine_steps=int(decay_epochs * steps_per_epoch) if decay == "cosine" else None,
+        final_learning_rate=final_learning_rate,
+        drop_steps=drop_steps,
+        drop_factor=decay_rate,
+    )
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by steps: linear warm-up to a peak, then a half cosine or sudden drops.
+
+    `warmup_schedule` makes one from epochs.
+
+    Args:
+      peak_learning_rate: rate at the end of the warm-up.
+      warmup_steps: length of the warm-up.
+      warmup_start_learning_rate: rate at step 0.
+      cosine_steps: steps from the peak to `final_learning_rate`; None for drops.
+      final_learning_rate: rate at the end of the cosine and after it.
+      drop_steps: steps since the end of the warm-up from which the rate is lower.
+      drop_factor: what each drop multiplies the rate by.
+
+    Example:
+      >>> from supcon_tf.optimizers import WarmupSchedule
+      >>> rate = WarmupSchedule(1.0, warmup_steps=4, drop_steps=(6, 8), drop_factor=0.5)
+      >>> [float(rate(step)) for step in (0, 1, 4, 9, 10, 12)]
+      [0.0, 0.25, 1.0, 1.0, 0.5, 0.25]
+    """
+
+    def __init__(
+        self,
+        peak_learning_rate: float,
+        *,
+        warmup_steps: int = 0,
+        warmup_start_learning_rate: float = 0.0,
+        cosine_steps: int | None = None,
+        final_learning_rate: float = 0.0,
+        drop_steps: Sequence[int] = (),
+        drop_factor: float = 0.1,
+    ):
+        self.peak_learning_rate = peak_learning_rate
+        self.warmup_steps = warmup_steps
+        self.warmup_start_learning_rate = warmup_start_learning_rate
+        self.cosine_steps = cosine_steps
+        self.final_learning_rate = final_learning_rate
+        self.drop_steps = tuple(drop_steps)
+        self.drop_factor = drop_factor
+
+    def __call__(self, step):
+        step = ops.cast(step, "int64")
+        start, peak = self.warmup_start_learning_rate, self.peak_learning_rate
+        warmup = start + (peak - start) * _fraction(step, self.warmup_steps)
+        # Differences of steps are taken between integers: a float32 has only 24 bits.
+        step = step - self.warmup_steps
+        decayed = self._dropped(step) if self.cosine_steps is None else self._cosine(step)
+        return ops.where(step < 0, warmup, decayed)
+
+    def _cosine(self, step):
+        # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which keeps its digits near the end.
+        remaining = ops.clip(self.cosine_steps - step, 0, self.cosine_steps)
+        share = ops.square(ops.sin(math.pi / 2 * _fraction(remaining, self.cosine_steps)))
+        return (
+            self.final_learning_rate + (self.peak_learning_rate - self.final_learning_rate) * share
+        )
+
+    def _dropped(self, step):
+        passed = ops.expand_dims(step, -1) >= np.array(self.drop_steps, "int64")  # [..., drops]
+        drops = ops.sum(ops.cast(passed, "int32"), axis=-1)
+        rates = self.peak_learning_rate * self.drop_factor ** np.arange(len(self.drop_steps) + 1.0)
+        return ops.take(ops.cast(rates, "float32"), drops)
+
+    def get_config(self):
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "warmup_start_learning_rate": self.warmup_start_learning_rate,
+            "cosine_steps": self.cosine_steps,
+            "final_learning_rate": self.final_learning_rate,
+            "drop_steps": self.drop_steps,
+            "drop_factor": self.drop_factor,
+        }
+
+
+def _fraction(step, steps: int):
+    return ops.cast(step, "float32") / max(steps, 1)
