@@ -1,0 +1,259 @@
+"""Interactive plots of a run's page, as Bokeh figures.
+
+Text, grid and axis colours come from the page's style sheet (`--bk-*` properties), so that the
+plots follow its light and dark appearance. Data colours start with Okabe and Ito's, which the
+colour-blind can tell apart; shapes say the same again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from supcon_tf.reporting.held_out import HeldOut, map_coordinates, map_sample, most_confused_classes
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as Figure
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
+# 10 colours and 3 shapes, both advancing with the class: 30 pairs before one comes again.
+COLOURS = (
+    *(BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", ORANGE),
+    *("#b0306a", "#999933", "#6a5acd", "#a0622d"),
+)
+MARKERS = ("circle", "triangle", "square")
+CURVE_STYLES = ((BLUE, "circle"), (ORANGE, "triangle"))
+MAP_CLASSES = 20
+MATRIX_CLASSES = 40
+COUNTED_CLASSES = 20
+
+CURVE_HOVER = {
+    "epoch": "epoch {:g}",
+    "step": "step {:,}",
+    "loss": "loss {:.4g}",
+    "accuracy": "accuracy {:.1%}",
+    "validation_accuracy": "held-out accuracy {:.1%}",
+    "learning_rate": "learning rate {:.3g}",
+    "images_per_second": "{:,.0f} images/s",
+}
+# Bokeh shows this in a shadow tree, out of reach of the page's style sheet, and drops a style
+# that stands outside the division.
+HOVER = """<div><style>
+div { max-width: min(16rem, 36vw); font: 0.8rem/1.4 sans-serif; color: #1b1f24 }
+div { overflow-wrap: anywhere }
+img { display: block; height: 96px; margin-bottom: 4px; image-rendering: pixelated }
+</style>%s</div>"""
+
+
+def curve_figure(
+    rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str], percent: bool = False
+) -> Figure:
+    """One or two lines over the epochs of a stage, in the order of `CURVE_STYLES`.
+
+    Args:
+        rows: an epoch each, with "epoch"; a NaN leaves a gap, a missing value does not.
+        keys: what to draw; the first one answers the pointer.
+        percent: whether the values are fractions to be shown in percent.
+    """
+    from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter
+
+    plot = _figure(height=260, sizing_mode="stretch_width")
+    plot.xaxis.axis_label = "epoch"
+    plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+    if percent:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0%")
+    for key, (colour, marker) in zip(keys, CURVE_STYLES, strict=False):
+        known = [row for row in rows if row.get(key) is not None]
+        source = ColumnDataSource(
+            {
+                "epoch": [row["epoch"] for row in known],
+                key: [row[key] for row in known],
+                "text": [
+                    "<br>".join(
+                        text.format(row[name])
+                        for name, text in CURVE_HOVER.items()
+                        if row.get(name) is not None
+                    )
+                    for row in known
+                ],
+            }
+        )
+        line = plot.line("epoch", key, source=source, line_width=2, color=colour)
+        size = 5 if len(known) <= 60 else 2
+        points = plot.scatter("epoch", key, source=source, size=size, marker=marker, color=colour)
+        if key == keys[0]:
+            # A line answers between its points too, but it takes two of them.
+            target = line if len(known) > 1 else points
+            plot.add_tools(
+                HoverTool(renderers=[target], mode="vline", tooltips=HOVER % "@text{safe}")
+            )
+    return plot
+
+
+def map_classes(held_out: HeldOut) -> np.ndarray:
+    """Indices of the classes that get a colour of their own on the map: at most 20."""
+    num_classes = len(held_out.class_names)
+    if num_classes <= MAP_CLASSES:
+        return np.arange(num_classes)
+    # One entry of the legend is left for all the others.
+    if held_out.predictions is None:
+        return np.arange(MAP_CLASSES - 1)
+    return most_confused_classes(held_out.labels, held_out.predictions, limit=MAP_CLASSES - 1)
+
+
+def map_figure(held_out: HeldOut) -> Figure:
+    """Embeddings in the plane, coloured by class; hovering shows the image and its classes."""
+    from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
+
+    chosen = map_sample(held_out)
+    labels = held_out.labels[chosen]
+    entry_of_class = np.full(len(held_out.class_names), -1)
+    coloured = map_classes(held_out)
+    entry_of_class[coloured] = np.arange(len(coloured))
+    entries = entry_of_class[labels]
+    x, y = map_coordinates(held_out.embeddings[chosen]).T
+    columns = {
+        "x": x,
+        "y": y,
+        "entry": entries,
+        "colour": [entry_style(entry)[0] for entry in entries],
+        "marker": [entry_style(entry)[1] for entry in entries],
+        "label": [held_out.class_names[label] for label in labels],
+        "image": [
+            f'<img alt="" src="{held_out.thumbnails[i]}">' if i < len(held_out.thumbnails) else ""
+            for i in chosen
+        ],
+    }
+    text = "<b>@label</b>"
+    if held_out.probabilities is not None and held_out.predictions is not None:
+        predictions = held_out.predictions[chosen]
+        columns["prediction"] = [held_out.class_names[prediction] for prediction in predictions]
+        columns["probability"] = held_out.probabilities[chosen, predictions]
+        text += "<br>predicted @prediction (@probability{0%})"
+    if held_out.paths:
+        columns["path"] = [held_out.paths[i] for i in chosen]
+        text += "<br><small>@path</small>"
+    plot = _figure(
+        sizing_mode="scale_width",
+        aspect_ratio=1,
+        tools="pan,box_zoom,reset,save",
+        toolbar_location="above",
+    )
+    # An active drag tool would stop a finger that scrolls the page.
+    plot.toolbar.active_drag = None
+    plot.axis.visible = False
+    plot.grid.visible = False
+    points = plot.scatter(
+        "x",
+        "y",
+        source=ColumnDataSource(columns),
+        view=CDSView(filter=BooleanFilter()),
+        name="map",
+        marker="marker",
+        fill_color="colour",
+        line_color="colour",
+        size=7,
+        fill_alpha=0.7,
+        line_alpha=0.9,
+    )
+    plot.add_tools(HoverTool(renderers=[points], limit=1, tooltips=HOVER % f"@image{{safe}}{text}"))
+    return plot
+
+
+def entry_style(entry: int) -> tuple[str, str]:
+    """Colour and marker of a legend entry; -1 stands for all classes without one."""
+    if entry < 0:
+        return GREY, "circle"
+    return COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]
+
+
+def confusion_figure(held_out: HeldOut, predictions: np.ndarray) -> Figure:
+    """Counts of true against predicted class: right ones blue, wrong ones orange."""
+    from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, PlainText, Range1d
+
+    names = held_out.class_names
+    shown = most_confused_classes(held_out.labels, predictions, limit=MATRIX_CLASSES)
+    if len(names) <= MATRIX_CLASSES:
+        shown = np.arange(len(names))
+    pairs, counts = np.unique(np.stack([held_out.labels, predictions]), axis=1, return_counts=True)
+    inside = np.isin(pairs, shown).all(axis=0)
+    (rows, columns), counts = pairs[:, inside], counts[inside]
+    shares = counts / np.bincount(held_out.labels)[rows]
+    # A root brings out single errors beside a full diagonal.
+    shades = np.sqrt(shares)
+    plot = _figure(
+        sizing_mode="scale_width",
+        aspect_ratio=1,
+        x_range=Range1d(start=-0.5, end=len(shown) - 0.5),
+        y_range=Range1d(start=len(shown) - 0.5, end=-0.5),
+    )
+    source = ColumnDataSource(
+        {
+            "x": np.searchsorted(shown, columns),
+            "y": np.searchsorted(shown, rows),
+            "count": counts,
+            "share": shares,
+            "colour": [
+                _mix((204, 225, 242), (0, 95, 155), shade)
+                if right
+                else _mix((250, 224, 205), (190, 70, 0), shade)
+                for shade, right in zip(shades, rows == columns, strict=True)
+            ],
+            "ink": np.where(shades > 0.5, "white", "black"),
+            "label": [names[row] for row in rows],
+            "prediction": [names[column] for column in columns],
+        }
+    )
+    cells = plot.rect(
+        "x", "y", width=0.94, height=0.94, source=source, fill_color="colour", line_color=None
+    )
+    if len(shown) <= COUNTED_CLASSES:
+        plot.text(
+            "x",
+            "y",
+            text="count",
+            source=source,
+            text_color="ink",
+            text_align="center",
+            text_baseline="middle",
+            text_font_size="11px",
+        )
+    plot.add_tools(
+        HoverTool(
+            renderers=[cells],
+            tooltips=HOVER % "<b>@count</b> of class <b>@label</b> (@share{0.0%})"
+            "<br>predicted <b>@prediction</b>",
+        )
+    )
+    plot.grid.visible = False
+    plot.xaxis.axis_label, plot.yaxis.axis_label = "predicted class", "true class"
+    short = [name if len(name) <= 14 else name[:13] + "…" for name in (names[i] for i in shown)]
+    for axis in plot.axis:
+        axis.ticker = FixedTicker(ticks=list(range(len(shown))))
+        # As plain strings, names with $$ in them would be read as formulas.
+        axis.major_label_overrides = {i: PlainText(text=name) for i, name in enumerate(short)}
+        axis.major_tick_line_color = axis.axis_line_color = None
+    if max(map(len, short)) > 3:
+        plot.xaxis.major_label_orientation = math.pi / 2
+    return plot
+
+
+def _figure(**options) -> Figure:
+    from bokeh.plotting import figure
+
+    plot = figure(**{"tools": "", "toolbar_location": None, **options})
+    plot.toolbar.logo = None
+    plot.background_fill_color = plot.border_fill_color = plot.outline_line_color = None
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.axis.minor_tick_line_color = None
+    return plot
+
+
+def _mix(low: Sequence[int], high: Sequence[int], amount: float) -> str:
+    """Colour between two RGB triples, as a hex code."""
+    return "#" + "".join(
+        f"{round(a + (b - a) * amount):02x}" for a, b in zip(low, high, strict=True)
+    )
