@@ -1,9 +1,7 @@
 """Where labelled images come from: scikit-learn's digits, a TFDS set, a folder."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from supcon_tf.data.image_files import images_by_class, without_unreadable
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
-from supcon_tf.data.views import decode
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # A set that is encoded in fewer bytes than this is held in memory and read by number.
 IN_MEMORY_BYTES = 2 << 30
 
@@ -212,10 +209,10 @@ def folder(
             f"no folder {root!r}: point sources.folder.root at a folder with one folder of "
             "images per class"
         )
-    train_files = _images_by_class(base / "train" if (base / "train").is_dir() else base)
+    train_files = images_by_class(base / "train" if (base / "train").is_dir() else base)
     test_root = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
     if test_root is not None and (base / "train").is_dir():
-        test_files = _images_by_class(test_root)
+        test_files = images_by_class(test_root)
         if test_files.keys() != train_files.keys():
             odd = sorted(test_files.keys() ^ train_files.keys())
             raise ValueError(
@@ -228,7 +225,7 @@ def folder(
     splits = []
     for files in (train_files, test_files):
         if check_images:
-            files = _without_unreadable(files, unreadable_limit)
+            files = without_unreadable(files, unreadable_limit)
         splits.append(_folder_split(files, class_names))
     train, test = splits
     if not test_files:
@@ -238,71 +235,6 @@ def folder(
             raise ValueError(f"{root}: {error}") from None
         train, test = train.take(kept), train.take(held_out)
     return _with_validation(Source(base.name, class_names, train, test), validation_share, seed)
-
-
-def _images_by_class(root: Path) -> dict[str, list[str]]:
-    """The image files in each class folder, sorted."""
-    files = {}
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        files[entry.name] = sorted(
-            file.path
-            for file in os.scandir(entry.path)
-            if file.name.lower().endswith(IMAGE_SUFFIXES) and not file.name.startswith(".")
-        )
-        if not files[entry.name]:
-            raise ValueError(
-                f"the class folder {entry.path!r} has no image: add some "
-                f"({', '.join(IMAGE_SUFFIXES)}) or remove it"
-            )
-    if len(files) < 2:
-        found = f"only {next(iter(files))!r}" if files else "none"
-        raise ValueError(
-            f"at least two class folders are needed in {str(root)!r}, found {found}: "
-            "one folder of images per class"
-        )
-    return files
-
-
-def _without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str, list[str]]:
-    """Decodes every image once; names, counts and leaves out those that fail."""
-    paths = [path for of_class in files.values() for path in of_class]
-    if not paths:
-        return {}
-    with ThreadPoolExecutor() as threads:
-        progress = tqdm(
-            threads.map(_is_readable, paths),
-            desc="checking images",
-            total=len(paths),
-            unit="image",
-            leave=False,
-            disable=None,
-        )
-        outcomes = list(progress)
-    unreadable = {path for path, readable in zip(paths, outcomes, strict=True) if not readable}
-    if len(unreadable) > limit * len(paths):
-        raise ValueError(
-            f"{len(unreadable)} of {len(paths)} images cannot be read, first "
-            f"{min(unreadable)!r}: repair or remove them, or raise sources.folder.unreadable_limit"
-        )
-    if unreadable:
-        tqdm.write(
-            f"left out {len(unreadable)} of {len(paths)} images that cannot be read: "
-            + ", ".join(sorted(unreadable)[:5])
-            + (", ..." if len(unreadable) > 5 else "")
-        )
-    return {
-        name: [path for path in of_class if path not in unreadable]
-        for name, of_class in files.items()
-    }
-
-
-def _is_readable(path: str) -> bool:
-    try:
-        return bool(tf.size(decode(tf.io.read_file(path))) > 0)
-    except tf.errors.OpError:
-        return False
 
 
 def _folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:

@@ -1,0 +1,82 @@
+"""Geometric operations of AutoAugment and RandAugment, as Pillow defines them.
+
+Each takes and returns an image uint8 [H, W, 3]. Sampling is by the nearest pixel; what no pixel
+covers is 128.
+"""
+
+import math
+
+import tensorflow as tf
+
+_FILL = 128
+
+
+def rotate(image: tf.Tensor, *, degrees: tf.Tensor) -> tf.Tensor:
+    """Rotates counter-clockwise about the centre."""
+    radians = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
+    a, b = tf.cos(radians), tf.sin(radians)
+    y, x = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64) / 2.0)
+    return _affine(image, a, -b, x - a * x + b * y, b, a, y - b * x - a * y)
+
+
+def shear_x(image: tf.Tensor, *, factor: tf.Tensor) -> tf.Tensor:
+    """Output pixel (x, y) shows input pixel (x + factor * y, y)."""
+    return _affine(image, 1.0, tf.cast(factor, tf.float64), 0.0, 0.0, 1.0, 0.0)
+
+
+def shear_y(image: tf.Tensor, *, factor: tf.Tensor) -> tf.Tensor:
+    """Output pixel (x, y) shows input pixel (x, y + factor * x)."""
+    return _affine(image, 1.0, 0.0, 0.0, tf.cast(factor, tf.float64), 1.0, 0.0)
+
+
+def translate_x(image: tf.Tensor, *, pixels: tf.Tensor) -> tf.Tensor:
+    """Output pixel (x, y) shows input pixel (x + pixels, y)."""
+    return _affine(image, 1.0, 0.0, tf.cast(pixels, tf.float64), 0.0, 1.0, 0.0)
+
+
+def translate_y(image: tf.Tensor, *, pixels: tf.Tensor) -> tf.Tensor:
+    """Output pixel (x, y) shows input pixel (x, y + pixels)."""
+    return _affine(image, 1.0, 0.0, 0.0, 0.0, 1.0, tf.cast(pixels, tf.float64))
+
+
+def cutout(image: tf.Tensor, *, half_side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Fills a square of 2 * half_side pixels around a random pixel; the border cuts it."""
+    size = tf.shape(image)[:2]
+    uniforms = tf.random.stateless_uniform([2], seed)
+    center_y, center_x = tf.unstack(tf.cast(uniforms * tf.cast(size, tf.float32), tf.int32))
+    rows = _within(size[0], center_y, half_side)
+    columns = tf.repeat(_within(size[1], center_x, half_side), 3)
+    hole = tf.reshape(rows[:, None] * columns, tf.shape(image))  # [H, W*3] -> [H, W, 3]
+    return image * (1 - hole) + _FILL * hole
+
+
+def _within(size: tf.Tensor, center: tf.Tensor, half: tf.Tensor) -> tf.Tensor:
+    offset = tf.range(size) - center
+    return tf.cast((offset >= -half) & (offset < half), tf.uint8)
+
+
+def _affine(
+    image: tf.Tensor,
+    a: float | tf.Tensor,
+    b: float | tf.Tensor,
+    c: float | tf.Tensor,
+    d: float | tf.Tensor,
+    e: float | tf.Tensor,
+    f: float | tf.Tensor,
+) -> tf.Tensor:
+    """Output pixel (x, y) shows input pixel (a x + b y + c, d x + e y + f), tensors in float64.
+
+    Coordinates are those of Pillow: from the corner of the image, half a pixel at the middle of
+    the first one, in 16.16 fixed point, so that the same pixels are taken on every machine.
+    """
+    height, width, _ = tf.unstack(tf.shape(image))
+    # One more pixel down and right, for the frame of fill around the image.
+    coefficients = tf.stack([a, b, c + (a + b) / 2 + 1, d, e, f + (d + e) / 2 + 1])
+    fixed = tf.cast(tf.floor(coefficients * 65536.0 + 0.5), tf.int32)
+    a, b, c, d, e, f = tf.unstack(fixed)
+    columns, rows = tf.range(width), tf.range(height)[:, None]
+    x = tf.bitwise.right_shift(a * columns + (b * rows + c), 16)  # [H, W]
+    y = tf.bitwise.right_shift(d * columns + (e * rows + f), 16)
+    framed = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=_FILL)
+    index = tf.clip_by_value(y, 0, height + 1) * (width + 2) + tf.clip_by_value(x, 0, width + 1)
+    return tf.gather(tf.reshape(framed, [-1, 3]), index)

@@ -1,0 +1,250 @@
+"""The augmentation recipes: an image [H, W, 3] in [0, 1] and a seed give an image."""
+
+from typing import get_args
+
+import tensorflow as tf
+
+from supcon_tf.data.augment import policies
+from supcon_tf.data.augment.blur import random_blur
+from supcon_tf.data.augment.color import Jitter, random_color_jitter, random_grey
+from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply, parameter
+from supcon_tf.data.augment.policies import PolicyName
+from supcon_tf.data.augment.warp import random_warp
+
+_RANDAUGMENT_RANGES = Ranges(translate=100.0, cutout=40.0)
+
+
+def identity(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    """The image as it is.
+
+    Args:
+      image: of any dtype and shape.
+      seed: not used; here so that all recipes are called alike.
+
+    Returns:
+      The image.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import augment
+      >>> float(augment.identity(tf.constant(0.5), seed=tf.constant([0, 1])))
+      0.5
+    """
+    del seed
+    return image
+
+
+def simclr(
+    image: tf.Tensor,
+    *,
+    seed: tf.Tensor,
+    strength: float = 1.0,
+    jitter: Jitter = "tensorflow",
+    blur_probability: float = 0.5,
+    warp_probability: float = 0.0,
+) -> tf.Tensor:
+    """SimCLR's augmentation after the crop: colour jitter, grey, warp, blur.
+
+    Chen et al. 2020, arXiv 2002.05709, appendix A: with probability 0.8 brightness, contrast,
+    saturation and hue change in random order, with 0.2 the image becomes grey. The warp is an
+    option of the released SupCon code.
+
+    Args:
+      image: float32 [H, W, 3] in [0, 1], already cropped.
+      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      strength: of the jitter, 0 (none) to 2.5: brightness, contrast and saturation change by up
+        to 0.8 * strength, the hue by up to 0.2 * strength turns.
+      jitter: the formulas, "tensorflow" (brightness is added, contrast per channel, saturation in
+        HSV) or "torchvision" (brightness is a factor, contrast about the mean grey, saturation a
+        blend with grey).
+      blur_probability: of a Gaussian blur, sigma uniform in [0.1, 2] pixels.
+      warp_probability: of a smooth warp.
+
+    Returns:
+      float32 [H, W, 3] in [0, 1].
+
+    Raises:
+      ValueError: an option is not as described.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import augment
+      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
+      >>> augment.simclr(image, seed=tf.constant([0, 1]), strength=0.5).shape
+      TensorShape([32, 32, 3])
+    """
+    _check_simclr(strength, jitter, blur_probability, warp_probability)
+    color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(tf.random.split(seed, 4))
+    image = random_color_jitter(image, seed=color_seed, strength=strength, jitter=jitter)
+    image = random_grey(image, seed=grey_seed)
+    image = random_warp(image, seed=warp_seed, probability=warp_probability)
+    return random_blur(image, seed=blur_seed, probability=blur_probability)
+
+
+def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "released") -> tf.Tensor:
+    """AutoAugment: one of 25 pairs of steps, each step with its own probability.
+
+    Cubuk et al. 2019, arXiv 1805.09501. The numbers in the tables are levels of 0 to 10, m =
+    level / 10, as in the TensorFlow code of the authors: 30 m degrees, shear 0.3 m, blend factor
+    0.1 + 1.8 m, threshold 256 m. "released" translates by 250 m pixels at 224 px and keeps 4 m
+    bits. The paper's tables ("imagenet", "cifar10", "svhn") have the ranges of the paper's
+    appendix, 150 m / 331 of the side and 4 + 4 m bits. (torchvision reads the same numbers as
+    bins: m = number / 9, factors 1 +- 0.9 m, 8 - 4 m bits, threshold 255 (1 - m).)
+
+    Args:
+      image: float32 [H, W, 3] in [0, 1], already cropped. The steps see it rounded to bytes.
+      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      policy: "released" (the ImageNet policy of the SupCon code), or the table of the paper for
+        "imagenet", "cifar10" or "svhn".
+
+    Returns:
+      float32 [H, W, 3] in [0, 1], multiples of 1/255.
+
+    Raises:
+      ValueError: the policy is none of these.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import augment
+      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
+      >>> augment.autoaugment(image, seed=tf.constant([0, 1]), policy="cifar10").shape
+      TensorShape([32, 32, 3])
+    """
+    if policy not in get_args(PolicyName):
+        raise ValueError(f"policy must be one of {get_args(PolicyName)}, got {policy!r}")
+    table, ranges = policies.TABLES[policy]
+    operations = [[OPERATIONS.index(name) for name, _, _ in pair] for pair in table]
+    parameters = [[parameter(name, level, ranges) for name, _, level in pair] for pair in table]
+    probabilities = [[probability for _, probability, _ in pair] for pair in table]
+
+    draw_seed, *step_seeds = tf.unstack(tf.random.split(seed, 3))
+    choice, *coins = tf.unstack(tf.random.stateless_uniform([3], draw_seed))
+    pair = tf.cast(choice * len(table), tf.int32)
+    drawn = tf.where(
+        coins < tf.gather(probabilities, pair),
+        tf.gather(operations, pair),
+        OPERATIONS.index("Identity"),
+    )
+    result = _to_bytes(image)
+    for step, step_seed in enumerate(step_seeds):
+        result = apply(
+            result,
+            operation=drawn[step],
+            parameter=tf.gather(parameters, pair)[step],
+            seed=step_seed,
+        )
+    return _to_floats(result)
+
+
+def randaugment(
+    image: tf.Tensor, *, seed: tf.Tensor, layers: int = 2, magnitude: float = 10
+) -> tf.Tensor:
+    """RandAugment: `layers` times one of 16 operations or none, all equally likely.
+
+    Cubuk et al. 2020, arXiv 1909.13719, with the operations and the meaning of the magnitude of
+    the released code.
+
+    Args:
+      image: float32 [H, W, 3] in [0, 1], already cropped. The operations see it rounded to bytes.
+      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      layers: number of operations, >= 0.
+      magnitude: level of every operation, 0 to 10.
+
+    Returns:
+      float32 [H, W, 3] in [0, 1], multiples of 1/255.
+
+    Raises:
+      ValueError: layers or magnitude is not as described.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import augment
+      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
+      >>> augment.randaugment(image, seed=tf.constant([0, 1]), layers=1, magnitude=5).shape
+      TensorShape([32, 32, 3])
+    """
+    if layers < 0:
+        raise ValueError(f"layers must be >= 0, got {layers}")
+    if not 0 <= magnitude <= 10:
+        raise ValueError(f"magnitude must be in [0, 10], got {magnitude}")
+    parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
+    draw_seed, *layer_seeds = tf.unstack(tf.random.split(seed, 1 + layers))
+    uniforms = tf.random.stateless_uniform([layers], draw_seed)
+    drawn = tf.cast(uniforms * len(OPERATIONS), tf.int32)
+    result = _to_bytes(image)
+    for layer, layer_seed in enumerate(layer_seeds):
+        result = apply(
+            result,
+            operation=drawn[layer],
+            parameter=tf.gather(parameters, drawn[layer]),
+            seed=layer_seed,
+        )
+    return _to_floats(result)
+
+
+def stacked_randaugment(
+    image: tf.Tensor,
+    *,
+    seed: tf.Tensor,
+    strength: float = 1.0,
+    jitter: Jitter = "tensorflow",
+    layers: int = 2,
+    magnitude: float = 10,
+    blur_probability: float = 0.5,
+    warp_probability: float = 0.0,
+) -> tf.Tensor:
+    """Stacked RandAugment: SimCLR's colour jitter, RandAugment, then SimCLR's grey, warp, blur.
+
+    Tian et al. 2020, "What Makes for Good Views for Contrastive Learning?", arXiv 2005.10243, in
+    the order of the released SupCon code.
+
+    Args:
+      image: float32 [H, W, 3] in [0, 1], already cropped.
+      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      strength, jitter, blur_probability, warp_probability: as in `simclr`.
+      layers, magnitude: as in `randaugment`.
+
+    Returns:
+      float32 [H, W, 3] in [0, 1].
+
+    Raises:
+      ValueError: an option is not as described.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import augment
+      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
+      >>> augment.stacked_randaugment(image, seed=tf.constant([0, 1])).shape
+      TensorShape([32, 32, 3])
+    """
+    _check_simclr(strength, jitter, blur_probability, warp_probability)
+    color_seed, layers_seed, grey_seed, warp_seed, blur_seed = tf.unstack(tf.random.split(seed, 5))
+    image = random_color_jitter(image, seed=color_seed, strength=strength, jitter=jitter)
+    image = randaugment(image, seed=layers_seed, layers=layers, magnitude=magnitude)
+    image = random_grey(image, seed=grey_seed)
+    image = random_warp(image, seed=warp_seed, probability=warp_probability)
+    return random_blur(image, seed=blur_seed, probability=blur_probability)
+
+
+def _check_simclr(
+    strength: float, jitter: str, blur_probability: float, warp_probability: float
+) -> None:
+    # Above 2.5 the hue would turn by more than half the wheel.
+    if not 0 <= strength <= 2.5:
+        raise ValueError(f"strength must be in [0, 2.5], got {strength}")
+    if jitter not in get_args(Jitter):
+        raise ValueError(f"jitter must be one of {get_args(Jitter)}, got {jitter!r}")
+    for name, probability in (
+        ("blur_probability", blur_probability),
+        ("warp_probability", warp_probability),
+    ):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {probability}")
+
+
+def _to_bytes(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image * 255.0 + 0.5, tf.uint8)
+
+
+def _to_floats(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image, tf.float32) * (1.0 / 255.0)

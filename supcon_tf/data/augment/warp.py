@@ -1,0 +1,95 @@
+"""The smooth random warp that the released SupCon code adds to SimCLR's augmentation."""
+
+import tensorflow as tf
+
+_REFERENCE_SIDE = 224.0
+_MAX_LENGTH = 23.0
+
+
+def random_warp(image: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """`thin_plate_warp` with four random moves, with this probability.
+
+    A move is a standard normal vector times one length for the image, uniform in [0, 23] pixels
+    at 224 px: on an image of shorter side s the length is times s / 224.
+    """
+    if probability == 0:
+        return image
+    seed, move_seed = tf.unstack(tf.random.split(seed))
+    coin, length = tf.unstack(tf.random.stateless_uniform([2], seed))
+
+    def warped() -> tf.Tensor:
+        scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / _REFERENCE_SIDE
+        moves = _MAX_LENGTH * length * scale * tf.random.stateless_normal([4, 2], move_seed)
+        return tf.clip_by_value(thin_plate_warp(image, moves=moves), 0.0, 1.0)
+
+    return tf.cond(coin < probability, warped, lambda: image)
+
+
+def thin_plate_warp(image: tf.Tensor, *, moves: tf.Tensor) -> tf.Tensor:
+    """Moves four inner points of an image, and the rest smoothly with them.
+
+    The points stand at a third and two thirds of each side, row by row. The displacement field is
+    the thin-plate spline through their moves: affine plus sum_k w_k r_k^2 log r_k, r_k the
+    distance to moved point k. Sampling is bilinear; beyond the border its pixels repeat.
+
+    Args:
+      image: float32 [H, W, 3].
+      moves: float32 [4, 2], (down, right) in pixels.
+
+    Returns:
+      float32 [H, W, 3].
+    """
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    side = tf.reduce_min(size)
+    thirds = tf.constant([[1, 1], [1, 2], [2, 1], [2, 2]], tf.float32) / 3.0
+    pixels = tf.stack(tf.meshgrid(tf.range(size[0]), tf.range(size[1]), indexing="ij"))
+    pixels = tf.reshape(pixels, [2, -1])  # [2, H, W] -> [2, H*W]
+    # The spline does not depend on the unit of length; the image's side conditions it well.
+    moved = tf.transpose(thirds * size + moves) / side
+    displacement = _thin_plate_spline(moved, tf.transpose(moves), pixels / side)
+    result = tf.reshape(_bilinear(image, pixels - displacement), tf.shape(image))
+    result.set_shape(image.shape)
+    return result
+
+
+def _thin_plate_spline(points: tf.Tensor, values: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+    # [2, K], [D, K], [2, Q] -> [D, Q]
+    def affine_basis(x: tf.Tensor) -> tf.Tensor:
+        return tf.concat([x, tf.ones_like(x[:1])], axis=0)  # [3, N]
+
+    def radial_basis(x: tf.Tensor) -> tf.Tensor:
+        offsets = x[:, None] - points[:, :, None]  # [2, K, N]
+        squared = tf.reduce_sum(tf.square(offsets), axis=0)
+        return 0.5 * tf.math.xlogy(squared, squared)  # [K, N]
+
+    affine = affine_basis(points)
+    system = tf.concat(
+        [
+            tf.concat([radial_basis(points), tf.transpose(affine)], axis=1),
+            tf.concat([affine, tf.zeros([3, 3])], axis=1),
+        ],
+        axis=0,
+    )
+    weights = tf.linalg.solve(system, tf.transpose(tf.pad(values, [[0, 0], [0, 3]])))  # [K+3, D]
+    basis = tf.concat([radial_basis(queries), affine_basis(queries)], axis=0)
+    return tf.matmul(weights, basis, transpose_a=True)
+
+
+def _bilinear(image: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    # [H, W, 3] at [2, Q] (row, column) -> [Q, 3]
+    width = tf.shape(image)[1]
+    last = (tf.shape(image)[:2] - 1)[:, None]
+    positions = tf.clip_by_value(positions, 0.0, tf.cast(last, tf.float32))
+    low = tf.cast(positions, tf.int32)
+    top, left = tf.unstack(low)
+    bottom, right = tf.unstack(tf.minimum(low + 1, last))
+    fractions = tf.repeat((positions - tf.cast(low, tf.float32))[..., None], 3, axis=2)
+    down, across = tf.unstack(fractions)  # [Q, 3]
+    flat = tf.reshape(image, [-1, 3])
+
+    def row(index: tf.Tensor) -> tf.Tensor:
+        near, far = tf.gather(flat, index * width + left), tf.gather(flat, index * width + right)
+        return near + across * (far - near)
+
+    upper, lower = row(top), row(bottom)
+    return upper + down * (lower - upper)

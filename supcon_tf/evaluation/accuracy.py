@@ -1,0 +1,29 @@
+"""How often the right class is among the best scored."""
+
+import numpy as np
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
+    """Share of examples whose class is among the k best scored.
+
+    Of equal scores the lower class number counts as the better one, so that constant scores are
+    no better than chance.
+
+    Args:
+      scores: [n, C], larger is likelier.
+      labels: integers [n].
+      k: how many guesses count; more than C is C.
+
+    Raises:
+      ValueError: k < 1, or no example.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import top_k_accuracy
+      >>> top_k_accuracy(np.array([[0.1, 0.7, 0.2], [0.5, 0.4, 0.1]]), np.array([1, 1]))
+      0.5
+    """
+    if k < 1 or not len(labels):
+        raise ValueError(f"k must be >= 1 and n >= 1, got k={k} and n={len(labels)}")
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float(np.mean(np.any(best == np.asarray(labels)[:, None], axis=1)))

@@ -1,0 +1,32 @@
+"""Embeddings and class scores of a whole split."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+
+def predict(
+    model: keras.Model, batches: tf.data.Dataset, *, num_batches: int, description: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Runs a model over labelled batches in inference mode, with a progress bar.
+
+    Args:
+      model: images [B, H, W, 3] -> a dict of tensors [B, ...].
+      batches: of (images, labels [B]).
+      num_batches: how many there are, for the bar.
+      description: what the bar says.
+
+    Returns:
+      The outputs of all images, and their labels, int64 [n].
+    """
+    run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    outputs: dict[str, list[np.ndarray]] = {}
+    labels = []
+    for images, of_batch in tqdm(
+        batches, desc=description, total=num_batches, unit="batch", leave=False, disable=None
+    ):
+        for name, values in run(images).items():
+            outputs.setdefault(name, []).append(values.numpy())
+        labels.append(of_batch.numpy())
+    return {name: np.concatenate(parts) for name, parts in outputs.items()}, np.concatenate(labels)

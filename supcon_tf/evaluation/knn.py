@@ -1,0 +1,60 @@
+"""Nearest neighbours on frozen embeddings."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def knn_probabilities(
+    embeddings: np.ndarray,
+    reference_embeddings: np.ndarray,
+    reference_labels: np.ndarray,
+    *,
+    num_classes: int,
+    num_neighbors: int = 20,
+    temperature: float = 0.07,
+    rows_per_block: int = 1024,
+) -> np.ndarray:
+    """Class probabilities by a vote of the nearest references.
+
+    A neighbour's vote weighs exp(cosine similarity / temperature), as in Wu et al. 2018,
+    "Unsupervised Feature Learning via Non-Parametric Instance Discrimination".
+
+    Args:
+      embeddings: [n, D] of the examples to classify.
+      reference_embeddings: [m, D].
+      reference_labels: integers [m].
+      num_classes: C.
+      num_neighbors: how many vote; at most m do.
+      temperature: > 0; a smaller one listens to the nearest more.
+      rows_per_block: examples at a time, which bounds the memory to that times m.
+
+    Returns:
+      float32 [n, C], rows sum to one.
+
+    Raises:
+      ValueError: temperature or number of neighbours not positive.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import knn_probabilities
+      >>> references = np.array([[1., 0.], [0., 1.]], np.float32)
+      >>> votes = knn_probabilities(
+      ...     references, references, np.array([0, 1]), num_classes=2, num_neighbors=1)
+      >>> votes.tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+    """
+    if temperature <= 0 or num_neighbors < 1:
+        raise ValueError(
+            f"temperature must be > 0 and num_neighbors >= 1, got {temperature} and {num_neighbors}"
+        )
+    references = tf.math.l2_normalize(tf.constant(reference_embeddings, tf.float32), axis=1)
+    one_hot = tf.one_hot(reference_labels, num_classes)
+    blocks = []
+    for start in range(0, len(embeddings), rows_per_block):
+        rows = tf.constant(embeddings[start : start + rows_per_block], tf.float32)
+        similarities = tf.matmul(tf.math.l2_normalize(rows, axis=1), references, transpose_b=True)
+        nearest, numbers = tf.math.top_k(similarities, k=min(num_neighbors, len(references)))
+        votes = tf.nn.softmax(nearest / temperature)
+        # [n, k], [n, k, C] -> [n, C]
+        blocks.append(tf.einsum("nk,nkc->nc", votes, tf.gather(one_hot, numbers)).numpy())
+    return np.concatenate(blocks)

@@ -1,0 +1,41 @@
+"""Copies a run's trained model out of its folder, as a SavedModel for serving.
+
+The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
+"serving_jpeg" takes `encoded`, the bytes of image files [B]. Both give `embedding`, and after a
+classifying stage `probabilities` and `label`, whose names are the lines of labels.txt. To load it,
+a process needs tensorflow only.
+
+example:
+  python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model
+"""
+
+import shutil
+from pathlib import Path
+
+from supcon_tf import command
+from supcon_tf.stages.run_folder import RunFolder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = command.Parser(__doc__, prog="export")
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder")
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="a new folder for the SavedModel"
+    )
+    options = parser.parse_args(arguments)
+    export = RunFolder(Path(options.workdir)).export
+    if not (export / "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
+            "python -m supcon_tf.train --workdir with the same folder goes on with it"
+        )
+    output = Path(options.output)
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"{options.output!r} is not empty: give a new folder")
+    shutil.copytree(export, output, dirs_exist_ok=True)
+    print(f"done: {output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

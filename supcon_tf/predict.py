@@ -1,0 +1,158 @@
+"""Embeddings, and labels where the model classifies, of images with an exported model.
+
+The output is an .npz file with `paths`, `embeddings`, and from a classifier `labels` and
+`probabilities`, or a .csv file with a row per image.
+
+examples:
+  python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
+  python -m supcon_tf.predict --export=/tmp/digits_model --images a.jpg b.png --output=two.csv
+"""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from supcon_tf import command
+from supcon_tf.data.image_files import IMAGE_SUFFIXES
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = command.Parser(__doc__, prog="predict")
+    parser.add_argument(
+        "--export", metavar="DIR", required=True, help="a SavedModel of this package"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="image files, and folders that are searched for them, subfolders included",
+    )
+    parser.add_argument("--output", metavar="FILE", required=True, help="FILE.npz or FILE.csv")
+    parser.add_argument(
+        "--batch_size", metavar="N", type=int, default=64, help="images at a time, 64 by default"
+    )
+    options = parser.parse_args(arguments)
+    output = Path(options.output)
+    if output.suffix not in (".npz", ".csv"):
+        raise ValueError(f"--output must end in .npz or .csv, got {options.output!r}")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch_size must be >= 1, got {options.batch_size}")
+    if not (Path(options.export) / "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"no SavedModel in {options.export!r}: python -m supcon_tf.export makes one"
+        )
+    paths = image_files(options.images)
+    model = tf.saved_model.load(options.export).signatures["serving_jpeg"]
+    kept, outputs = predictions(model, paths, batch_size=options.batch_size)
+    names_file = Path(options.export) / "labels.txt"
+    if "label" in outputs:
+        names = np.array(names_file.read_text().splitlines())
+        outputs["label"] = names[outputs["label"]]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".npz":
+        np.savez_compressed(output, allow_pickle=False, **_columns(kept, outputs))
+    else:
+        _write_csv(output, kept, outputs)
+    print(f"done: {len(kept)} images in {output}")
+
+
+def image_files(given: Sequence[str]) -> list[Path]:
+    """The image files among the paths and in their folders, sorted within a folder.
+
+    Raises:
+      FileNotFoundError: a path that is not there, or no image at all.
+    """
+    files: list[Path] = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            found = path.rglob("*")
+            files += sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"no image or folder {name!r}")
+    if not files:
+        raise FileNotFoundError(
+            f"no image in {', '.join(given)}: looked for {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files
+
+
+def predictions(
+    model: Any, paths: Sequence[Path], *, batch_size: int
+) -> tuple[list[Path], dict[str, np.ndarray]]:
+    """Runs the model over image files, leaving out and naming those that cannot be read.
+
+    Args:
+      model: the "serving_jpeg" signature.
+      paths: of the images.
+      batch_size: images at a time.
+
+    Returns:
+      The files that could be read, and the model's outputs for them.
+
+    Raises:
+      ValueError: none could be read.
+    """
+    kept: list[Path] = []
+    parts: list[dict[str, np.ndarray]] = []
+    bar = tqdm(total=len(paths), desc="predicting", unit="image", leave=False, disable=None)
+    for start in range(0, len(paths), batch_size):
+        chunk = paths[start : start + batch_size]
+        for read, outputs in _readable_parts(model, chunk):
+            kept += read
+            parts.append(outputs)
+        bar.update(len(chunk))
+    bar.close()
+    if not kept:
+        raise ValueError(f"none of the {len(paths)} images can be read, first {str(paths[0])!r}")
+    return kept, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _readable_parts(
+    model: Any, paths: Sequence[Path]
+) -> Iterator[tuple[Sequence[Path], dict[str, np.ndarray]]]:
+    """The whole batch at once, or one by one where an image in it cannot be read."""
+    try:
+        encoded = tf.constant([path.read_bytes() for path in paths])
+        yield paths, {name: value.numpy() for name, value in model(encoded=encoded).items()}
+    except tf.errors.InvalidArgumentError:
+        if len(paths) == 1:
+            print(f"left out {paths[0]}: it cannot be read as an image", file=sys.stderr)
+            return
+        for path in paths:
+            yield from _readable_parts(model, [path])
+
+
+def _columns(paths: Sequence[Path], outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    plural = {"embedding": "embeddings", "label": "labels", "probabilities": "probabilities"}
+    named = {plural[name]: values for name, values in outputs.items()}
+    return {"paths": np.array([str(path) for path in paths]), **named}
+
+
+def _write_csv(file: Path, paths: Sequence[Path], outputs: dict[str, np.ndarray]) -> None:
+    has_labels = "label" in outputs
+    dim = outputs["embedding"].shape[1]
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        header = ["path", *(["label", "probability"] if has_labels else [])]
+        writer.writerow([*header, *(f"embedding_{number}" for number in range(dim))])
+        for row, path in enumerate(paths):
+            said: list[Any] = []
+            if has_labels:
+                said = [outputs["label"][row], outputs["probabilities"][row].max()]
+            writer.writerow([path, *said, *outputs["embedding"][row]])
+
+
+if __name__ == "__main__":
+    command.run(main)

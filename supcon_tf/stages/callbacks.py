@@ -1,0 +1,116 @@
+"""What happens between training steps: the progress bar, the watch on the loss, the saving."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with loss, accuracy and images/s, and the clock of the epoch.
+
+    Args:
+      description: what stands before the bar.
+      batch_size: images per step.
+
+    The attributes `seconds` and `images_per_second` tell of the last stretch of steps; the first
+    step, which traces the graph, does not enter the second one.
+    """
+
+    def __init__(self, *, description: str, batch_size: int):
+        super().__init__()
+        self.description = description
+        self.batch_size = batch_size
+        self.seconds = 0.0
+        self.images_per_second = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+        self._after_first_step = self._start
+        self._bar = tqdm(
+            total=self.params["steps"],
+            desc=self.description,
+            unit_scale=self.batch_size,
+            unit="image",
+            leave=False,
+            disable=None,
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 0:
+            self._after_first_step = time.perf_counter()
+        shown = {name: f"{value:.4f}" for name, value in summary(logs or {}).items()}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._bar.close()
+        now = time.perf_counter()
+        self.seconds = now - self._start
+        steps = self.params["steps"]
+        if steps > 1:
+            self.images_per_second = (steps - 1) * self.batch_size / (now - self._after_first_step)
+        else:
+            self.images_per_second = self.batch_size / self.seconds
+
+
+def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many steps the optimizer has taken; also where the count is mirrored over replicas."""
+    return int(optimizer.iterations.value.numpy())
+
+
+def summary(logs: dict[str, Any]) -> dict[str, float]:
+    """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
+    chosen = {
+        "loss": logs.get("projection_loss", logs.get("logits_loss", logs.get("loss"))),
+        "accuracy": logs.get("logits_accuracy", logs.get("accuracy")),
+    }
+    return {name: float(value) for name, value in chosen.items() if value is not None}
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends the run at the first step whose loss is NaN or infinite.
+
+    Args:
+      stage: the stage's name, for the advice.
+
+    Raises:
+      ValueError: with the step, and what to try.
+    """
+
+    def __init__(self, *, stage: str):
+        super().__init__()
+        self.stage = stage
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            step = steps_taken(self.model.optimizer)
+            raise ValueError(
+                f"the loss is {loss} at step {step} of {self.stage}: try a lower "
+                "base_learning_rate, more warmup_epochs or a higher temperature; the last "
+                "checkpoint is kept"
+            )
+
+
+class SaveEvery(keras.callbacks.Callback):
+    """Calls `save` whenever so many minutes have passed since the last time.
+
+    Args:
+      minutes: between two calls.
+      save: takes nothing.
+    """
+
+    def __init__(self, *, minutes: float, save: Callable[[], Any]):
+        super().__init__()
+        self.minutes = minutes
+        self.save = save
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._last > 60 * self.minutes:
+            self.save()
+            self._last = time.monotonic()

@@ -1,0 +1,42 @@
+"""A run: the named stages in their order."""
+
+from collections.abc import Callable, Sequence
+
+from supcon_tf.stages import finetune, linear, pretrain, robustness
+from supcon_tf.stages.run_folder import RunFolder
+
+STAGES: dict[str, Callable[..., None]] = {
+    "pretrain": pretrain.run,
+    "linear": linear.run,
+    "finetune": finetune.run,
+    "robustness": robustness.run,
+}
+
+
+def run(
+    folder: RunFolder,
+    *,
+    stages: Sequence[str] = ("pretrain", "linear"),
+    configured: Callable[[Callable[..., None]], Callable[..., None]],
+) -> None:
+    """Runs the stages that are not finished yet.
+
+    Args:
+      folder: the run's.
+      stages: names in the order to run.
+      configured: gives a stage's function its arguments other than the folder.
+
+    Raises:
+      ValueError: an unknown stage, or none.
+    """
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages:
+        raise ValueError(
+            f"experiment.run.stages must name some of {tuple(STAGES)}, got {tuple(stages)}"
+        )
+    for stage in stages:
+        results = folder.metrics().get(stage)
+        if results is not None:
+            print(f"{stage}: finished before, in {results['seconds']:.0f} s")
+            continue
+        configured(STAGES[stage])(folder)

@@ -1,0 +1,70 @@
+"""Fine-tuning: encoder and classifier trained together, from a pretrained encoder."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from supcon_tf import models
+from supcon_tf.data.sources import Source
+from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.stages.linear import load_encoder
+from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.stage import run_stage
+
+
+def run(
+    folder: RunFolder,
+    *,
+    source: Source,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule],
+    epochs: int,
+    batch_size: int,
+    loss: keras.losses.Loss | None = None,
+    encoder: str | None = None,
+    zero_init: bool = True,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    jit_compile: bool = False,
+    checkpoints_to_keep: int = 3,
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
+    """Trains all weights on one augmented view of each image.
+
+    Args:
+      folder, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
+        jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+      loss, encoder, zero_init: as in `linear.run`.
+      weight_decay: of encoder and classifier, not of batch normalisation.
+    """
+    keras.utils.set_random_seed(seed)
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = models.classification_model(
+            load_encoder(encoder or folder.root, image_shape=preprocessing.image_shape),
+            image_shape=preprocessing.image_shape,
+            num_classes=source.num_classes,
+            zero_init=zero_init,
+        )
+    run_stage(
+        folder,
+        "finetune",
+        model,
+        losses={"logits": loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        decayed=("encoder", "classifier"),
+        source=source,
+        preprocessing=preprocessing,
+        augmentation=augmentation,
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        seed=seed,
+        jit_compile=jit_compile,
+        checkpoints_to_keep=checkpoints_to_keep,
+        strategy=strategy,
+    )

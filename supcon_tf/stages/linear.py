@@ -1,0 +1,108 @@
+"""Linear evaluation: a classifier on the embedding of an encoder that stays as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from supcon_tf import models
+from supcon_tf.data.sources import Source
+from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.stage import run_stage
+
+
+def run(
+    folder: RunFolder,
+    *,
+    source: Source,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule],
+    epochs: int,
+    batch_size: int,
+    loss: keras.losses.Loss | None = None,
+    encoder: str | None = None,
+    zero_init: bool = False,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    jit_compile: bool = False,
+    checkpoints_to_keep: int = 3,
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
+    """Trains the classifier on one augmented view of each image; the encoder is in inference mode.
+
+    Args:
+      folder: the run's.
+      source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
+        jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+      loss: of the class scores [B, C]; None is cross-entropy.
+      encoder: a run's folder, or a `.keras` file of a model of this package or of any Keras model
+        from images to vectors; None is the one that this run pretrained.
+      zero_init: start the classifier's kernel from zeros.
+      weight_decay: of the classifier.
+    """
+    keras.utils.set_random_seed(seed)
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = models.classification_model(
+            load_encoder(encoder or folder.root, image_shape=preprocessing.image_shape),
+            image_shape=preprocessing.image_shape,
+            num_classes=source.num_classes,
+            train_encoder=False,
+            zero_init=zero_init,
+        )
+    run_stage(
+        folder,
+        "linear",
+        model,
+        losses={"logits": loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        decayed=("classifier",),
+        source=source,
+        preprocessing=preprocessing,
+        augmentation=augmentation,
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        seed=seed,
+        jit_compile=jit_compile,
+        checkpoints_to_keep=checkpoints_to_keep,
+        strategy=strategy,
+    )
+
+
+def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> keras.Model:
+    """What a trained model's heads stand on, normalisation of the embedding included.
+
+    Args:
+      path: a run's folder, or a `.keras` file.
+      image_shape: what the encoder will be given.
+
+    Raises:
+      FileNotFoundError: no such file, or a folder without a pretrained model.
+      ValueError: an encoder that takes another shape.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = RunFolder(file).model("pretrain")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
+            "linear.run.encoder to a run's folder or a .keras file"
+        )
+    model = keras.saving.load_model(file, compile=False)
+    is_ours = any(layer.name == "embedding" for layer in model.layers)
+    encoder = models.embedding_model(model) if is_ours else model
+    if any(
+        size not in (None, wanted)
+        for size, wanted in zip(encoder.input_shape[1:], image_shape, strict=True)
+    ):
+        raise ValueError(
+            f"the encoder in {str(file)!r} takes images {encoder.input_shape[1:]}, got "
+            f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
+        )
+    return encoder

@@ -1,0 +1,112 @@
+"""What a stage measures on its own splits, and the arrays that the report is drawn from."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from supcon_tf.data.batches import evaluation_batches
+from supcon_tf.data.sources import Source
+from supcon_tf.data.splits import Split
+from supcon_tf.data.views import Preprocessing, decode
+from supcon_tf.evaluation import knn_probabilities, predict, top_k_accuracy
+from supcon_tf.models import embedding_model, parts_of
+from supcon_tf.stages.run_folder import RunFolder
+
+# More do not change a neighbour vote much, and their embeddings must fit into memory.
+MAX_REFERENCES = 50_000
+MAX_THUMBNAILS = 1_000
+MAX_THUMBNAIL_PX = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a model says of n images: embeddings [n, D], probabilities [n, C], labels [n]."""
+
+    embeddings: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    def top_k(self, k: int) -> float:
+        """Share of images whose class is among the k likeliest."""
+        return top_k_accuracy(self.probabilities, self.labels, k=k)
+
+    def knn_top_1(self, references: "Scores") -> float:
+        """Accuracy of a vote of the 20 nearest references."""
+        votes = knn_probabilities(
+            self.embeddings,
+            references.embeddings,
+            references.labels,
+            num_classes=self.probabilities.shape[1],
+        )
+        return top_k_accuracy(votes, self.labels)
+
+
+class Scorer:
+    """Runs the embedding and the classifier of a model over evaluation crops.
+
+    Args:
+      trained: from `contrastive_model` with a probe or from `classification_model`; its weights
+        are shared, so that later training is seen.
+      preprocessing: crop and scale.
+      batch_size: images at a time.
+      stage: for the progress bar.
+    """
+
+    def __init__(
+        self, trained: keras.Model, *, preprocessing: Preprocessing, batch_size: int, stage: str
+    ):
+        images = keras.Input(preprocessing.image_shape, name="images")
+        embedding = embedding_model(trained)(images)
+        logits = parts_of(trained)["classifier"](embedding)
+        self.model = keras.Model(
+            images, {"embedding": embedding, "probabilities": keras.ops.softmax(logits)}
+        )
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+        self._stage = stage
+
+    def score(self, split: Split, name: str, *, limit: int | None = None) -> Scores:
+        """The images of the split, or up to `limit` of them, in an unchanging random order."""
+        count = min(split.num_examples, limit or split.num_examples)
+        outputs, labels = predict(
+            self.model,
+            evaluation_batches(
+                in_random_order(split, count),
+                preprocessing=self._preprocessing,
+                batch_size=self._batch_size,
+            ),
+            num_batches=-(-count // self._batch_size),
+            description=f"{self._stage}: {name} images",
+        )
+        return Scores(outputs["embedding"], outputs["probabilities"], labels)
+
+
+def in_random_order(split: Split, count: int) -> tf.data.Dataset:
+    """The same `count` (image, label) of a split each time; a folder's own order is by class."""
+    return split.shuffled(seed=0, start=0, stop=count)
+
+
+def save_held_out(
+    folder: RunFolder, scores: Scores, source: Source, *, with_probabilities: bool
+) -> None:
+    """Writes what the report shows of the held-out split: see `RunFolder.save_held_out`."""
+    pictured = in_random_order(source.test, min(source.test.num_examples, MAX_THUMBNAILS))
+    arrays = {
+        "embeddings": scores.embeddings,
+        "labels": scores.labels,
+        "class_names": np.array(source.class_names),
+        "thumbnails": np.stack([_thumbnail(image) for image, _ in pictured]),
+    }
+    if with_probabilities:
+        arrays["probabilities"] = scores.probabilities
+    folder.save_held_out(**arrays)
+
+
+def _thumbnail(image: tf.Tensor) -> np.ndarray:
+    """A square uint8 picture that keeps the aspect of the image."""
+    small = tf.image.resize_with_pad(
+        tf.cast(decode(image), tf.float32), MAX_THUMBNAIL_PX, MAX_THUMBNAIL_PX, antialias=True
+    )
+    return tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8).numpy()

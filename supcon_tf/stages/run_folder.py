@@ -1,0 +1,77 @@
+"""The files of a run's folder, which is what a killed run goes on from and a report is made of."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of a run.
+
+    Args:
+      root: the folder given as --workdir.
+    """
+
+    root: Path
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where a stage keeps its checkpoints."""
+        return self.root / "checkpoints" / stage
+
+    def model(self, stage: str) -> Path:
+        """The stage's finished model."""
+        return self.checkpoints(stage) / "model.keras"
+
+    def tensorboard(self, stage: str) -> Path:
+        """Where a stage writes its scalars."""
+        return self.root / "tensorboard" / stage
+
+    @property
+    def view_sheet(self) -> Path:
+        """A picture of augmented views."""
+        return self.root / "views.png"
+
+    @property
+    def export(self) -> Path:
+        """The SavedModel."""
+        return self.root / "export"
+
+    def metrics(self) -> dict[str, Any]:
+        """The results of the stages that finished."""
+        return read_json(self.root / "metrics.json")
+
+    def set_metrics(self, stage: str, results: dict[str, Any]) -> None:
+        """Adds a finished stage's results."""
+        write_json(self.root / "metrics.json", {**self.metrics(), stage: results})
+
+    def curve(self, stage: str) -> list[dict[str, float]]:
+        """One record per epoch of a stage."""
+        return read_json(self.root / "curves.json").get(stage, [])
+
+    def set_curve(self, stage: str, records: list[dict[str, float]]) -> None:
+        """Replaces a stage's records."""
+        curves = read_json(self.root / "curves.json")
+        write_json(self.root / "curves.json", {**curves, stage: records})
+
+    def save_held_out(self, **arrays: Any) -> None:
+        """Embeddings, labels and pictures of the held-out split, for the report."""
+        partial = self.root / "held_out.partial.npz"
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
+        os.replace(partial, self.root / "held_out.npz")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; an empty dict where there is no file."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: a run killed while writing leaves the file as it was."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,63 @@
+"""A trained model as a SavedModel that takes pictures as they are."""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from supcon_tf.data.views import Preprocessing, decode
+
+
+def save_serving_model(
+    path: Path,
+    scorer: keras.Model,
+    *,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...] | None,
+) -> None:
+    """Writes a SavedModel with the preprocessing inside, replacing what is at `path`.
+
+    Signatures: "serving_default" takes `images`, uint8 [B, H, W, 3]; "serving_jpeg" takes
+    `encoded`, JPEG, PNG, BMP or GIF strings [B]. Both return `embedding`, float32 [B, D], and with
+    class names `probabilities`, float32 [B, C], and `label`, int64 [B], whose names are the lines
+    of labels.txt.
+
+    Args:
+      path: the folder to write.
+      scorer: images -> {"embedding", "probabilities"}.
+      preprocessing: the evaluation crop and scale.
+      class_names: None leaves probabilities and labels out.
+    """
+
+    def answer(views: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = scorer(views, training=False)
+        if class_names is None:
+            return {"embedding": outputs["embedding"]}
+        return {**outputs, "label": tf.argmax(outputs["probabilities"], axis=1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(preprocessing.evaluation_view(images))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
+    def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        views = tf.map_fn(
+            lambda image: preprocessing.evaluation_view(decode(image)),
+            encoded,
+            fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.float32),
+        )
+        return answer(views)
+
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    archive = keras.export.ExportArchive()
+    archive.track(scorer)
+    archive.add_endpoint("serving_default", from_images)
+    archive.add_endpoint("serving_jpeg", from_encoded)
+    archive.write_out(str(partial), verbose=False)
+    if class_names is not None:
+        (partial / "labels.txt").write_text("".join(f"{name}\n" for name in class_names))
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)

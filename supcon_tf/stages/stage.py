@@ -1,0 +1,149 @@
+"""What every training stage does once its model is built: compile, train, measure, save."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from supcon_tf.data.batches import training_batches
+from supcon_tf.data.sources import Source
+from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.models import parts_of
+from supcon_tf.optimizers import apply_weight_decay
+from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
+from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.serving import save_serving_model
+from supcon_tf.stages.training import train
+from supcon_tf.stages.view_sheet import view_sheet
+
+
+def run_stage(
+    folder: RunFolder,
+    stage: str,
+    model: keras.Model,
+    *,
+    losses: Mapping[str, keras.losses.Loss],
+    decayed: Sequence[str],
+    source: Source,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule],
+    epochs: int,
+    batch_size: int,
+    weight_decay: float,
+    seed: int,
+    jit_compile: bool,
+    checkpoints_to_keep: int,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
+
+    Args:
+      folder: the run's.
+      stage: its name, such as "linear".
+      model: [B, V, H, W, C] or [B, H, W, C] -> {output: tensor}.
+      losses: one per output of the model; each takes the labels.
+      decayed: the parts of the model, as in `models.parts_of`, that weight decay acts on.
+      source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, weight_decay,
+        seed, jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+
+    Raises:
+      ValueError: epochs or batch_size that cannot be, or as in `training.train`.
+    """
+    if epochs < 1:
+        raise ValueError(f"{stage}.run.epochs must be >= 1, got {epochs}")
+    if batch_size < 1 or batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"{stage}.run.batch_size must be a positive multiple of the "
+            f"{strategy.num_replicas_in_sync} replicas, got {batch_size}"
+        )
+    num_examples = source.train.num_examples
+    has_views = len(model.input_shape) == 5
+    batches = training_batches(
+        source.train,
+        preprocessing=preprocessing,
+        augmentation=augmentation,
+        num_views=model.input_shape[1] if has_views else 1,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+    def steps(start: int, stop: int) -> tf.data.Dataset:
+        return batches(start, stop).map(
+            lambda images, labels: (
+                images if has_views else images[:, 0],
+                dict.fromkeys(losses, labels),
+            )
+        )
+
+    with strategy.scope():
+        learning_rate = schedule(
+            batch_size=batch_size, steps_per_epoch=num_examples / batch_size, epochs=epochs
+        )
+        compiled_optimizer = optimizer(learning_rate=learning_rate)
+        variables = {name: part.trainable_variables for name, part in parts_of(model).items()}
+        apply_weight_decay(
+            compiled_optimizer,
+            weight_decay,
+            decayed=[variable for name in decayed for variable in variables.pop(name)],
+            others=[variable for part in variables.values() for variable in part],
+        )
+        compiled_optimizer.build(model.trainable_variables)
+        model.compile(
+            compiled_optimizer,
+            dict(losses),
+            metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
+            jit_compile=jit_compile,
+        )
+
+    if not folder.view_sheet.exists():
+        folder.view_sheet.write_bytes(
+            view_sheet(source.train, preprocessing, augmentation, seed=seed)
+        )
+    scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
+    validation = source.validation
+    train(
+        model,
+        steps,
+        folder=folder,
+        stage=stage,
+        epochs=epochs,
+        batch_size=batch_size,
+        num_examples=num_examples,
+        validation_accuracy=(
+            None if validation is None else lambda: scorer.score(validation, "validation").top_k(1)
+        ),
+        checkpoints_to_keep=checkpoints_to_keep,
+    )
+
+    trained = time.perf_counter()
+    # The probe of a contrastive run is a measurement; a stage classifies where its loss does.
+    classifies = "projection" not in losses
+    held_out = scorer.score(source.test, "held-out")
+    references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
+    metrics = {
+        "loss": folder.curve(stage)[-1]["loss"],
+        "knn_top_1": held_out.knn_top_1(references),
+    }
+    if classifies:
+        metrics |= {"top_1": held_out.top_k(1), "top_5": held_out.top_k(5)}
+    else:
+        metrics["probe_top_1"] = held_out.top_k(1)
+    save_held_out(folder, held_out, source, with_probabilities=classifies)
+    model.save(folder.model(stage))
+    save_serving_model(
+        folder.export,
+        scorer.model,
+        preprocessing=preprocessing,
+        class_names=source.class_names if classifies else None,
+    )
+    curve = folder.curve(stage)
+    seconds_training = sum(record["seconds"] for record in curve)
+    metrics["seconds"] = seconds_training + time.perf_counter() - trained
+    metrics["images_per_second"] = float(
+        np.median([record["images_per_second"] for record in curve])
+    )
+    folder.set_metrics(stage, metrics)

@@ -1,0 +1,124 @@
+"""The loop that training stages share: fit, validate, record, save, go on after a kill."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from supcon_tf.stages.callbacks import Progress, SaveEvery, StopWhenNotFinite, steps_taken, summary
+from supcon_tf.stages.run_folder import RunFolder
+
+
+def train(
+    model: keras.Model,
+    batches: Callable[[int, int], tf.data.Dataset],
+    *,
+    folder: RunFolder,
+    stage: str,
+    epochs: int,
+    batch_size: int,
+    num_examples: int,
+    validation_accuracy: Callable[[], float] | None = None,
+    checkpoints_to_keep: int = 3,
+    checkpoint_minutes: float = 10.0,
+) -> None:
+    """Trains a compiled model, from its last checkpoint if there is one.
+
+    An epoch is num_examples / batch_size steps, which need not be whole: epoch e ends after
+    int(e * num_examples / batch_size) steps.
+
+    Args:
+      model: compiled; its optimizer is built and counts the steps.
+      batches: (start, stop) -> the batches of those steps, as the model takes them.
+      folder: where checkpoints, curves and TensorBoard scalars go.
+      stage: the name of the stage.
+      epochs: passes over the training images in all.
+      batch_size: images per step, over all replicas.
+      num_examples: training images.
+      validation_accuracy: measures the model after each epoch; the weights of the best epoch are
+        in the model at the end. None keeps the last ones.
+      checkpoints_to_keep: the last so many.
+      checkpoint_minutes: saves also within an epoch that takes longer.
+
+    Raises:
+      ValueError: a loss that is not finite, or no memory for a batch.
+    """
+    optimizer = model.optimizer
+    checkpoint = tf.train.Checkpoint(
+        model=[variable.value for variable in model.variables],
+        optimizer=[variable.value for variable in optimizer.variables],
+    )
+    directory = folder.checkpoints(stage)
+    last = tf.train.CheckpointManager(checkpoint, directory / "last", checkpoints_to_keep)
+    best = tf.train.CheckpointManager(checkpoint, directory / "best", max_to_keep=1)
+    if last.latest_checkpoint:
+        checkpoint.restore(last.latest_checkpoint).assert_consumed()
+        print(f"{stage}: going on from step {steps_taken(optimizer)}")
+    curve = [record for record in folder.curve(stage) if record["step"] <= steps_taken(optimizer)]
+
+    def save() -> None:
+        last.save(checkpoint_number=steps_taken(optimizer))
+
+    def end_of(epoch: int) -> int:
+        return epoch * num_examples // batch_size
+
+    with tf.summary.create_file_writer(str(folder.tensorboard(stage))).as_default():
+        for epoch in range(1, epochs + 1):
+            start, stop = steps_taken(optimizer), end_of(epoch)
+            if start >= stop:
+                continue
+            progress = Progress(
+                description=f"{stage} epoch {epoch}/{epochs}", batch_size=batch_size
+            )
+            try:
+                history = model.fit(
+                    batches(start, stop),
+                    steps_per_epoch=stop - start,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[
+                        StopWhenNotFinite(stage=stage),
+                        progress,
+                        SaveEvery(minutes=checkpoint_minutes, save=save),
+                    ],
+                )
+            except tf.errors.ResourceExhaustedError:
+                raise ValueError(
+                    f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
+                    "image_px or the width of the encoder"
+                ) from None
+            record = {
+                "epoch": epoch,
+                "step": stop,
+                **summary({name: values[-1] for name, values in history.history.items()}),
+                "learning_rate": float(optimizer.learning_rate),
+                "seconds": progress.seconds,
+                "images_per_second": progress.images_per_second,
+            }
+            if validation_accuracy is not None:
+                record["validation_accuracy"] = validation_accuracy()
+                if all(record["validation_accuracy"] > at["validation_accuracy"] for at in curve):
+                    best.save(checkpoint_number=stop)
+            # The curve first: what it has beyond the checkpoint is cut off after a kill.
+            curve.append(record)
+            folder.set_curve(stage, curve)
+            save()
+            _show(record, f"{stage} epoch {epoch}/{epochs}")
+    if validation_accuracy is not None:
+        checkpoint.restore(best.latest_checkpoint).assert_consumed()
+
+
+def _show(record: dict[str, float], description: str) -> None:
+    """One line for people, the scalars for TensorBoard."""
+    for name, value in record.items():
+        if name not in ("epoch", "step"):
+            tf.summary.scalar(name, value, step=int(record["step"]))
+    shown = [
+        f"{name.replace('_', ' ')} {record[name]:.4f}"
+        for name in ("loss", "accuracy", "validation_accuracy")
+        if name in record
+    ]
+    print(
+        f"{description}: {', '.join(shown)}, {record['images_per_second']:,.0f} images/s",
+        flush=True,
+    )

@@ -1,0 +1,68 @@
+"""The thin-plate warp against SciPy's spline and interpolation, and its defining properties."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import map_coordinates
+
+from supcon_tf.data.augment.warp import random_warp, thin_plate_warp
+
+
+def smooth_image(height, width):
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / 5), np.cos(columns / 7), np.sin((rows + columns) / 9)]
+    return ((np.stack(waves, -1) + 1) / 2).astype(np.float32)
+
+
+def scipy_warp(image, moves):
+    height, width, _ = image.shape
+    inner = np.array([[i * height / 3, j * width / 3] for i in (1, 2) for j in (1, 2)])
+    spline = RBFInterpolator(inner + moves, moves, kernel="thin_plate_spline", degree=1)
+    pixels = np.stack(np.mgrid[0:height, 0:width], -1).reshape(-1, 2).astype(float)
+    positions = (pixels - spline(pixels)).T
+    channels = [
+        map_coordinates(image[..., channel].astype(float), positions, order=1, mode="nearest")
+        for channel in range(3)
+    ]
+    return np.stack(channels, -1).reshape(image.shape)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (40, 71)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_warp_equals_scipys_thin_plate_spline(size, seed):
+    image = smooth_image(*size)
+    moves = np.random.default_rng(seed).normal(size=(4, 2)) * 3
+    result = thin_plate_warp(tf.constant(image), moves=tf.constant(moves, tf.float32))
+    np.testing.assert_allclose(result, scipy_warp(image, moves), atol=1e-3)
+
+
+def test_no_move_is_the_identity_and_one_move_for_all_is_a_shift():
+    image = tf.constant(smooth_image(30, 30))
+    np.testing.assert_allclose(thin_plate_warp(image, moves=tf.zeros([4, 2])), image, atol=1e-5)
+    shifted = thin_plate_warp(image, moves=tf.tile([[2.0, -3.0]], [4, 1]))
+    np.testing.assert_allclose(shifted[2:, :-3], image[:-2, 3:], atol=1e-3)
+    np.testing.assert_allclose(shifted[0, :-3], image[0, 3:], atol=1e-3)
+
+
+def test_an_inner_point_goes_where_it_is_moved():
+    image = np.zeros((30, 30, 3), np.float32)
+    image[10, 20] = 1.0
+    moves = tf.constant([[1, 0], [4, -2], [0, 3], [-2, -1]], tf.float32)
+    warped = thin_plate_warp(tf.constant(image), moves=moves).numpy()
+    np.testing.assert_allclose(warped[14, 18], 1.0, atol=1e-3)
+
+
+def test_moves_grow_with_the_side_of_the_image():
+    # The same seed on an image of twice the side is the same warp in twice the pixels.
+    for seed in range(3):
+        small = random_warp(tf.constant(smooth_image(40, 40)), seed=[seed, 0], probability=1.0)
+        doubled = tf.image.resize(smooth_image(40, 40), [80, 80])
+        large = tf.image.resize(random_warp(doubled, seed=[seed, 0], probability=1.0), [40, 40])
+        assert np.abs(small - large)[5:-5, 5:-5].mean() < 0.02
+
+
+def test_tiny_and_constant_images_come_through():
+    for size in ((1, 1), (2, 3), (9, 9)):
+        result = random_warp(tf.fill([*size, 3], 0.7), seed=[0, 0], probability=1.0)
+        np.testing.assert_allclose(result, np.full([*size, 3], 0.7), atol=1e-5)

@@ -1,0 +1,155 @@
+"""A user's mistake is one line that names the value and the fix, and exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+
+from supcon_tf import command, export, predict, train
+from supcon_tf.configuration import parse
+
+FOLDER = "folder/supcon.gin"
+
+
+def failure_of(main, *arguments, capsys):
+    """Exit code and stderr of a command run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        command.run(lambda _: main(list(arguments)))
+    return stopped.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--gin_file is needed"),
+        (["--gin_file=digits/supcon.gin"], "--workdir is needed"),
+        (["--gin_fil=digits/supcon.gin", "--workdirs=x"], "unrecognized arguments"),
+        (["--gin_file=digits/supco.gin"], "no gin file 'digits/supco.gin'; did you mean 'digits/supcon.gin'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=losses.SupConLos.temperature = 1"], "no 'SupConLos' in losses; did you mean 'SupConLoss'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=losses.SupConLoss.temprature = 1"], "losses.SupConLoss has no parameter 'temprature'; did you mean 'temperature'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=loses.SupConLoss.temperature = 1"], "no module 'loses' to configure; did you mean 'losses'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=SORCE = 1"], "nothing uses the macro SORCE; did you mean 'SOURCE'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = %EPOCHS"], "the macro EPOCHS is used but not set"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = "], "pretrain.run.epochs ="),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_is_one_line(arguments, says, capsys):
+    code, error = failure_of(train.main, *arguments, capsys=capsys)
+    assert code == 2
+    assert says in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("bindings", "says"),
+    [
+        ([], "sources.folder"),
+        (["sources.folder.root = '/nowhere'"], "no folder '/nowhere'"),
+        (["ROOT", "losses.SupConLoss.temperature = 0"], "temperature must be > 0, got 0"),
+        (["ROOT", "losses.SupConLoss.positives_cap = 3"], "positives_cap must be a multiple of the 2 views, got 3"),
+        (["ROOT", "pretrain.run.batch_size = 100"], "at most the 20 training images, got 100"),
+        (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be a positive multiple"),
+        (["ROOT", "pretrain.run.epochs = 0"], "epochs must be >= 1, got 0"),
+        (["ROOT", "experiment.run.stages = ('pretran',)"], "experiment.run.stages must name some of"),
+        (["ROOT", "models.resnet.depth = 19"], "depth must be one of"),
+        (["ROOT", "experiment.run.stages = ('linear',)"], "no encoder at"),
+        (["SOURCE = @sources.tfds()", "sources.tfds.name = 'cifar10'", "sources.tfds.data_dir = '/nowhere'"], "sources.tfds.download = True"),
+        (["SOURCE = @sources.tfds()", "sources.tfds.name = 'cifar11'", "sources.tfds.data_dir = '/nowhere'"], "no TFDS set named 'cifar11'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_settings_is_one_line(bindings, says, image_folder, tmp_path, capsys):
+    bindings = [
+        f"sources.folder.root = '{image_folder}'" if binding == "ROOT" else binding
+        for binding in ["models.resnet.width = 0.125", "pretrain.run.batch_size = 8", *bindings]
+    ]
+    code, error = failure_of(
+        train.main,
+        f"--gin_file={FOLDER}",
+        f"--workdir={tmp_path / 'run'}",
+        *(f"--gin_param={binding}" for binding in bindings),
+        capsys=capsys,
+    )
+    assert code == 2
+    assert says in error
+    assert error.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error
+
+
+def test_a_run_that_failed_on_a_mistake_can_be_corrected_in_the_same_folder(
+    image_folder, tmp_path, capsys
+):
+    for epochs, says in ((0, "got 0"), (-1, "got -1")):
+        code, error = failure_of(
+            train.main,
+            f"--gin_file={FOLDER}",
+            f"--workdir={tmp_path / 'run'}",
+            f"--gin_param=sources.folder.root = '{image_folder}'",
+            f"--gin_param=pretrain.run.epochs = {epochs}",
+            "--gin_param=pretrain.run.batch_size = 8",
+            capsys=capsys,
+        )
+        assert code == 2
+        assert says in error
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "says"),
+    [
+        (export.main, ["--workdir=/nowhere", "--output=/tmp/x"], "no trained model in '/nowhere'"),
+        (predict.main, ["--export=/nowhere", "--images=/", "--output=/tmp/x.npz"], "no SavedModel in '/nowhere'"),
+        (predict.main, ["--export=/nowhere", "--images=/", "--output=/tmp/x.txt"], "must end in .npz or .csv, got '/tmp/x.txt'"),
+        (predict.main, ["--export=/nowhere", "--output=/tmp/x.npz"], "--images"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_export_and_predict_are_one_line(main, arguments, says, capsys):
+    code, error = failure_of(main, *arguments, capsys=capsys)
+    assert code == 2
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(ValueError, match="invalid literal"):
+        command.run(lambda _: int("not a number of ours"))
+
+
+def test_print_config_shows_the_settings_and_writes_nothing(tmp_path, capsys):
+    train.main(
+        [
+            "--gin_file=digits/supcon.gin",
+            "--gin_param=losses.SupConLoss.temperature = 0.25",
+            f"--workdir={tmp_path / 'run'}",
+            "--print_config",
+        ]
+    )
+    shown = capsys.readouterr().out
+    assert "losses.SupConLoss.temperature = 0.25" in shown
+    assert "models.resnet.depth = 18" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_resolved_settings_parse_again_to_the_same(tmp_path):
+    resolved = parse(["digits/supcon.gin"], ["pretrain.run.epochs = 7"])
+    saved = tmp_path / "config.gin"
+    saved.write_text(resolved)
+    assert parse([str(saved)], []) == resolved
+
+
+def test_help_teaches_and_importing_the_package_is_light():
+    heavy = "tensorflow_datasets", "sklearn", "bokeh", "matplotlib"
+    code = (
+        "import sys; import supcon_tf; from supcon_tf import losses, models, optimizers, evaluation;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    listed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert listed.stdout.strip() == "[]"
+    shown = subprocess.run(
+        [sys.executable, "-m", "supcon_tf.train", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for taught in ("--gin_file", "--gin_param", "--workdir", "--print_config", "examples:"):
+        assert taught in shown.stdout

@@ -1,0 +1,275 @@
+"""The training loop and whole runs: steps, results, going on after a kill, and what a run leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import train
+from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.training import train as train_loop
+
+# Two seconds of training: an eighth of the width, few images, few steps.
+SMALL = [
+    "models.resnet.width = 0.125",
+    "models.contrastive_model.projection = (16,)",
+    "pretrain.run.epochs = 2",
+    "linear.run.epochs = 1",
+    "pretrain.run.batch_size = 8",
+    "linear.run.batch_size = 8",
+    "views.Preprocessing.image_px = 16",
+]
+
+
+def run(workdir, *bindings, gin_file="folder/supcon.gin"):
+    parameters = [f"--gin_param={binding}" for binding in (*SMALL, *bindings)]
+    train.main([f"--gin_file={gin_file}", f"--workdir={workdir}", *parameters])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run on a folder of two easily told classes."""
+    root = tmp_path_factory.mktemp("data")
+    for number in range(40):
+        image = np.full((20, 24, 3), 210 if number % 2 else 40, np.uint8)
+        file = root / ("bright" if number % 2 else "dark") / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    folder = RunFolder(tmp_path_factory.mktemp("run") / "here")
+    run(folder.root, f"sources.folder.root = '{root}'", "views.simclr.strength = 0.1")
+    return folder, root
+
+
+def test_a_run_leaves_what_its_folder_promises(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.root.iterdir()}
+    assert names >= {
+        "config.gin", "metrics.json", "report.html", "checkpoints", "tensorboard", "export",
+    }  # fmt: skip
+    metrics = folder.metrics()
+    assert set(metrics) == {"pretrain", "linear"}
+    for stage in ("pretrain", "linear"):
+        assert metrics[stage]["seconds"] > 0
+        assert metrics[stage]["images_per_second"] > 0
+        assert 0 <= metrics[stage]["knn_top_1"] <= 1
+    assert metrics["linear"]["top_5"] == 1.0
+
+
+def test_a_run_learns_what_is_easy(finished):
+    folder, _ = finished
+    assert folder.metrics()["linear"]["knn_top_1"] == 1.0
+
+
+def test_the_same_command_again_does_nothing_twice(finished, capsys):
+    folder, root = finished
+    before = folder.metrics()
+    run(folder.root, f"sources.folder.root = '{root}'", "views.simclr.strength = 0.1")
+    assert folder.metrics() == before
+    assert "pretrain: finished before" in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished):
+    folder, root = finished
+    with pytest.raises(ValueError, match="holds a run with other settings, first"):
+        run(folder.root, f"sources.folder.root = '{root}'", "views.simclr.strength = 0.2")
+
+
+def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path):
+    folder, root = finished
+    for encoder in (folder.root, folder.model("pretrain")):
+        there = RunFolder(tmp_path / encoder.name)
+        run(
+            there.root,
+            f"sources.folder.root = '{root}'",
+            "experiment.run.stages = ('linear',)",
+            f"linear.run.encoder = '{encoder}'",
+        )
+        assert there.metrics()["linear"]["knn_top_1"] == folder.metrics()["linear"]["knn_top_1"]
+    with pytest.raises(ValueError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):
+        run(
+            tmp_path / "other",
+            f"sources.folder.root = '{root}'",
+            "experiment.run.stages = ('linear',)",
+            f"linear.run.encoder = '{folder.root}'",
+            "views.Preprocessing.image_px = 24",
+        )
+
+
+def test_the_linear_stage_leaves_the_encoder_as_it_is(finished):
+    folder, _ = finished
+    pretrained = keras.saving.load_model(folder.model("pretrain"), compile=False)
+    linear = keras.saving.load_model(folder.model("linear"), compile=False)
+    left = {variable.path: variable.numpy() for variable in linear.variables}
+    compared = 0
+    for variable in pretrained.get_layer("embedding").variables:
+        (same,) = [values for path, values in left.items() if path.endswith(variable.path)]
+        np.testing.assert_array_equal(same, variable.numpy())
+        compared += 1
+    assert compared > 60
+
+
+def test_fine_tuning_follows_pretraining(finished, tmp_path):
+    folder, root = finished
+    there = RunFolder(tmp_path / "tuned")
+    run(
+        there.root,
+        f"sources.folder.root = '{root}'",
+        "experiment.run.stages = ('finetune',)",
+        f"finetune.run.encoder = '{folder.root}'",
+        "finetune.run.epochs = 3",
+        "finetune.run.batch_size = 8",
+        "finetune/optimizers.warmup_schedule.base_learning_rate = 0.5",
+        "sources.folder.validation_share = 0.25",
+    )
+    results = there.metrics()["finetune"]
+    assert results["top_1"] >= 0.5
+    curve = there.curve("finetune")
+    assert len(curve) == 3
+    assert all(0 <= record["validation_accuracy"] <= 1 for record in curve)
+
+
+def test_cross_entropy_is_pretraining_that_classifies(finished, tmp_path):
+    _, root = finished
+    there = RunFolder(tmp_path / "ce")
+    run(
+        there.root,
+        f"sources.folder.root = '{root}'",
+        "experiment.run.stages = ('pretrain',)",
+        "pretrain.run.model = @models.classification_model",
+        "pretrain.run.loss = @keras.losses.SparseCategoricalCrossentropy()",
+        "keras.losses.SparseCategoricalCrossentropy.from_logits = True",
+    )
+    results = there.metrics()["pretrain"]
+    assert {"top_1", "top_5", "knn_top_1"} <= set(results)
+    assert (there.export / "labels.txt").read_text() == "bright\ndark\n"
+
+
+def counting_model():
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), {"logits": "mse"})
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def numbered_steps(seen, *, broken_at=None):
+    def steps(start, stop):
+        seen.extend(range(start, stop))
+        values = np.arange(start, stop, dtype=np.float32)[:, None, None] % 7
+        if broken_at is not None:
+            values[np.arange(start, stop) == broken_at] = np.nan
+        dataset = tf.data.Dataset.from_tensor_slices((values, values))
+        return dataset.map(lambda image, label: (image, {"logits": label}))
+
+    return steps
+
+
+def loop(model, folder, seen, *, epochs=3, broken_at=None, **options):
+    train_loop(
+        model,
+        numbered_steps(seen, broken_at=broken_at),
+        folder=RunFolder(folder),
+        stage="pretrain",
+        epochs=epochs,
+        batch_size=4,
+        num_examples=10,
+        **options,
+    )
+
+
+def test_epochs_need_not_be_whole_steps(tmp_path):
+    seen = []
+    loop(counting_model(), tmp_path, seen)
+    # 2.5 steps an epoch: the epochs end after 2, 5 and 7 steps.
+    assert seen == list(range(7))
+    assert [record["step"] for record in RunFolder(tmp_path).curve("pretrain")] == [2, 5, 7]
+
+
+def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
+    whole = counting_model()
+    whole.layers[-1].kernel.assign([[3.0]])
+    loop(whole, tmp_path / "whole", [])
+    first = counting_model()
+    first.layers[-1].kernel.assign([[3.0]])
+    loop(first, tmp_path / "parts", [], epochs=2)
+    seen = []
+    second = counting_model()
+    loop(second, tmp_path / "parts", seen)
+    assert seen == [5, 6]
+    np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
+    assert len(RunFolder(tmp_path / "parts").curve("pretrain")) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
+    with pytest.raises(ValueError, match="loss is nan at step 4 of pretrain: try a lower"):
+        loop(counting_model(), tmp_path, [], broken_at=3)
+    # What was saved before is still there to go on from.
+    seen = []
+    loop(counting_model(), tmp_path, seen)
+    assert seen == [2, 3, 4, 5, 6]
+
+
+def test_the_weights_of_the_best_epoch_on_validation_are_kept(tmp_path):
+    model = counting_model()
+    kernels, accuracies = [], iter([0.2, 0.9, 0.5])
+
+    def accuracy():
+        kernels.append(model.layers[-1].kernel.numpy())
+        return next(accuracies)
+
+    loop(model, tmp_path, [], validation_accuracy=accuracy)
+    np.testing.assert_array_equal(model.layers[-1].kernel.numpy(), kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path):
+    loop(counting_model(), tmp_path, [], epochs=6, checkpoints_to_keep=2)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints/pretrain/last").glob("*.index"))
+    assert kept == ["ckpt-12.index", "ckpt-15.index"]
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, finished):
+    _, root = finished
+    workdir = tmp_path / "killed"
+    bindings = [*SMALL, f"sources.folder.root = '{root}'", "pretrain.run.epochs = 400"]
+    command = [
+        sys.executable, "-m", "supcon_tf.train", "--gin_file=folder/supcon.gin",
+        f"--workdir={workdir}", *(f"--gin_param={binding}" for binding in bindings),
+    ]  # fmt: skip
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(RunFolder(workdir).curve("pretrain")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    done = len(RunFolder(workdir).curve("pretrain"))
+    assert 2 <= done < 400
+    second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    said = ""
+    for line in second.stdout:
+        said = line
+        if "going on from step" in line:
+            break
+    second.kill()
+    second.communicate()
+    steps = [record["step"] for record in RunFolder(workdir).curve("pretrain")]
+    assert int(said.split()[-1]) in steps[done - 2 :]
+
+
+def test_metrics_are_json_that_a_killed_writer_cannot_break(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.set_metrics("pretrain", {"loss": 1.0})
+    folder.set_metrics("linear", {"top_1": 0.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "pretrain": {"loss": 1.0},
+        "linear": {"top_1": 0.5},
+    }
+    assert not list(tmp_path.glob("*.partial"))
