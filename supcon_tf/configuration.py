@@ -46,7 +46,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         gin.parse_config(text)
         gin.finalize()
     except (AttributeError, NameError, SyntaxError, ValueError) as error:
-        raise ValueError(_explain(error)) from None
+        raise ValueError(_explain(error, text)) from None
     resolved = gin.config_str(max_line_length=100)
     unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - set(re.findall(r"%(\w+)", resolved))
     if unused:
@@ -62,7 +62,13 @@ def _with_includes(file: str) -> str:
     Gin itself parses an included file apart, where the names that the including one imports are
     unknown, and the other way round; as one text, the imports above hold for all.
     """
-    text = find(file).read_text()
+    # A resolved config.gin has the imports too, where gin does not take them again.
+    known = IMPORTS.splitlines()
+    text = "".join(
+        line
+        for line in find(file).read_text().splitlines(True)
+        if not line.strip() or line.strip() not in known
+    )
     return re.sub(r"^include '(.+)'$", lambda match: _with_includes(match[1]), text, flags=re.M)
 
 
@@ -89,8 +95,8 @@ def _shipped() -> Path:
     return inside if inside.is_dir() else package.parent / "gin_configs"
 
 
-def _explain(error: Exception) -> str:
-    """Gin's error as one line with the nearest right name."""
+def _explain(error: Exception, text: str) -> str:
+    """Gin's error about a text as one line with the nearest right name."""
     message, *context = str(error).splitlines()
     line = next((part.strip() for part in reversed(context) if "=" in part or "@" in part), "")
     if match := re.match(r"Couldn't resolve selector (\S+);", message):
@@ -104,7 +110,10 @@ def _explain(error: Exception) -> str:
         return f"{match[1]} has no parameter {match[2]!r}{_nearest(match[2], parameters)}"
     if match := re.match(r"No bindings specified for '(\S+)/gin.macro'", message):
         return f"the macro {match[1]} is used but not set: add {match[1]} = ..."
-    return f"{message}{f' in: {line}' if line else ''}"
+    if match := re.search(r" \(line (\d+)\)$", message):
+        line = text.splitlines()[int(match[1]) - 1]
+        message = message[: match.start()]
+    return f"{message} In: {line}" if line else message
 
 
 def _names_in(module: str) -> list[str]:

@@ -54,7 +54,9 @@ def test_sigma_is_uniform_from_a_tenth_to_2_and_blur_comes_every_other_time():
     image = np.zeros((41, 41, 3), np.float32)
     image[20, 20] = 1.0
     dataset = tf.data.Dataset.range(1000).map(
-        lambda number: random_blur(tf.constant(image), seed=tf.stack([tf.cast(number, tf.int32), 5]))
+        lambda number: random_blur(
+            tf.constant(image), seed=tf.stack([tf.cast(number, tf.int32), 5])
+        )
     )
     rows = np.array([blurred[20, 20:22, 0] for blurred in dataset.as_numpy_iterator()])
     changed = rows[:, 0] < 1.0

@@ -135,16 +135,26 @@ def test_the_resolved_settings_parse_again_to_the_same(tmp_path):
     assert parse([str(saved)], []) == resolved
 
 
-def test_help_teaches_and_importing_the_package_is_light():
-    heavy = "tensorflow_datasets", "sklearn", "bokeh", "matplotlib"
+def test_importing_the_package_adds_nothing_heavy_to_keras():
+    heavy = ("tensorflow_datasets", "sklearn", "bokeh", "matplotlib", "gin", "PIL")
     code = (
-        "import sys; import supcon_tf; from supcon_tf import losses, models, optimizers, evaluation;"
-        f"print([name for name in {heavy} if name in sys.modules])"
+        "import sys, keras; before = set(sys.modules)\n"
+        "import supcon_tf\n"
+        "from supcon_tf import evaluation, losses, models, optimizers\n"
+        f"print([name for name in {heavy} if name in set(sys.modules) - before])"
     )
     listed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert listed.stdout.strip() == "[]"
+    alone = "import sys, supcon_tf; print('tensorflow' in sys.modules)"
+    listed = subprocess.run(
+        [sys.executable, "-c", alone], capture_output=True, text=True, check=True
+    )
+    assert listed.stdout.strip() == "False"
+
+
+def test_help_teaches():
     shown = subprocess.run(
         [sys.executable, "-m", "supcon_tf.train", "--help"],
         capture_output=True,
@@ -153,3 +163,4 @@ def test_help_teaches_and_importing_the_package_is_light():
     )
     for taught in ("--gin_file", "--gin_param", "--workdir", "--print_config", "examples:"):
         assert taught in shown.stdout
+    assert shown.stderr == ""

@@ -175,7 +175,7 @@ def _tfds_split(builder: Any, split: str, keys: tuple[str, str]) -> Split:
 
 
 def folder(
-    root: str,
+    root: str | None = None,
     *,
     test_share: float = 0.2,
     validation_share: float = 0.0,
@@ -189,7 +189,7 @@ def folder(
     PNG, BMP and GIF files are read.
 
     Args:
-      root: the folder.
+      root: the folder; without it there is an error that says how to set it.
       test_share: of every class to hold out where there is no root/test (or root/val).
       validation_share: of the training images to set aside, 0 for none.
       unreadable_limit: unreadable images are named and left out; a larger share of them than
@@ -200,9 +200,13 @@ def folder(
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no or one class, an empty class folder, other classes in test than in train,
+      ValueError: no root, no or one class, an empty class folder, other classes in test than in train,
         too few images of a class, or too many unreadable ones.
     """
+    if root is None:
+        raise ValueError(
+            "which folder of images? --gin_param=\"sources.folder.root = '/data/photos'\" says it"
+        )
     base = Path(root).expanduser()
     if not base.is_dir():
         raise FileNotFoundError(

@@ -1,0 +1,186 @@
+"""The recipes: same seed, same image; ranges and shapes; which steps are drawn how often."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from supcon_tf.data import augment
+from supcon_tf.data.augment import policies, recipes
+from supcon_tf.data.augment.operations import OPERATIONS
+
+RECIPES = {
+    "identity": augment.identity,
+    "simclr": functools.partial(augment.simclr, warp_probability=0.5),
+    "simclr_torchvision": functools.partial(augment.simclr, strength=0.5, jitter="torchvision"),
+    "autoaugment": augment.autoaugment,
+    "randaugment": augment.randaugment,
+    "stacked_randaugment": functools.partial(augment.stacked_randaugment, warp_probability=0.5),
+}
+RANDOM_RECIPES = {name: recipe for name, recipe in RECIPES.items() if name != "identity"}
+
+
+def image_of(height, width):
+    return tf.constant(np.random.default_rng(0).random((height, width, 3)), tf.float32)
+
+
+def mapped(recipe, image, count, parallel_calls=2):
+    dataset = tf.data.Dataset.range(count).map(
+        lambda number: recipe(image, seed=tf.stack([tf.cast(number, tf.int32), 11])),
+        num_parallel_calls=parallel_calls,
+    )
+    return np.stack(list(dataset.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize("name", RANDOM_RECIPES)
+def test_a_seed_gives_the_same_bits_eagerly_and_in_any_parallel_map(name):
+    recipe, image = RECIPES[name], image_of(24, 24)
+    serial = mapped(recipe, image, 40, parallel_calls=1)
+    np.testing.assert_array_equal(mapped(recipe, image, 40, parallel_calls=4), serial)
+    for number in range(4):
+        np.testing.assert_array_equal(recipe(image, seed=tf.constant([number, 11])), serial[number])
+
+
+@pytest.mark.parametrize("name", RANDOM_RECIPES)
+def test_images_stay_in_range_and_keep_shape_and_type_but_differ_between_seeds(name):
+    result = mapped(RECIPES[name], image_of(24, 31), 60)
+    assert result.shape == (60, 24, 31, 3)
+    assert result.dtype == np.float32
+    assert result.min() >= 0.0
+    assert result.max() <= 1.0
+    assert len({image.tobytes() for image in result}) > 30
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_static_shapes_are_kept_and_dynamic_ones_work(name):
+    recipe = RECIPES[name]
+    for static in ([24, 24, 3], [None, None, 3]):
+        function = tf.function(
+            lambda image, seed: recipe(image, seed=seed),
+            input_signature=[tf.TensorSpec(static), tf.TensorSpec([2], tf.int32)],
+        )
+        assert function.get_concrete_function().output_shapes == tf.TensorShape(static)
+    for size in ((1, 1), (2, 5), (24, 24)):
+        for number in range(3):
+            result = function(image_of(*size), tf.constant([number, 0]))
+            assert result.shape == (*size, 3)
+            assert np.all(np.isfinite(result))
+
+
+def test_identity_gives_the_image_itself():
+    image = image_of(3, 4)
+    assert augment.identity(image, seed=tf.constant([0, 0])) is image
+
+
+def test_simclr_without_any_step_leaves_the_image_or_makes_it_grey():
+    image = image_of(8, 8)
+    result = mapped(functools.partial(augment.simclr, strength=0, blur_probability=0), image, 400)
+    unchanged = np.all(result == image.numpy(), axis=(1, 2, 3))
+    assert np.all(result[~unchanged][..., :1] == result[~unchanged])
+    # Binomial(400, 0.8): standard deviation of the share 0.02.
+    assert abs(unchanged.mean() - 0.8) < 0.08
+
+
+def test_policies_and_randaugment_without_operations_only_round_to_bytes():
+    image = image_of(8, 8)
+    result = augment.randaugment(image, seed=tf.constant([0, 0]), layers=0)
+    np.testing.assert_array_equal(result, np.floor(image * 255 + np.float32(0.5)) / np.float32(255))
+
+
+def pass_operations_on(monkeypatch):
+    """Lets the recipes write the indices they draw into a pixel: the last one first."""
+
+    def write(image, *, operation, parameter, seed):
+        del parameter, seed
+        drawn = tf.reshape(tf.cast(operation, tf.uint8), [1, 1, 1])
+        return tf.concat([drawn, image[..., :2]], axis=-1)
+
+    monkeypatch.setattr(recipes, "apply", write)
+
+
+def drawn_pairs(recipe, count):
+    pixels = np.rint(mapped(recipe, tf.zeros([1, 1, 3]), count) * 255).astype(int)
+    return [(first, second) for second, first, _ in pixels.reshape(-1, 3)]
+
+
+def test_randaugment_draws_all_pairs_of_the_17_outcomes_equally_often(monkeypatch):
+    pass_operations_on(monkeypatch)
+    pairs = drawn_pairs(augment.randaugment, 2890)
+    counts = [pairs.count(pair) for pair in itertools.product(range(17), repeat=2)]
+    assert sum(counts) == 2890
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("policy", ["released", "imagenet", "cifar10", "svhn"])
+def test_autoaugment_draws_the_steps_of_its_table_with_their_probabilities(monkeypatch, policy):
+    pass_operations_on(monkeypatch)
+    pairs = drawn_pairs(functools.partial(augment.autoaugment, policy=policy), 2500)
+    probability = {}
+    for (first, p, _), (second, q, _) in policies.TABLES[policy][0]:
+        for a, b, share in (
+            (first, second, p * q),
+            (first, "Identity", p * (1 - q)),
+            ("Identity", second, (1 - p) * q),
+            ("Identity", "Identity", (1 - p) * (1 - q)),
+        ):
+            key = OPERATIONS.index(a), OPERATIONS.index(b)
+            probability[key] = probability.get(key, 0.0) + share / 25
+    assert set(pairs) <= {pair for pair, share in probability.items() if share > 0}
+    frequent = [pair for pair, share in probability.items() if share * 2500 >= 5]
+    counts = [pairs.count(pair) for pair in frequent]
+    expected = [probability[pair] * 2500 for pair in frequent]
+    # The rare pairs together, so that both sides add up.
+    counts.append(2500 - sum(counts))
+    expected.append(max(2500 - sum(expected), 1e-9))
+    if expected[-1] < 5:
+        counts[-2:], expected[-2:] = [sum(counts[-2:])], [sum(expected[-2:])]
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("policy", ["released", "imagenet", "cifar10", "svhn"])
+def test_tables_hold_25_pairs_of_known_operations(policy):
+    table, _ = policies.TABLES[policy]
+    assert len(table) == 25
+    for name, probability, level in itertools.chain.from_iterable(table):
+        assert name in OPERATIONS[:-1]
+        assert round(10 * probability) == pytest.approx(10 * probability)
+        assert 0 <= probability <= 1
+        assert 0 <= level <= 10
+
+
+def test_stacked_randaugment_without_layers_is_simclr_on_bytes_or_close():
+    image = image_of(24, 24)
+    result = mapped(
+        functools.partial(augment.stacked_randaugment, strength=0, layers=0), image, 200
+    )
+    plain = np.floor(image * 255 + np.float32(0.5)) / np.float32(255)
+    unchanged = np.all(result == plain, axis=(1, 2, 3))
+    # Neither grey nor blurred: 0.8 * 0.5; standard deviation of the share 0.035.
+    assert abs(unchanged.mean() - 0.4) < 0.14
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        (augment.simclr, {"strength": -0.1}, r"strength must be in \[0, 2.5\], got -0.1"),
+        (augment.simclr, {"strength": 3}, r"strength must be in \[0, 2.5\], got 3"),
+        (
+            augment.simclr,
+            {"jitter": "torch"},
+            r"jitter must be one of .*'torchvision'.*got 'torch'",
+        ),
+        (augment.simclr, {"blur_probability": 2}, r"blur_probability must be in \[0, 1\], got 2"),
+        (augment.simclr, {"warp_probability": -1}, r"warp_probability must be in \[0, 1\], got -1"),
+        (augment.autoaugment, {"policy": "v0"}, r"policy must be one of .*'svhn'.*got 'v0'"),
+        (augment.randaugment, {"layers": -1}, r"layers must be >= 0, got -1"),
+        (augment.randaugment, {"magnitude": 11}, r"magnitude must be in \[0, 10\], got 11"),
+        (augment.stacked_randaugment, {"jitter": ""}, r"jitter must be one of .*got ''"),
+        (augment.stacked_randaugment, {"magnitude": -1}, r"magnitude must be in .*got -1"),
+    ],
+)
+def test_bad_options_are_named_with_their_value(recipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(image_of(2, 2), seed=tf.constant([0, 0]), **options)
