@@ -6,11 +6,8 @@ import gin
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from supcon_tf import configuration
-from supcon_tf.data.sources import Source
-from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.stages import experiment
 from supcon_tf.stages.run_folder import RunFolder
 
@@ -97,27 +94,16 @@ def test_the_model_is_built_as_written(file):
     assert built.input_shape[-3:] == (preprocessing, preprocessing, 3)
 
 
-def tiny_source():
-    """Sixteen images of four classes."""
-    images = tf.cast(
-        tf.random.stateless_uniform([16, 40, 40, 3], [0, 0], 0, 256, tf.int32), tf.uint8
-    )
-    split = IndexedSplit(
-        np.arange(16, dtype=np.int64) % 4, lambda number: tf.gather(images, number)
-    )
-    return Source("tiny", ("a", "b", "c", "d"), split, split)
-
-
 @pytest.mark.parametrize("file", FILES)
-def test_every_stage_runs_two_steps(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("supcon_tf.data.sources.digits", tiny_source)
+def test_every_stage_runs_two_steps(file, tmp_path, image_folder):
     configuration.parse(
         [file],
         [
-            "SOURCE = @sources.digits()",
+            # Twenty training images.
+            "SOURCE = @sources.folder()",
+            f"sources.folder.root = '{image_folder}'",
             "models.resnet.width = 0.125",
             "views.Preprocessing.image_px = 16",
-            "views.random_resized_crop.num_tries = 3",
             *(
                 f"{stage}.run.{binding}"
                 for stage in ("pretrain", "linear")

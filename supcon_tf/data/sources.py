@@ -53,7 +53,7 @@ def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
       >>> from supcon_tf.data import sources
       >>> source = sources.digits()
       >>> source.train.num_examples, source.test.num_examples, source.num_classes
-      (1348, 449, 10)
+      (1347, 450, 10)
     """
     from sklearn.datasets import load_digits
 
@@ -200,12 +200,12 @@ def folder(
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no root, no or one class, an empty class folder, other classes in test than in train,
-        too few images of a class, or too many unreadable ones.
+      ValueError: no root, no or one class, an empty class folder, other classes in test than in
+        train, too few images of a class, or too many unreadable ones.
     """
     if root is None:
         raise ValueError(
-            "which folder of images? --gin_param=\"sources.folder.root = '/data/photos'\" says it"
+            "which folder of images? say --gin_param=\"sources.folder.root = '/data/photos'\""
         )
     base = Path(root).expanduser()
     if not base.is_dir():

@@ -16,7 +16,7 @@ from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
 from supcon_tf.losses.per_sample import PerSampleLoss
 
 Anchors = Literal["all_views", "one_view"]
-Implementation = Literal["auto", "dense", "streaming"]
+Implementation = Literal["auto", "dense"]
 
 
 def supcon_loss(
@@ -58,7 +58,7 @@ def supcon_loss(
       scale_by_temperature: multiply the loss by the temperature, which cancels the 1/temperature
         in its gradient.
       normalize: L2-normalise the rows first.
-      implementation: "dense", "streaming" (linear memory, same numbers), or "auto" by size.
+      implementation: "dense", by the whole matrix of similarities; "auto" takes it too.
 
     Returns:
       float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and

@@ -112,10 +112,10 @@ def classification_model(
       >>> [variable.path for variable in model.trainable_variables]
       ['classifier/kernel', 'classifier/bias']
     """
-    if not train_encoder:
-        encoder.trainable = False
-    elif not encoder.trainable_variables:
-        encoder.trainable = True
+    if not train_encoder or not encoder.trainable_variables:
+        # Twice: Keras does not pass on to the layers a value that the model itself already has.
+        encoder.trainable = not train_encoder
+        encoder.trainable = train_encoder
     embed = _embedding(
         encoder if train_encoder else FrozenEncoder(encoder, name="frozen_encoder"),
         image_shape,

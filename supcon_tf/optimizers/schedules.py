@@ -156,9 +156,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which keeps its digits near the end.
         remaining = ops.clip(self.cosine_steps - step, 0, self.cosine_steps)
         share = ops.square(ops.sin(math.pi / 2 * _fraction(remaining, self.cosine_steps)))
-        return (
-            self.final_learning_rate + (self.peak_learning_rate - self.final_learning_rate) * share
-        )
+        final = self.final_learning_rate
+        return final + (self.peak_learning_rate - final) * share
 
     def _dropped(self, step):
         passed = ops.expand_dims(step, -1) >= np.array(self.drop_steps, "int64")  # [..., drops]
