@@ -72,6 +72,8 @@ def parameter(operation: str, level: float, ranges: Ranges) -> float:
     }.get(operation, 0.0)
 
 
+# Converting 17 branches that need no conversion would take AutoGraph longer than tracing them.
+@tf.autograph.experimental.do_not_convert
 def apply(
     image: tf.Tensor, *, operation: tf.Tensor, parameter: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
