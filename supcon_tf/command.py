@@ -56,18 +56,28 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     """Runs a command and exits: 0 when it finished, 2 with one line for a user's mistake.
 
-    A `ValueError` or `OSError` that this package raised itself tells of a wrong value, and its
-    message names the fix. Anything else is a fault of the program and shows its traceback.
+    A `ValueError`, `RuntimeError` or `OSError` that this package raised itself tells of a wrong
+    value, and its message names the fix; another `OSError` names the file, and a call that gin
+    could not make the missing argument. Anything else is a fault of the program and shows its
+    traceback.
     """
     try:
         main(None)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
-    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit("stopped; a training run goes on from its last checkpoint by the same command")
+    except (ValueError, OSError, RuntimeError, TypeError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not raised_in.startswith(PACKAGE):
-            raise
         # gin adds lines that tell where a configured call stands.
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        message = str(error).splitlines()[0]
+        if isinstance(error, TypeError):
+            is_a_mistake = Path(raised_in).parent.name == "gin"
+        else:
+            is_a_mistake = raised_in.startswith(PACKAGE)
+        if isinstance(error, OSError) and error.filename is not None and not is_a_mistake:
+            is_a_mistake = True
+            message = f"{error.filename!r}: {error.strerror}"
+        if not is_a_mistake:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)

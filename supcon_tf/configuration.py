@@ -5,9 +5,11 @@ import importlib
 import importlib.util  # gin uses it without importing it.
 import inspect
 import re
-from collections.abc import Sequence
+import tokenize
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gin
 
@@ -28,9 +30,13 @@ from supcon_tf.stages import pretrain
 from supcon_tf.stages import robustness
 """
 
+PLAIN_TYPES = {bool, float, int, str, type(None)}
+
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     """Reads gin files and then bindings, which win, and returns the resolved configuration.
+
+    What was not given stands in it as a comment, with the default that it has.
 
     Args:
       files: paths, also relative to the folder of gin files that is installed with the package.
@@ -38,14 +44,25 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
 
     Raises:
       FileNotFoundError: a file or an included one is not there.
-      ValueError: an unknown name, parameter or macro, or a line that cannot be parsed.
+      ValueError: an unknown name, parameter or macro, a value of another type, or a line that
+        cannot be parsed.
     """
-    text = "\n".join([IMPORTS, *map(_with_includes, files), *bindings])
+    texts = [_with_includes(find(file), ()) for file in files]
+    text = "\n".join([IMPORTS, *texts, *bindings])
     gin.clear_config()
     try:
         gin.parse_config(text)
         gin.finalize()
-    except (AttributeError, NameError, SyntaxError, ValueError) as error:
+    except (
+        AttributeError,
+        ImportError,
+        NameError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        tokenize.TokenError,
+    ) as error:
         raise ValueError(_explain(error, text)) from None
     resolved = gin.config_str(max_line_length=100)
     unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - set(re.findall(r"%(\w+)", resolved))
@@ -53,33 +70,70 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         known = sorted(set(re.findall(r"%(\w+)", resolved)))
         name = min(unused)
         raise ValueError(f"nothing uses the macro {name}{_nearest(name, known)}")
-    return resolved
+    given = values(resolved)
+    for name in given:
+        _check_binding(name)
+    defaults = (f"# {name} = {value!r}" for name, value in sorted(_defaults(resolved, given)))
+    heading = "# Defaults, where the caller does not give another value:"
+    return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
 
 
-def _with_includes(file: str) -> str:
+def values(resolved: str) -> dict[str, str]:
+    """name -> value, both as they stand in a resolved configuration, defaults included."""
+    binding = r"^(?:# )?([\w/.]+\.\w+) =\s*(.*(?:\n[ \t)\]}].*)*)"
+    return {match[1]: match[2].strip() for match in re.finditer(binding, resolved, re.M)}
+
+
+def value(name: str) -> Any:
+    """What a parameter such as "pretrain.run.epochs" was set to; None where it was not."""
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return None
+
+
+def _with_includes(file: Path, including: Sequence[Path]) -> str:
     """The file's text with included files in their place.
 
     Gin itself parses an included file apart, where the names that the including one imports are
     unknown, and the other way round; as one text, the imports above hold for all.
     """
+    if file.resolve() in including:
+        raise ValueError(f"{str(file)!r} includes itself")
     # A resolved config.gin has the imports too, where gin does not take them again.
     known = IMPORTS.splitlines()
     text = "".join(
         line
-        for line in find(file).read_text().splitlines(True)
+        for line in file.read_text().splitlines(True)
         if not line.strip() or line.strip() not in known
     )
-    return re.sub(r"^include '(.+)'$", lambda match: _with_includes(match[1]), text, flags=re.M)
+    include = r"""^include\s+(['"])(.+?)\1[ \t]*(?:#.*)?$"""
+
+    def included(match: re.Match[str]) -> str:
+        return _with_includes(find(match[2], beside=file), (*including, file.resolve()))
+
+    return re.sub(include, included, text, flags=re.M)
 
 
-def find(file: str) -> Path:
+def find(file: str, *, beside: Path | None = None) -> Path:
     """The gin file at a path, or the one of that name that came with the package.
+
+    Args:
+      file: its path or name.
+      beside: the file that includes it, if one does: then paths start from the nearest folder
+        gin_configs above that file, or from its own folder.
 
     Raises:
       FileNotFoundError: neither is there.
     """
-    if Path(file).is_file():
-        return Path(file)
+    roots = [Path()]
+    if beside is not None:
+        own, *above = beside.resolve().parents
+        named = (folder for folder in (own, *above) if folder.name == "gin_configs")
+        roots = [next(named, own), own]
+    for root in roots:
+        if (root / file).is_file():
+            return root / file
     below = file.split("gin_configs/")[-1]
     shipped = _shipped()
     if (shipped / below).is_file():
@@ -106,14 +160,66 @@ def _explain(error: Exception, text: str) -> str:
         modules = re.findall(r"import (\w+)$", IMPORTS, re.M)
         return f"no module {match[1]!r} to configure{_nearest(match[1], modules)}"
     if match := re.match(r"Configurable '(\S+)' doesn't have a parameter named '(\S+)'", message):
-        parameters = list(inspect.signature(_resolve(match[1])).parameters)
+        parameters = list(_parameters(match[1]))
         return f"{match[1]} has no parameter {match[2]!r}{_nearest(match[2], parameters)}"
+    if isinstance(error, tokenize.TokenError):
+        return "a bracket or quote is not closed" + (f" in: {line}" if line else "")
     if match := re.match(r"No bindings specified for '(\S+)/gin.macro'", message):
         return f"the macro {match[1]} is used but not set: add {match[1]} = ..."
     if match := re.search(r" \(line (\d+)\)$", message):
         line = text.splitlines()[int(match[1]) - 1]
         message = message[: match.start()]
     return f"{message} In: {line}" if line else message
+
+
+def _check_binding(name: str) -> None:
+    """Refuses what gin lets through: an unknown name among **kwargs, a value of another type."""
+    selector, _, parameter = name.rpartition(".")
+    selector = selector.split("/")[-1]
+    known = _parameters(selector)
+    if parameter not in known:
+        raise ValueError(
+            f"{selector} has no parameter {parameter!r}{_nearest(parameter, list(known))}"
+        )
+    annotation = known[parameter].annotation
+    kinds = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    given = value(name)
+    if isinstance(given, gin.config.ConfigurableReference) or not set(kinds) <= PLAIN_TYPES:
+        return
+    accepted = {*kinds, int} if float in kinds else set(kinds)
+    if type(given) not in accepted:
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} must be {wanted}, got {given!r}")
+
+
+def _parameters(selector: str) -> Mapping[str, inspect.Parameter]:
+    """The named parameters of a function, or of a class and where it has **kwargs of its bases."""
+    found = _resolve(selector)
+    makers = [found]
+    if inspect.isclass(found):
+        bases = [vars(base) for base in found.__mro__[:-1]]
+        makers = [base["__init__"] for base in bases if "__init__" in base]
+    named: dict[str, inspect.Parameter] = {}
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                named.setdefault(parameter.name, parameter)
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    named.pop("self", None)
+    return named
+
+
+def _defaults(resolved: str, given: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """The parameters of everything that a configuration names, where they have plain defaults."""
+    for scoped in set(re.findall(r"(?:^# Parameters for |@)([\w/.]+\.\w+)", resolved, re.M)):
+        selector = scoped.split("/")[-1]
+        for name, parameter in _parameters(selector).items():
+            is_given = f"{scoped}.{name}" in given or f"{selector}.{name}" in given
+            is_plain = type(parameter.default) in PLAIN_TYPES | {tuple}
+            if is_plain and not is_given and name not in ("name", "learning_rate"):
+                yield f"{scoped}.{name}", parameter.default
 
 
 def _names_in(module: str) -> list[str]:

@@ -11,6 +11,7 @@ examples:
   python -m supcon_tf.train --gin_file=cifar10/supcon_resnet18.gin --print_config
 """
 
+import inspect
 from pathlib import Path
 
 import gin
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.print_config:
         print(settings)
         return
+    check_stages()
     if not options.workdir:
         parser.error("--workdir is needed: the folder that the run writes to")
     folder = RunFolder(Path(options.workdir))
@@ -60,21 +62,54 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"done: {report}")
 
 
+def check_stages() -> None:
+    """Finds what a later stage lacks before the first one runs.
+
+    Raises:
+      ValueError: a stage's argument that is not set, or a number that cannot be.
+    """
+    least = {"epochs": 1, "batch_size": 1, "seed": 0}
+    default = inspect.signature(experiment.run).parameters["stages"].default
+    for stage in configuration.value("experiment.run.stages") or default:
+        function = experiment.STAGES.get(stage, experiment.run)
+        for parameter in inspect.signature(function).parameters.values():
+            name = f"{stage}.run.{parameter.name}"
+            value = configuration.value(name)
+            is_needed = parameter.default is parameter.empty and parameter.kind == (
+                parameter.KEYWORD_ONLY
+            )
+            if value is None and is_needed and stage in experiment.STAGES:
+                raise ValueError(f'{name} is not set: add --gin_param="{name} = ..."')
+            if isinstance(value, int) and value < least.get(parameter.name, value):
+                raise ValueError(f"{name} must be >= {least[parameter.name]}, got {value}")
+
+
 def claim(folder: RunFolder, settings: str) -> None:
     """Makes the folder this configuration's own.
+
+    The settings of stages that have not begun may change, and stages may be added.
 
     Raises:
       ValueError: the folder holds a run of another configuration.
     """
     file = folder.root / "config.gin"
-    has_begun = (folder.root / "checkpoints").exists()
-    if has_begun and file.exists() and file.read_text() != settings:
-        changed = sorted(set(file.read_text().splitlines()) ^ set(settings.splitlines()))
-        raise ValueError(
-            f"{str(folder.root)!r} holds a run with other settings, first "
-            f"{changed[0].strip()!r}: give another --workdir, or go on with the same settings"
+    begun = folder.begun_stages()
+    before = configuration.values(file.read_text()) if file.exists() else {}
+    now = configuration.values(settings)
+    to_come = [stage for stage in experiment.STAGES if stage not in begun]
+    for name in sorted(before.keys() | now.keys()) if begun else ():
+        is_free = name == "experiment.run.stages" or name.startswith(
+            tuple(f"{stage}{mark}" for stage in to_come for mark in "./")
         )
+        if before.get(name) != now.get(name) and not is_free:
+            raise ValueError(
+                f"{str(folder.root)!r} holds a run with other settings, {name} = "
+                f"{before.get(name)} instead of {now.get(name)}: give another --workdir, or go "
+                "on with the same settings"
+            )
     folder.root.mkdir(parents=True, exist_ok=True)
+    if not begun:
+        folder.remove_pictures()
     file.write_text(settings)
 
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from supcon_tf import command, export, predict, train
-from supcon_tf.configuration import parse
+from supcon_tf.configuration import parse, values
+from supcon_tf.stages.run_folder import RunFolder
 
 FOLDER = "folder/supcon.gin"
 
@@ -31,9 +32,20 @@ def failure_of(main, *arguments, capsys):
         (["--gin_file=digits/supcon.gin", "--gin_param=SORCE = 1"], "nothing uses the macro SORCE; did you mean 'SOURCE'?"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = %EPOCHS"], "the macro EPOCHS is used but not set"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = "], "pretrain.run.epochs ="),
+        (["--gin_file=digits/supcon.gin", "--gin_param=experiment.run.stages = ('pretrain'"], "a bracket or quote is not closed"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = '3'"], "pretrain.run.epochs must be int, got '3'"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=losses.SupConLoss.positives_cap = 2.0"], "losses.SupConLoss.positives_cap must be int or None, got 2.0"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=keras.optimizers.SGD.momentm = 0.9"], "keras.optimizers.SGD has no parameter 'momentm'; did you mean 'momentum'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=optimizers.LARS.momentun = 0.9"], "optimizers.LARS has no parameter 'momentun'; did you mean 'momentum'?"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.seed = -1"], "pretrain.run.seed must be >= 0, got -1"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=linear.run.batch_size = 0"], "linear.run.batch_size must be >= 1, got 0"),
+        (["--gin_file=digits/supcon.gin", "--gin_param=experiment.run.stages = ('pretrain', 'finetune')"], "finetune.run.epochs is not set"),
+        (["--gin_file=digits/supcon.gin", f"--workdir={__file__}"], f"{__file__!r}: File exists"),
+        (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=SOURCE = @sources.tfds()"], "missing 1 required positional argument: 'name'"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_command_is_one_line(arguments, says, capsys):
+def test_a_mistake_in_the_command_is_one_line(arguments, says, tmp_path, capsys):
+    arguments = [argument.replace("NEW", str(tmp_path / "run")) for argument in arguments]
     code, error = failure_of(train.main, *arguments, capsys=capsys)
     assert code == 2
     assert says in error
@@ -48,7 +60,7 @@ def test_a_mistake_in_the_command_is_one_line(arguments, says, capsys):
         (["ROOT", "losses.SupConLoss.temperature = 0"], "temperature must be > 0, got 0"),
         (["ROOT", "losses.SupConLoss.positives_cap = 3"], "positives_cap must be a multiple of the 2 views, got 3"),
         (["ROOT", "pretrain.run.batch_size = 100"], "at most the 20 training images, got 100"),
-        (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be a positive multiple"),
+        (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be >= 1, got 0"),
         (["ROOT", "pretrain.run.epochs = 0"], "epochs must be >= 1, got 0"),
         (["ROOT", "experiment.run.stages = ('pretran',)"], "experiment.run.stages must name some of"),
         (["ROOT", "models.resnet.depth = 19"], "depth must be one of"),
@@ -164,3 +176,53 @@ def test_help_teaches():
     for taught in ("--gin_file", "--gin_param", "--workdir", "--print_config", "examples:"):
         assert taught in shown.stdout
     assert shown.stderr == ""
+
+
+def test_settings_of_stages_to_come_may_change_and_others_may_not(tmp_path):
+    folder = RunFolder(tmp_path)
+    files = ["digits/supcon.gin"]
+    train.claim(folder, parse(files, []))
+    folder.view_sheet.write_text("of an attempt that left no checkpoint")
+    train.claim(folder, parse(files, ["views.simclr.strength = 0.1"]))
+    assert not folder.view_sheet.exists()
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    same = ["views.simclr.strength = 0.1"]
+    stages = "experiment.run.stages = ('pretrain', 'linear', 'robustness')"
+    for allowed in ([], ["linear.run.epochs = 3"], [stages]):
+        train.claim(folder, parse(files, [*same, *allowed]))
+    for refused in ("pretrain.run.epochs = 3", "pretrain.run.seed = 3"):
+        name, _, value = refused.split()
+        with pytest.raises(ValueError, match=rf"{name} = \d+ instead of {value}: give another"):
+            train.claim(folder, parse(files, [*same, refused]))
+    with pytest.raises(ValueError, match=r"views.simclr.strength = 0.1 instead of 0.3"):
+        train.claim(folder, parse(files, []))
+
+
+def test_a_folder_with_results_only_is_not_taken_over(tmp_path):
+    folder = RunFolder(tmp_path)
+    train.claim(folder, parse(["digits/supcon.gin"], []))
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        train.claim(folder, parse(["digits/supcon.gin"], ["robustness.run.seed = 1"]))
+
+
+def test_included_files_are_found_from_where_they_stand(tmp_path, monkeypatch):
+    own = tmp_path / "gin_configs" / "mine"
+    own.mkdir(parents=True)
+    (own / "base.gin").write_text('include "digits/supcon.gin"  # the shipped one\n')
+    (own / "run.gin").write_text("include 'mine/base.gin'\npretrain.run.epochs = 7\n")
+    (own / "loop.gin").write_text("include 'mine/loop.gin'\n")
+    expected = parse(["digits/supcon.gin"], ["pretrain.run.epochs = 7"])
+    for folder in (tmp_path, own):
+        monkeypatch.chdir(folder)
+        assert parse([str(own / "run.gin")], []) == expected
+    with pytest.raises(ValueError, match="includes itself"):
+        parse([str(own / "loop.gin")], [])
+
+
+def test_the_shown_settings_hold_the_defaults_too():
+    shown = values(parse(["digits/supcon.gin"], ["losses.SupConLoss.temperature = 0.2"]))
+    assert shown["losses.SupConLoss.temperature"] == "0.2"
+    assert shown["losses.SupConLoss.summation"] == "'outside'"
+    assert shown["models.contrastive_model.projection"] == "(128, 128)"
+    assert shown["pretrain.run.seed"] == "0"

@@ -112,7 +112,9 @@ def test_one_class_and_one_image_of_a_class_are_named(image_folder):
     lone = image_folder / "lone" / "one.jpg"
     lone.parent.mkdir()
     shutil.copy(image_folder / "bright" / "01.jpg", lone)
-    with pytest.raises(ValueError, match="class number 1 has 1 image"):
+    with pytest.raises(
+        ValueError, match=r"the class folder 'lone' in .* has 1 readable images, 2 are needed"
+    ):
         sources.folder(str(image_folder))
 
 
@@ -184,6 +186,18 @@ def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch
     assert bytes_of(source.train.shuffled(seed=1, start=7, stop=30)) == order[7:]
     with pytest.raises(ValueError, match="validation_share must be 0"):
         sources.tfds("little", data_dir=tfds_dir, validation_share=0.1)
+    slices = {"train_split": "train[:70%]", "validation_split": "train[70%:]"}
+    source = sources.tfds("little", data_dir=tfds_dir, **slices)
+    assert isinstance(source.train, StreamedSplit)
+    assert isinstance(source.validation, StreamedSplit)
+    assert source.train.num_examples + source.validation.num_examples == 30
+
+
+def test_labels_outside_of_the_classes_are_named():
+    images = np.zeros([3, 8, 8, 3], np.uint8)
+    split = IndexedSplit(np.array([0, 1, -1]), lambda number: tf.gather(images, number))
+    with pytest.raises(ValueError, match=r"'mine', test, must be in 0 ... 1, got -1"):
+        sources.Source("mine", ("a", "b"), split.take(np.array([0, 1])), split)
 
 
 def test_tfds_mistakes_are_named(tfds_dir, tmp_path):

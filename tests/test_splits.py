@@ -66,6 +66,22 @@ def test_labels_stay_with_their_images(split):
     assert images_of(split.in_order()) == list(range(7))
 
 
+@pytest.mark.parametrize(("size", "batch_size"), [(7, 2), (10, 4), (9, 9), (12, 3)])
+def test_epochs_of_a_streamed_split_begin_with_a_pass_and_any_batch_can_be_made_alone(
+    size, batch_size
+):
+    split, num_batches = streamed(size), 3 * size // batch_size
+    options = {"seed": 2, "batch_size": batch_size}
+    whole = images_of(split.batched(start=0, stop=num_batches, **options))
+    batches = np.reshape(whole, (num_batches, batch_size)).tolist()
+    for start in range(num_batches):
+        assert images_of(split.batched(start=start, stop=start + 1, **options)) == batches[start]
+    for epoch in range(3):
+        begin, end = epoch * size // batch_size, (epoch + 1) * size // batch_size
+        of_epoch = np.ravel(batches[begin:end])[:size]
+        assert len(set(of_epoch)) == len(of_epoch) > size - batch_size
+
+
 def test_take_keeps_images_labels_and_paths_together():
     split = IndexedSplit(np.array([5, 6, 7]), lambda number: number * 10, ("a", "b", "c"))
     taken = split.take(np.array([2, 0]))

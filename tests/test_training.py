@@ -77,7 +77,9 @@ def test_the_same_command_again_does_nothing_twice(finished, capsys):
 
 def test_other_settings_in_the_same_folder_are_refused(finished):
     folder, root = finished
-    with pytest.raises(ValueError, match="holds a run with other settings, first"):
+    with pytest.raises(
+        ValueError, match=r"holds a run with other settings, views\.simclr\.strength = 0\.1"
+    ):
         run(folder.root, f"sources.folder.root = '{root}'", "views.simclr.strength = 0.2")
 
 

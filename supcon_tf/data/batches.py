@@ -51,9 +51,9 @@ def training_batches(
         )
 
     def steps(start: int, stop: int) -> tf.data.Dataset:
-        first, last = start * batch_size, stop * batch_size
-        examples = split.shuffled(seed=seed, start=first, stop=last)
-        samples = tf.data.Dataset.zip(tf.data.Dataset.range(first, last), examples).map(
+        examples = split.batched(seed=seed, start=start, stop=stop, batch_size=batch_size)
+        positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
+        samples = tf.data.Dataset.zip(positions, examples).map(
             lambda position, example: (views_of(example[0], position), example[1]),
             num_parallel_calls=tf.data.AUTOTUNE,
         )

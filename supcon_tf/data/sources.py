@@ -34,6 +34,12 @@ class Source:
     test: Split
     validation: Split | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "validation"):
+            split = getattr(self, name)
+            if split is not None:
+                _check_labels(f"{self.name!r}, {name}", split, self.num_classes)
+
     @property
     def num_classes(self) -> int:
         """How many classes there are."""
@@ -80,6 +86,7 @@ def tfds(
     data_dir: str | None = None,
     train_split: str = "train",
     test_split: str = "test",
+    validation_split: str | None = None,
     validation_share: float = 0.0,
     download: bool = False,
     seed: int = 0,
@@ -93,14 +100,15 @@ def tfds(
       name: as in the TFDS catalogue, with "/config" and ":version" where needed.
       data_dir: where TFDS keeps its sets, by default ~/tensorflow_datasets.
       train_split, test_split: TFDS split names or slices, such as "train[:80%]".
+      validation_split: the same, to choose by; None for none or a share.
       validation_share: of the training images to set aside, 0 for none; not for a streamed set,
-        which takes a slice as its split instead.
+        which takes a validation_split instead.
       download: fetch and prepare the set when it is not there.
       seed: of the choice of the validation images.
 
     Raises:
-      ValueError: an unknown set or split, a set that is not there, or one without an image and
-        a class label.
+      ValueError: an unknown set or split, a set that is not there, one without an image and a
+        class label, or labels outside of the classes.
     """
     import tensorflow_datasets
 
@@ -120,10 +128,10 @@ def tfds(
         builder.download_and_prepare()
     features = builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
-    if not (
-        keys[0] in features
-        and isinstance(features[keys[0]], tensorflow_datasets.features.Image)
-        and isinstance(features[keys[1]], tensorflow_datasets.features.ClassLabel)
+    kinds = (tensorflow_datasets.features.Image, tensorflow_datasets.features.ClassLabel)
+    if not all(
+        key in features and isinstance(features[key], kind)
+        for key, kind in zip(keys, kinds, strict=True)
     ):
         raise ValueError(f"the TFDS set {name!r} has no pair of an image and a class label")
     source = Source(
@@ -131,6 +139,7 @@ def tfds(
         tuple(features[keys[1]].names),
         _tfds_split(builder, train_split, keys),
         _tfds_split(builder, test_split, keys),
+        None if validation_split is None else _tfds_split(builder, validation_split, keys),
     )
     return _with_validation(source, validation_share, seed)
 
@@ -159,7 +168,10 @@ def _tfds_split(builder: Any, split: str, keys: tuple[str, str]) -> Split:
             examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
         return examples.map(lambda example: (example[keys[0]], example[keys[1]]))
 
-    if info.num_bytes > IN_MEMORY_BYTES:
+    # A slice does not tell its bytes.
+    whole = builder.info.splits.values()
+    bytes_per_image = sum(s.num_bytes for s in whole) / sum(s.num_examples for s in whole)
+    if info.num_examples * bytes_per_image > IN_MEMORY_BYTES:
         return StreamedSplit(info.num_examples, one_pass)
     examples = tqdm(
         one_pass(None).as_numpy_iterator(),
@@ -226,17 +238,22 @@ def folder(
     else:
         test_files = {}
     class_names = tuple(sorted(train_files))
-    splits = []
-    for files in (train_files, test_files):
-        if check_images:
-            files = without_unreadable(files, unreadable_limit)
-        splits.append(_folder_split(files, class_names))
-    train, test = splits
+    if check_images:
+        train_files = without_unreadable(train_files, unreadable_limit)
+        test_files = without_unreadable(test_files, unreadable_limit)
+    train = _folder_split(train_files, class_names)
+    test = _folder_split(test_files, class_names)
+    needed = 1 if test_files else 2
+    for name in class_names:
+        if len(train_files[name]) < needed:
+            raise ValueError(
+                f"the class folder {name!r} in {root!r} has {len(train_files[name])} readable "
+                f"images, {needed} are needed: add some, remove it, or give train/ and test/"
+            )
     if not test_files:
-        try:
-            kept, held_out = hold_out(train.labels, test_share, seed=seed)
-        except ValueError as error:
-            raise ValueError(f"{root}: {error}") from None
+        if not 0 < test_share < 1:
+            raise ValueError(f"sources.folder.test_share must be within (0, 1), got {test_share}")
+        kept, held_out = hold_out(train.labels, test_share, seed=seed)
         train, test = train.take(kept), train.take(held_out)
     return _with_validation(Source(base.name, class_names, train, test), validation_share, seed)
 
@@ -259,9 +276,25 @@ def _with_validation(source: Source, share: float, seed: int) -> Source:
     if isinstance(source.train, StreamedSplit):
         raise ValueError(
             f"validation_share must be 0 for {source.name!r}, which is streamed, got {share}: "
-            "train on a slice such as train_split='train[:95%]'"
+            "say train_split = 'train[:95%]' and validation_split = 'train[95%:]' instead"
         )
+    if not 0 < share < 1:
+        raise ValueError(f"validation_share must be 0 or within (0, 1), got {share}")
     kept, chosen = hold_out(source.train.labels, share, seed=seed)
     return dataclasses.replace(
         source, train=source.train.take(kept), validation=source.train.take(chosen)
     )
+
+
+def _check_labels(where: str, split: Split, num_classes: int) -> None:
+    """All labels of an indexed split; of a streamed one the first, as some sets have none."""
+    if isinstance(split, IndexedSplit):
+        labels = split.labels
+    else:
+        labels = np.array([label for _, label in split.in_order().take(1).as_numpy_iterator()])
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"labels of {where}, must be in 0 ... {num_classes - 1}, got {wrong[0]}: TFDS gives -1 "
+            "where a split has no labels, choose another split"
+        )

@@ -1,6 +1,7 @@
 """Labelled images in an order that is a function of a seed and a position, never of a state."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,7 +28,14 @@ class IndexedSplit:
         return len(self.labels)
 
     def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
-        """Positions start ... stop - 1 of an endless sequence of (image, label).
+        """Positions start ... stop - 1 of an endless sequence of (image, label)."""
+        numbers = self.shuffled_numbers(seed=seed, start=start, stop=stop)
+        return tf.data.Dataset.from_tensor_slices(numbers).map(
+            self._example, num_parallel_calls=tf.data.AUTOTUNE
+        )
+
+    def shuffled_numbers(self, *, seed: int, start: int, stop: int) -> np.ndarray:
+        """The images' numbers at these positions.
 
         Every stretch of n positions is a permutation of its own, drawn from the seed, so that
         starting late costs nothing.
@@ -36,10 +44,11 @@ class IndexedSplit:
         first = start // size
         epochs = range(first, -(-stop // size))
         orders = [np.random.default_rng([seed, epoch]).permutation(size) for epoch in epochs]
-        numbers = np.concatenate(orders)[start - first * size : stop - first * size]
-        return tf.data.Dataset.from_tensor_slices(numbers).map(
-            self._example, num_parallel_calls=tf.data.AUTOTUNE
-        )
+        return np.concatenate(orders)[start - first * size : stop - first * size]
+
+    def batched(self, *, seed: int, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
+        """The (image, label) of batches start ... stop - 1, one after the other."""
+        return self.shuffled(seed=seed, start=start * batch_size, stop=stop * batch_size)
 
     def in_order(self) -> tf.data.Dataset:
         """Every (image, label) once."""
@@ -72,12 +81,30 @@ class StreamedSplit:
 
     def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
         """As `IndexedSplit.shuffled`; starting late reads over the part of the epoch before."""
-        first, skipped = divmod(start, self.num_examples)
-        last = (stop - 1) // self.num_examples
-        stream = self.one_pass(_pass_seed(seed, first))
-        for epoch in range(first + 1, last + 1):
-            stream = stream.concatenate(self.one_pass(_pass_seed(seed, epoch)))
-        return stream.skip(skipped).take(stop - start)
+        return self.batched(seed=seed, start=start, stop=stop, batch_size=1)
+
+    def batched(self, *, seed: int, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
+        """As `IndexedSplit.batched`, but every epoch begins with a pass of its own.
+
+        Epoch e begins with batch e n // batch_size; the less than batch_size images that the pass
+        before has left by then are not used. Otherwise nearly all of that pass would have to be
+        read over to reach them.
+        """
+        parts = []
+        while start < stop:
+            epoch = ((start + 1) * batch_size - 1) // self.num_examples
+            begin, end = (e * self.num_examples // batch_size for e in (epoch, epoch + 1))
+            end = min(end, stop)
+            # The last batch of an epoch may reach beyond the pass.
+            images = self._pass(seed, epoch).concatenate(self._pass(seed, epoch + 1))
+            images = images.skip((start - begin) * batch_size)
+            parts.append(images.take((end - start) * batch_size))
+            start = end
+        return functools.reduce(tf.data.Dataset.concatenate, parts)
+
+    def _pass(self, seed: int, epoch: int) -> tf.data.Dataset:
+        pass_seed = np.random.SeedSequence([seed, epoch]).generate_state(1)[0] // 2
+        return self.one_pass(int(pass_seed))
 
     def in_order(self) -> tf.data.Dataset:
         """Every (image, label) once."""
@@ -85,10 +112,6 @@ class StreamedSplit:
 
 
 Split = IndexedSplit | StreamedSplit
-
-
-def _pass_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] // 2)
 
 
 def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ CURVE_HOVER = {
     "step": "step {:,}",
     "loss": "loss {:.4g}",
     "accuracy": "accuracy {:.1%}",
-    "validation_accuracy": "held-out accuracy {:.1%}",
+    "validation_accuracy": "validation accuracy {:.1%}",
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:,.0f} images/s",
 }

@@ -65,7 +65,7 @@ def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
 def summary(logs: dict[str, Any]) -> dict[str, float]:
     """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
     chosen = {
-        "loss": logs.get("projection_loss", logs.get("logits_loss", logs.get("loss"))),
+        "loss": logs.get("projection_loss", logs.get("bare_loss", logs.get("loss"))),
         "accuracy": logs.get("logits_accuracy", logs.get("accuracy")),
     }
     return {name: float(value) for name, value in chosen.items() if value is not None}
@@ -91,8 +91,8 @@ class StopWhenNotFinite(keras.callbacks.Callback):
             step = steps_taken(self.model.optimizer)
             raise ValueError(
                 f"the loss is {loss} at step {step} of {self.stage}: try a lower "
-                "base_learning_rate, more warmup_epochs or a higher temperature; the last "
-                "checkpoint is kept"
+                "base_learning_rate, more warmup_epochs or a higher temperature, in a new "
+                "--workdir"
             )
 
 

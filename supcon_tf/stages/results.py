@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.data.batches import evaluation_batches
 from supcon_tf.data.sources import Source
-from supcon_tf.data.splits import Split
+from supcon_tf.data.splits import IndexedSplit, Split
 from supcon_tf.data.views import Preprocessing, decode
 from supcon_tf.evaluation import knn_probabilities, predict, top_k_accuracy
 from supcon_tf.models import embedding_model, parts_of
@@ -99,6 +99,9 @@ def save_held_out(
         "class_names": np.array(source.class_names),
         "thumbnails": np.stack([_thumbnail(image) for image, _ in pictured]),
     }
+    if isinstance(source.test, IndexedSplit) and source.test.paths:
+        numbers = source.test.shuffled_numbers(seed=0, start=0, stop=source.test.num_examples)
+        arrays["paths"] = np.array([source.test.paths[number] for number in numbers])
     if with_probabilities:
         arrays["probabilities"] = scores.probabilities
     folder.save_held_out(**arrays)

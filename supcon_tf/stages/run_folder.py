@@ -41,6 +41,17 @@ class RunFolder:
         """The SavedModel."""
         return self.root / "export"
 
+    def begun_stages(self) -> set[str]:
+        """The stages that have left a checkpoint or results."""
+        checkpoints = self.root / "checkpoints"
+        saved = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
+        return {*saved, *self.metrics()}
+
+    def remove_pictures(self) -> None:
+        """What an attempt with other settings, stopped before its first checkpoint, left."""
+        for name in ("views.png", "curves.json", "held_out.npz"):
+            (self.root / name).unlink(missing_ok=True)
+
     def metrics(self) -> dict[str, Any]:
         """The results of the stages that finished."""
         return read_json(self.root / "metrics.json")

@@ -92,10 +92,14 @@ def run_stage(
             others=[variable for part in variables.values() for variable in part],
         )
         compiled_optimizer.build(model.trainable_variables)
+        measured = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        if "projection" not in losses:
+            # What Keras calls the loss of a model with one output has the weight decay in it.
+            measured.append(keras.metrics.MeanMetricWrapper(losses["logits"], name="bare_loss"))
         model.compile(
             compiled_optimizer,
             dict(losses),
-            metrics={"logits": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]},
+            metrics={"logits": measured},
             jit_compile=jit_compile,
         )
 

@@ -85,7 +85,7 @@ def train(
             except tf.errors.ResourceExhaustedError:
                 raise ValueError(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
-                    "image_px or the width of the encoder"
+                    "image_px or the width of the encoder, in a new --workdir"
                 ) from None
             record = {
                 "epoch": epoch,
