@@ -5,6 +5,7 @@ N samples of V views; every view is a row. For an anchor row i, A(i) are all oth
 rows of A(i) that share a label with it, N(i) the rest, and s_ij = z_i . z_j / temperature.
 """
 
+import math
 from typing import Any, Literal, get_args
 
 import keras
@@ -14,9 +15,15 @@ from supcon_tf import distribution
 from supcon_tf.losses.batch import as_labels, as_views, l2_normalize, leave_out_without_positives
 from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
 from supcon_tf.losses.per_sample import PerSampleLoss
+from supcon_tf.losses.streaming import streaming_supcon, visits_pairs_once
 
 Anchors = Literal["all_views", "one_view"]
-Implementation = Literal["auto", "dense"]
+Implementation = Literal["auto", "dense", "streaming"]
+
+# "auto" streams above so many similarities: where that is faster, and where it is only smaller
+# (docs/loss.md).
+_LARGEST_DENSE = 1024**2
+_LARGEST_DENSE_THAT_IS_FASTER = 4096**2
 
 
 def supcon_loss(
@@ -58,7 +65,11 @@ def supcon_loss(
       scale_by_temperature: multiply the loss by the temperature, which cancels the 1/temperature
         in its gradient.
       normalize: L2-normalise the rows first.
-      implementation: "dense", by the whole matrix of similarities; "auto" takes it too.
+      implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers
+        in memory that grows with N, without a positives_cap; or "auto", which streams above
+        1,024 x 1,024 similarities (4,096 x 4,096 with "one_positive", without `normalize`, with
+        one anchor view and over replicas) and where the size of the batch is not known, unless
+        there is a positives_cap.
 
     Returns:
       float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and
@@ -90,23 +101,46 @@ def supcon_loss(
         )
     if normalize:
         features = l2_normalize(features)
-    contrast = distribution.gather(features)
     first = distribution.first_row(tf.shape(features)[0])
     labels = as_labels(labels, features, first)
     contrast_labels = distribution.gather(labels)
+    contrast = distribution.gather(features)
+    # A gathered tensor has lost its shape.
+    contrast.set_shape([None, *features.shape[1:]])
     if anchors == "one_view":
         features = features[:, :1]
-    values = dense_supcon(
-        labels,
-        features,
-        contrast_labels,
-        contrast,
-        first,
-        temperature=temperature,
-        summation=summation,
-        denominator=denominator,
-        positives_cap=positives_cap,
-    )
+    options: dict[str, Any] = {
+        "temperature": temperature,
+        "summation": summation,
+        "denominator": denominator,
+    }
+    if implementation == "auto":
+        once = visits_pairs_once(
+            features,
+            contrast,
+            temperature=temperature,
+            denominator=denominator,
+            unit_rows=normalize,
+        )
+        largest = _LARGEST_DENSE if once else _LARGEST_DENSE_THAT_IS_FASTER
+        sizes = (*features.shape[:2], *contrast.shape[:2])
+        # A batch whose size is not known yet may be a large one.
+        is_large = None in sizes or math.prod(sizes) > largest
+        implementation = "streaming" if is_large and positives_cap is None else "dense"
+    if implementation == "streaming":
+        values = streaming_supcon(
+            labels, features, contrast_labels, contrast, first, unit_rows=normalize, **options
+        )
+    else:
+        values = dense_supcon(
+            labels,
+            features,
+            contrast_labels,
+            contrast,
+            first,
+            positives_cap=positives_cap,
+            **options,
+        )
     return values * temperature if scale_by_temperature else values
 
 
@@ -125,6 +159,11 @@ def _check_options(
         raise ValueError(f"temperature must be > 0, got {temperature}")
     if positives_cap is not None and positives_cap < 0:
         raise ValueError(f"positives_cap must be >= 0 or None, got {positives_cap}")
+    if positives_cap is not None and implementation == "streaming":
+        raise ValueError(
+            f"positives_cap needs implementation 'dense' or 'auto', got {positives_cap} "
+            "with 'streaming'"
+        )
     for name, value, choices in (
         ("summation", summation, Summation),
         ("denominator", denominator, Denominator),
@@ -247,7 +286,7 @@ class NPairsLoss(PerSampleLoss):
     samples of the class are ignored.
 
     Args:
-      normalize, implementation: as in `supcon_loss`.
+      normalize: as in `supcon_loss`.
       reduction, name: as in `SupConLoss`.
 
     Example:

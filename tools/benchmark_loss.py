@@ -1,0 +1,284 @@
+"""Times SupCon losses, forward and backward, and measures their memory and accuracy.
+
+python tools/benchmark_loss.py --rows 2048 8192 16384 --plot loss.png
+
+Every contender runs alone in a process of its own with the same features, labels and threads:
+
+  dense, streaming   supcon_tf.losses.supcon_loss
+  torch formula      Eq. 2 of arXiv 2004.11362 written down in PyTorch
+  torch library      pytorch_metric_learning.losses.SupConLoss
+  floor, torch floor two bare N x D x N products in TensorFlow and in PyTorch
+
+The peers are in the extra `bench`; --peer_python names another interpreter that has them. Memory
+is the process's peak above what it held before the first large step. Differences are of the
+gradient, the largest over the largest, to float64 by blocks.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+Step = Callable[[], Any]
+
+TENSORFLOW = ("dense", "streaming", "floor")
+TORCH = ("torch formula", "torch library", "torch floor")
+TEMPERATURE = 0.1
+
+
+def tensorflow_step(name: str, features: np.ndarray, labels: np.ndarray) -> Step:
+    """A compiled-graph step that returns the gradient of the mean loss as an array."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    import tensorflow as tf
+
+    from supcon_tf.losses import supcon_loss
+
+    rows, classes = tf.constant(features), tf.constant(labels)
+
+    @tf.function(autograph=False)
+    def floor(rows: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(tf.matmul(rows, rows, transpose_b=True), rows)
+
+    @tf.function(autograph=False)
+    def gradient(rows: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            values = supcon_loss(
+                classes,
+                rows[:, None],
+                temperature=TEMPERATURE,
+                scale_by_temperature=False,
+                implementation=name,
+            )
+            loss = tf.reduce_mean(values)
+        return tape.gradient(loss, rows)
+
+    step = floor if name == "floor" else gradient
+    return lambda: step(rows).numpy()
+
+
+def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int) -> Step:
+    """The same step in PyTorch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    classes = torch.from_numpy(labels)
+
+    def formula(rows: Any) -> Any:
+        units = torch.nn.functional.normalize(rows, dim=1)
+        logits = units @ units.T / TEMPERATURE
+        others = ~torch.eye(len(rows), dtype=torch.bool)
+        positives = (classes[:, None] == classes[None, :]) & others
+        log_denominators = logits.masked_fill(~others, -torch.inf).logsumexp(1, keepdim=True)
+        log_ratios = (logits - log_denominators) * positives
+        return -(log_ratios.sum(1) / positives.sum(1).clamp(min=1)).mean()
+
+    if name == "torch floor":
+        rows = torch.from_numpy(features)
+        return lambda: ((rows @ rows.T) @ rows).numpy()
+    if name == "torch formula":
+        loss = formula
+    else:
+        from pytorch_metric_learning.losses import SupConLoss
+
+        library = SupConLoss(temperature=TEMPERATURE)
+        loss = lambda rows: library(rows, classes)  # noqa: E731
+
+    def step() -> np.ndarray:
+        rows = torch.from_numpy(features).requires_grad_()
+        loss(rows).backward()
+        return rows.grad.numpy()
+
+    return step
+
+
+def float64_gradient(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of the mean loss, by blocks of the analytic gradient (Eq. 4) and its transpose."""
+    rows = features.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = rows / lengths
+    num_positives = np.bincount(labels)[labels] - 1.0
+    gradient = np.zeros_like(units)
+    for start in range(0, len(units), 1024):
+        block = slice(start, start + 1024)
+        exponentials = np.exp(units[block] @ units.T / TEMPERATURE)
+        own = np.arange(len(exponentials)), np.arange(len(units))[block]
+        exponentials[own] = 0
+        positives = (labels[block, None] == labels[None, :]).astype(np.float64)
+        positives[own] = 0
+        count = num_positives[block, None]
+        slopes = exponentials / exponentials.sum(1, keepdims=True) - positives / np.maximum(
+            count, 1
+        )
+        slopes *= (count > 0) / TEMPERATURE / len(units)
+        gradient[block] += slopes @ units
+        gradient += slopes.T @ units[block]
+    along = np.sum(gradient * units, axis=1, keepdims=True)
+    return (gradient - along * units) / lengths
+
+
+def measure(name: str, folder: Path, threads: int, seconds: float) -> dict[str, float]:
+    """Runs in a process of its own: warms up on few rows, then times the whole set."""
+    features, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
+
+    def prepare(num_rows: int) -> Step:
+        if name in TENSORFLOW:
+            return tensorflow_step(name, features[:num_rows], labels[:num_rows])
+        return torch_step(name, features[:num_rows], labels[:num_rows], threads)
+
+    prepare(256)()
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = prepare(len(features))
+    gradient = step()
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    result = {
+        "seconds": float(np.median(times)),
+        "mebibytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024,
+    }
+    if (folder / "gradient.npy").exists() and "floor" not in name:
+        expected = np.load(folder / "gradient.npy")
+        result["difference"] = float(np.abs(gradient - expected).max() / np.abs(expected).max())
+    return result
+
+
+def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float] | None:
+    """`measure` in a new process; None where it was killed, as for want of memory."""
+    python = args.peer_python if name in TORCH else sys.executable
+    command = [python, __file__, "--measure", name, "--folder", str(folder)]
+    command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
+    finished = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    if finished.returncode < 0 or "Error: out of memory" in finished.stderr:
+        return None
+    if finished.returncode:
+        sys.exit(f"{name}: {finished.stderr.strip().splitlines()[-1]}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """The table, in Markdown."""
+    print("| rows | contender | seconds | times the floor | peak MiB | gradient off by |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    floors = {r["rows"]: r["seconds"] for r in results if r["name"] == "floor"}
+    for r in results:
+        floor = floors.get(r["rows"])
+        ratio = f"{r['seconds'] / floor:.2f}" if floor else "-"
+        off = f"{r['difference']:.1e}" if "difference" in r else "-"
+        print(
+            f"| {r['rows']:,} | {r['name']} | {r['seconds']:.3g} | {ratio} | "
+            f"{r['mebibytes']:,.0f} | {off} |"
+        )
+    for name in dict.fromkeys(r["name"] for r in results):
+        own = [r for r in results if r["name"] == name and r["rows"] >= 4096]
+        if len(own) > 1:
+            logs = np.log([[r["rows"], r["seconds"], max(r["mebibytes"], 1)] for r in own])
+            time_slope, memory_slope = np.polyfit(logs[:, 0], logs[:, 1:], 1)[0]
+            print(
+                f"{name}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f} from 4,096 rows"
+            )
+
+
+def plot(results: list[dict[str, Any]], path: str) -> None:
+    """Seconds and peak memory against the rows, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, key, title in (
+        (axes[0], "seconds", "forward + backward, seconds"),
+        (axes[1], "mebibytes", "peak memory above base, MiB"),
+    ):
+        for name in dict.fromkeys(r["name"] for r in results):
+            own = [r for r in results if r["name"] == name]
+            style = "--" if "floor" in name else "-"
+            axis.plot([r["rows"] for r in own], [r[key] for r in own], f"o{style}", label=name)
+        axis.set(title=title, xlabel="rows", xscale="log", yscale="log")
+        rows = sorted({r["rows"] for r in results})
+        axis.set_xticks(rows, [f"{n // 1024}k" if n >= 1024 else str(n) for n in rows])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--dim", type=int, default=128, help="numbers per row, default 128")
+    parser.add_argument("--classes", type=int, default=1000, help="default 1,000")
+    parser.add_argument("--contenders", nargs="+", choices=TENSORFLOW + TORCH)
+    parser.add_argument(
+        "--dense_limit",
+        type=int,
+        default=16384,
+        help="rows above which only streaming runs, default 16,384",
+    )
+    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with the peers")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=5.0, help="of repetitions, at least three")
+    parser.add_argument("--plot", help="write a picture there")
+    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.measure, args.folder, args.threads, args.seconds)))
+        return
+    contenders = args.contenders or [*TENSORFLOW, *TORCH]
+    cases = [
+        (rows, name)
+        for rows in args.rows
+        for name in contenders
+        if rows <= args.dense_limit or name == "streaming"
+    ]
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for rows, name in tqdm(cases, unit="case", disable=None):
+            if not results or results[-1]["rows"] != rows:
+                rng = np.random.default_rng(0)
+                features = rng.normal(size=(rows, args.dim)).astype(np.float32)
+                labels = rng.integers(args.classes, size=rows)
+                # As an encoder gives them: samples of a class lean one way.
+                features += rng.normal(size=(args.classes, args.dim))[labels].astype(np.float32)
+                np.save(folder / "features.npy", features)
+                np.save(folder / "labels.npy", labels)
+                (folder / "gradient.npy").unlink(missing_ok=True)
+                if rows <= args.dense_limit:
+                    np.save(folder / "gradient.npy", float64_gradient(features, labels))
+            measured = run_alone(name, folder, args)
+            if measured is None:
+                print(f"{name} at {rows:,} rows: out of memory", file=sys.stderr)
+                continue
+            results.append({"rows": rows, "name": name, **measured})
+    show(results)
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    if args.plot:
+        plot(results, args.plot)
+
+
+if __name__ == "__main__":
+    main()

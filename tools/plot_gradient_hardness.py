@@ -1,0 +1,123 @@
+"""Draws how much each positive and negative moves an anchor, against how hard it is.
+
+python tools/plot_gradient_hardness.py --output=gradient_hardness.png
+
+The gradient of an anchor's loss is a sum with one term for every other row (Eq. 4-5 of arXiv
+2004.11362). The picture shows the length of each term, as a share of all, against the similarity
+of that row to the anchor: a positive is hard where the similarity is low, a negative where it is
+high. Normalisation multiplies a term by sqrt(1 - similarity^2), which silences the easy ones.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+SUMMATIONS = ("outside", "inside")
+
+
+def terms_of_gradient(
+    anchor: np.ndarray,
+    others: np.ndarray,
+    is_positive: np.ndarray,
+    *,
+    temperature: float,
+    summation: str,
+    normalize: bool,
+) -> np.ndarray:
+    """What each other row adds to the gradient of the anchor's loss: float64 [A, D].
+
+    Args:
+      anchor: [D], of unit length unless `normalize`, which then takes its length off.
+      others: [A, D], of unit length.
+      is_positive: bool [A].
+      temperature: divides the similarities.
+      summation: "outside" (Eq. 2) or "inside" (Eq. 3) the logarithm.
+      normalize: the gradient goes through the normalisation of the anchor (Eq. 6).
+    """
+    length = np.linalg.norm(anchor) if normalize else 1.0
+    unit = anchor / length
+    logits = others @ unit / temperature
+    exponentials = np.exp(logits - logits.max())
+    softmax = exponentials / exponentials.sum()
+    over_positives = is_positive if summation == "outside" else is_positive * exponentials
+    slopes = (softmax - over_positives / over_positives.sum()) / temperature
+    terms = slopes[:, None] * others
+    if normalize:
+        terms = (terms - (terms @ unit)[:, None] * unit) / length
+    return terms
+
+
+def rows_at(similarities: np.ndarray, anchor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Unit rows with the given cosines to a unit anchor, otherwise in random directions."""
+    directions = rng.normal(size=(len(similarities), len(anchor)))
+    directions -= (directions @ anchor)[:, None] * anchor
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    across = np.sqrt(1 - similarities**2)
+    return similarities[:, None] * anchor + across[:, None] * directions
+
+
+def plot(path: str, *, temperature: float, num_positives: int, num_negatives: int) -> None:
+    """Positives to the left and negatives to the right, with normalisation above, without below."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    rng = np.random.default_rng(0)
+    anchor = np.eye(128)[0]
+    similarities = {
+        "positives": np.linspace(-0.5, 1, num_positives),
+        "negatives": np.linspace(-1, 0.9, num_negatives),
+    }
+    others = rows_at(np.concatenate(list(similarities.values())), anchor, rng)
+    is_positive = np.arange(len(others)) < num_positives
+    figure, axes = pyplot.subplots(
+        2, 2, figsize=(10, 7), layout="constrained", sharex="col", sharey="col"
+    )
+    for axes_row, normalize in zip(axes, (True, False), strict=True):
+        for summation in SUMMATIONS:
+            terms: Any = terms_of_gradient(
+                anchor,
+                others,
+                is_positive,
+                temperature=temperature,
+                summation=summation,
+                normalize=normalize,
+            )
+            lengths = np.linalg.norm(terms, axis=1)
+            shares = lengths / lengths.sum()
+            for axis, kind in zip(axes_row, similarities, strict=True):
+                chosen = is_positive if kind == "positives" else ~is_positive
+                label = "L_out" if summation == "outside" else "L_in"
+                axis.plot(similarities[kind], 100 * shares[chosen], label=label)
+                how = "normalised" if normalize else "not normalised"
+                axis.set_title(f"{kind}, {how}")
+                axis.set_ylabel("% of all gradient terms")
+                axis.grid(alpha=0.3)
+    axes[1, 0].set_xlabel("similarity to the anchor (hard to the left)")
+    axes[1, 1].set_xlabel("similarity to the anchor (hard to the right)")
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", default="gradient_hardness.png", help="picture to write")
+    parser.add_argument("--temperature", type=float, default=0.1, help="default 0.1")
+    parser.add_argument("--positives", type=int, default=50, help="default 50")
+    parser.add_argument("--negatives", type=int, default=450, help="default 450")
+    args = parser.parse_args()
+    plot(
+        args.output,
+        temperature=args.temperature,
+        num_positives=args.positives,
+        num_negatives=args.negatives,
+    )
+    print(args.output)
+
+
+if __name__ == "__main__":
+    main()
