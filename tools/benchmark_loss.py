@@ -36,7 +36,9 @@ TORCH = ("torch formula", "torch library", "torch floor")
 TEMPERATURE = 0.1
 
 
-def tensorflow_step(name: str, features: np.ndarray, labels: np.ndarray) -> Step:
+def tensorflow_step(
+    name: str, features: np.ndarray, labels: np.ndarray, options: dict[str, Any]
+) -> Step:
     """A compiled-graph step that returns the gradient of the mean loss as an array."""
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     import tensorflow as tf
@@ -58,7 +60,7 @@ def tensorflow_step(name: str, features: np.ndarray, labels: np.ndarray) -> Step
                 rows[:, None],
                 temperature=TEMPERATURE,
                 scale_by_temperature=False,
-                implementation=name,
+                **{"implementation": name, **options},
             )
             loss = tf.reduce_mean(values)
         return tape.gradient(loss, rows)
@@ -86,13 +88,16 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
     if name == "torch floor":
         rows = torch.from_numpy(features)
         return lambda: ((rows @ rows.T) @ rows).numpy()
-    if name == "torch formula":
-        loss = formula
-    else:
+    loss = formula
+    if name == "torch library":
         from pytorch_metric_learning.losses import SupConLoss
 
         library = SupConLoss(temperature=TEMPERATURE)
-        loss = lambda rows: library(rows, classes)  # noqa: E731
+        # It averages over the rows that have positives, the others here over all rows.
+        share = float(np.mean(np.bincount(labels)[labels] > 1))
+
+        def loss(rows: Any) -> Any:
+            return share * library(rows, classes)
 
     def step() -> np.ndarray:
         rows = torch.from_numpy(features).requires_grad_()
@@ -127,13 +132,15 @@ def float64_gradient(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (gradient - along * units) / lengths
 
 
-def measure(name: str, folder: Path, threads: int, seconds: float) -> dict[str, float]:
+def measure(
+    name: str, folder: Path, threads: int, seconds: float, options: dict[str, Any]
+) -> dict[str, float]:
     """Runs in a process of its own: warms up on few rows, then times the whole set."""
     features, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 
     def prepare(num_rows: int) -> Step:
         if name in TENSORFLOW:
-            return tensorflow_step(name, features[:num_rows], labels[:num_rows])
+            return tensorflow_step(name, features[:num_rows], labels[:num_rows], options)
         return torch_step(name, features[:num_rows], labels[:num_rows], threads)
 
     prepare(256)()
@@ -160,6 +167,7 @@ def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, fl
     python = args.peer_python if name in TORCH else sys.executable
     command = [python, __file__, "--measure", name, "--folder", str(folder)]
     command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
+    command += ["--options", json.dumps(args.options)]
     finished = subprocess.run(
         command,
         capture_output=True,
@@ -235,6 +243,12 @@ def main() -> None:
         default=16384,
         help="rows above which only streaming runs, default 16,384",
     )
+    parser.add_argument(
+        "--options",
+        type=json.loads,
+        default={},
+        help='of supcon_loss for ours, such as \'{"summation": "inside"}\'; then without accuracy',
+    )
     parser.add_argument("--peer_python", default=sys.executable, help="interpreter with the peers")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=5.0, help="of repetitions, at least three")
@@ -244,7 +258,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.measure, args.folder, args.threads, args.seconds)))
+        figures = measure(args.measure, args.folder, args.threads, args.seconds, args.options)
+        print(json.dumps(figures))
         return
     contenders = args.contenders or [*TENSORFLOW, *TORCH]
     cases = [
@@ -253,7 +268,7 @@ def main() -> None:
         for name in contenders
         if rows <= args.dense_limit or name == "streaming"
     ]
-    results = []
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for rows, name in tqdm(cases, unit="case", disable=None):
@@ -266,7 +281,7 @@ def main() -> None:
                 np.save(folder / "features.npy", features)
                 np.save(folder / "labels.npy", labels)
                 (folder / "gradient.npy").unlink(missing_ok=True)
-                if rows <= args.dense_limit:
+                if rows <= args.dense_limit and not args.options:
                     np.save(folder / "gradient.npy", float64_gradient(features, labels))
             measured = run_alone(name, folder, args)
             if measured is None:
