@@ -169,6 +169,8 @@ def _explain(error: Exception, text: str) -> str:
     if match := re.search(r" \(line (\d+)\)$", message):
         line = text.splitlines()[int(match[1]) - 1]
         message = message[: match.start()]
+    if message.startswith("Unable to parse value"):
+        message += " Text needs quotes, a name @ and a macro %."
     return f"{message} In: {line}" if line else message
 
 

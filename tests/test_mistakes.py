@@ -32,6 +32,8 @@ def failure_of(main, *arguments, capsys):
         (["--gin_file=digits/supcon.gin", "--gin_param=SORCE = 1"], "nothing uses the macro SORCE; did you mean 'SOURCE'?"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = %EPOCHS"], "the macro EPOCHS is used but not set"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = "], "pretrain.run.epochs ="),
+        (["--gin_file=digits/supcon.gin", "--gin_param=sources.folder.root = /data/photos"], "Text needs quotes"),
+        (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=experiment.run.stages = 'pretrain'"], "such as ('pretrain',), got 'pretrain'"),
         (["--gin_file=digits/supcon.gin", "--gin_param=experiment.run.stages = ('pretrain'"], "a bracket or quote is not closed"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = '3'"], "pretrain.run.epochs must be int, got '3'"),
         (["--gin_file=digits/supcon.gin", "--gin_param=losses.SupConLoss.positives_cap = 2.0"], "losses.SupConLoss.positives_cap must be int or None, got 2.0"),

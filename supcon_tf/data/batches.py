@@ -36,7 +36,9 @@ def training_batches(
     """
     if batch_size > split.num_examples:
         raise ValueError(
-            f"batch_size must be at most the {split.num_examples} training images, got {batch_size}"
+            f"batch_size must be at most the {split.num_examples} training images, got "
+            f'{batch_size}: lower it, as by --gin_param="pretrain.run.batch_size = '
+            f'{max(1, split.num_examples // 2)}" (or linear.run, finetune.run)'
         )
 
     @tf.function(autograph=False)  # Traced once, however many stretches of steps are taken.

@@ -112,6 +112,11 @@ def tfds(
     """
     import tensorflow_datasets
 
+    if validation_split is not None and validation_share:
+        raise ValueError(
+            f"give validation_split or validation_share, got {validation_split!r} and "
+            f"{validation_share}"
+        )
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as error:

@@ -20,7 +20,10 @@ def predict(
     Returns:
       The outputs of all images, and their labels, int64 [n].
     """
-    run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+    # One trace for any size of the last batch.
+    run = tf.function(lambda images: model(images, training=False)).get_concrete_function(
+        batches.element_spec[0]
+    )
     outputs: dict[str, list[np.ndarray]] = {}
     labels = []
     for images, of_batch in tqdm(

@@ -106,9 +106,9 @@ def has_positive(
     if labels.shape.rank == 1:
         begin, end = class_ranges(labels, contrast_labels)
         return end - begin > 1
-    # A sample that has a label shares it with itself.
-    num_sharing = tf.reduce_sum(tf.cast(share_label(labels, contrast_labels), tf.int32), axis=1)
-    return num_sharing > 1
+    # The sample itself is one of those that have the label.
+    is_shared = tf.reduce_sum(contrast_labels, axis=0) > 1
+    return tf.reduce_any((labels > 0) & is_shared, axis=1)
 
 
 def leave_out_without_positives(

@@ -21,10 +21,10 @@ class Blocks(NamedTuple):
 
 
 def cut(values: tf.Tensor, *, fill: int = 0) -> tf.Tensor:
-    """[n, ...] -> [T, b, ...] with T b >= n and b about MAX_BLOCK_ROWS at most."""
+    """[n, ...] -> [T, b, ...] with T b >= n and b at most MAX_BLOCK_ROWS."""
     # A size that is known stays a Python number, so that the shapes of the blocks are known.
     num_rows = values.shape[0] or tf.maximum(tf.shape(values)[0], 1)
-    block_rows = -(-num_rows // (1 + num_rows // (MAX_BLOCK_ROWS + 1)))
+    block_rows = -(-num_rows // -(-num_rows // MAX_BLOCK_ROWS))
     # Multiples of 16 floats keep every block aligned; odd ones, because the columns of 1,024 x
     # 1,024 floats fall onto the same few cache lines, which costs a product half its speed.
     block_rows = 16 + 32 * -(-(block_rows - 16) // 32)

@@ -30,9 +30,10 @@ def run(
       ValueError: an unknown stage, or none.
     """
     unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or not stages:
+    if unknown or not stages or isinstance(stages, str):
         raise ValueError(
-            f"experiment.run.stages must name some of {tuple(STAGES)}, got {tuple(stages)}"
+            f"experiment.run.stages must name some of {tuple(STAGES)}, such as ('pretrain',), got "
+            f"{stages!r}"
         )
     for stage in stages:
         results = folder.metrics().get(stage)
