@@ -258,6 +258,7 @@ def test_bfloat16_features_give_the_float32_values_of_the_same_numbers():
     np.testing.assert_allclose(values, expected[0], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("small_blocks")
 def test_the_second_derivative_equals_that_of_the_dense_form():
     labels, features = class_numbers(10), tf.constant(features_of(10))
 
