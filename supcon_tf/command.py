@@ -66,18 +66,23 @@ def run(main: Callable[[list[str] | None], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit("stopped; a training run goes on from its last checkpoint by the same command")
     except (ValueError, OSError, RuntimeError, TypeError) as error:
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        # gin adds lines that tell where a configured call stands.
-        message = str(error).splitlines()[0]
-        if isinstance(error, TypeError):
-            is_a_mistake = Path(raised_in).parent.name == "gin"
-        else:
-            is_a_mistake = raised_in.startswith(PACKAGE)
-        if isinstance(error, OSError) and error.filename is not None and not is_a_mistake:
-            is_a_mistake = True
-            message = f"{error.filename!r}: {error.strerror}"
-        if not is_a_mistake:
+        message = _mistake(error)
+        if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to say of a user's mistake, and None for a fault of the program."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    # gin adds lines that tell where a configured call stands.
+    message = str(error).splitlines()[0]
+    if isinstance(error, TypeError):
+        return message if Path(raised_in).parent.name == "gin" else None
+    if raised_in.startswith(PACKAGE):
+        return message
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename!r}: {error.strerror}"
+    return None

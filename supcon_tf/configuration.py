@@ -70,7 +70,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         known = sorted(set(re.findall(r"%(\w+)", resolved)))
         name = min(unused)
         raise ValueError(f"nothing uses the macro {name}{_nearest(name, known)}")
-    given = values(resolved)
+    given = parameter_values(resolved)
     for name in given:
         _check_binding(name)
     defaults = (f"# {name} = {value!r}" for name, value in sorted(_defaults(resolved, given)))
@@ -78,13 +78,13 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
 
 
-def values(resolved: str) -> dict[str, str]:
+def parameter_values(resolved: str) -> dict[str, str]:
     """name -> value, both as they stand in a resolved configuration, defaults included."""
     binding = r"^(?:# )?([\w/.]+\.\w+) =\s*(.*(?:\n[ \t)\]}].*)*)"
     return {match[1]: match[2].strip() for match in re.finditer(binding, resolved, re.M)}
 
 
-def value(name: str) -> Any:
+def bound_value(name: str) -> Any:
     """What a parameter such as "pretrain.run.epochs" was set to; None where it was not."""
     try:
         return gin.query_parameter(name)
@@ -185,7 +185,7 @@ def _check_binding(name: str) -> None:
         )
     annotation = known[parameter].annotation
     kinds = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    given = value(name)
+    given = bound_value(name)
     if isinstance(given, gin.config.ConfigurableReference) or not set(kinds) <= PLAIN_TYPES:
         return
     accepted = {*kinds, int} if float in kinds else set(kinds)

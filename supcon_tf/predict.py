@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from supcon_tf import command  # Before TensorFlow, whose start it makes quiet.
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from supcon_tf import command
 from supcon_tf.data.image_files import IMAGE_SUFFIXES
 
 

@@ -70,15 +70,14 @@ def check_stages() -> None:
     """
     least = {"epochs": 1, "batch_size": 1, "seed": 0}
     default = inspect.signature(experiment.run).parameters["stages"].default
-    for stage in configuration.value("experiment.run.stages") or default:
-        function = experiment.STAGES.get(stage, experiment.run)
-        for parameter in inspect.signature(function).parameters.values():
+    stages = configuration.bound_value("experiment.run.stages") or default
+    # What is not a stage is refused by `experiment.run`.
+    for stage in filter(experiment.STAGES.get, stages):
+        for parameter in inspect.signature(experiment.STAGES[stage]).parameters.values():
             name = f"{stage}.run.{parameter.name}"
-            value = configuration.value(name)
-            is_needed = parameter.default is parameter.empty and parameter.kind == (
-                parameter.KEYWORD_ONLY
-            )
-            if value is None and is_needed and stage in experiment.STAGES:
+            value = configuration.bound_value(name)
+            is_needed = parameter.default is parameter.empty and parameter.name != "folder"
+            if value is None and is_needed:
                 raise ValueError(f'{name} is not set: add --gin_param="{name} = ..."')
             if isinstance(value, int) and value < least.get(parameter.name, value):
                 raise ValueError(f"{name} must be >= {least[parameter.name]}, got {value}")
@@ -93,24 +92,27 @@ def claim(folder: RunFolder, settings: str) -> None:
       ValueError: the folder holds a run of another configuration.
     """
     file = folder.root / "config.gin"
-    begun = folder.begun_stages()
-    before = configuration.values(file.read_text()) if file.exists() else {}
-    now = configuration.values(settings)
-    to_come = [stage for stage in experiment.STAGES if stage not in begun]
-    for name in sorted(before.keys() | now.keys()) if begun else ():
-        is_free = name == "experiment.run.stages" or name.startswith(
-            tuple(f"{stage}{mark}" for stage in to_come for mark in "./")
-        )
-        if before.get(name) != now.get(name) and not is_free:
-            raise ValueError(
-                f"{str(folder.root)!r} holds a run with other settings, {name} = "
-                f"{before.get(name)} instead of {now.get(name)}: give another --workdir, or go "
-                "on with the same settings"
-            )
     folder.root.mkdir(parents=True, exist_ok=True)
+    begun = folder.begun_stages()
     if not begun:
-        folder.remove_pictures()
+        folder.remove_leftovers()
+    elif file.exists():
+        _refuse_changes(folder, begun, file.read_text(), settings)
     file.write_text(settings)
+
+
+def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str) -> None:
+    """Names the first setting that may not change any more, if one did."""
+    old, new = configuration.parameter_values(before), configuration.parameter_values(after)
+    to_come = experiment.STAGES.keys() - begun
+    free = ("experiment.run.stages", *(f"{stage}{mark}" for stage in to_come for mark in "./"))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(free):
+            raise ValueError(
+                f"{str(folder.root)!r} holds a run with other settings, {name} = {old.get(name)} "
+                f"instead of {new.get(name)}: give another --workdir, or go on with the same "
+                "settings"
+            )
 
 
 if __name__ == "__main__":

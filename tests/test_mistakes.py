@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from supcon_tf import command, export, predict, train
-from supcon_tf.configuration import parse, values
+from supcon_tf.configuration import parameter_values, parse
 from supcon_tf.stages.run_folder import RunFolder
 
 FOLDER = "folder/supcon.gin"
@@ -223,7 +223,7 @@ def test_included_files_are_found_from_where_they_stand(tmp_path, monkeypatch):
 
 
 def test_the_shown_settings_hold_the_defaults_too():
-    shown = values(parse(["digits/supcon.gin"], ["losses.SupConLoss.temperature = 0.2"]))
+    shown = parameter_values(parse(["digits/supcon.gin"], ["losses.SupConLoss.temperature = 0.2"]))
     assert shown["losses.SupConLoss.temperature"] == "0.2"
     assert shown["losses.SupConLoss.summation"] == "'outside'"
     assert shown["models.contrastive_model.projection"] == "(128, 128)"

@@ -15,6 +15,7 @@ from tests.replicas import two_replicas
 
 @pytest.fixture
 def small_blocks(monkeypatch):
+    """A function traced for a shape keeps its blocks: one shape must not be run with both sizes."""
     monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 16)
 
 
@@ -327,7 +328,7 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
         "streaming_supcon",
         lambda labels, anchors, *_, **__: streamed.append(anchors.shape[0]) or tf.zeros([1]),
     )
-    monkeypatch.setattr(supcon, "_LARGEST_DENSE", 8 * 8)
+    monkeypatch.setattr(supcon, "_MAX_DENSE_WHERE_PAIRS_ONCE", 8 * 8)
     loss = tf.function(supcon_loss)
     for num_samples in (4, 5, None):
         loss.get_concrete_function(
@@ -339,7 +340,7 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
     for options in ({"anchors": "one_view"}, {"denominator": "one_positive"}, {"normalize": False}):
         supcon_loss(np.zeros(5, int), features_of(5), **options)
     assert streamed == [5, None]
-    monkeypatch.setattr(supcon, "_LARGEST_DENSE_THAT_IS_FASTER", 8 * 8)
+    monkeypatch.setattr(supcon, "_MAX_DENSE_ELSEWHERE", 8 * 8)
     supcon_loss(np.zeros(5, int), features_of(5), normalize=False)
     assert streamed == [5, None, 5]
 

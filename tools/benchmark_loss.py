@@ -76,6 +76,10 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
     torch.set_num_threads(threads)
     classes = torch.from_numpy(labels)
 
+    if name == "torch floor":
+        rows = torch.from_numpy(features)
+        return lambda: ((rows @ rows.T) @ rows).numpy()
+
     def formula(rows: Any) -> Any:
         units = torch.nn.functional.normalize(rows, dim=1)
         logits = units @ units.T / TEMPERATURE
@@ -85,19 +89,14 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
         log_ratios = (logits - log_denominators) * positives
         return -(log_ratios.sum(1) / positives.sum(1).clamp(min=1)).mean()
 
-    if name == "torch floor":
-        rows = torch.from_numpy(features)
-        return lambda: ((rows @ rows.T) @ rows).numpy()
-    loss = formula
-    if name == "torch library":
+    def library(rows: Any) -> Any:
         from pytorch_metric_learning.losses import SupConLoss
 
-        library = SupConLoss(temperature=TEMPERATURE)
         # It averages over the rows that have positives, the others here over all rows.
         share = float(np.mean(np.bincount(labels)[labels] > 1))
+        return share * SupConLoss(temperature=TEMPERATURE)(rows, classes)
 
-        def loss(rows: Any) -> Any:
-            return share * library(rows, classes)
+    loss = formula if name == "torch formula" else library
 
     def step() -> np.ndarray:
         rows = torch.from_numpy(features).requires_grad_()
@@ -132,6 +131,20 @@ def float64_gradient(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (gradient - along * units) / lengths
 
 
+def prepare(folder: Path, rows: int, dim: int, classes: int, *, has_gradient: bool) -> None:
+    """Writes the features, labels and float64 gradient that all contenders get."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(rows, dim)).astype(np.float32)
+    labels = rng.integers(classes, size=rows)
+    # As an encoder gives them: samples of a class lean one way.
+    features += rng.normal(size=(classes, dim))[labels].astype(np.float32)
+    np.save(folder / "features.npy", features)
+    np.save(folder / "labels.npy", labels)
+    (folder / "gradient.npy").unlink(missing_ok=True)
+    if has_gradient:
+        np.save(folder / "gradient.npy", float64_gradient(features, labels))
+
+
 def peak_mebibytes() -> float:
     """Of this process alone, where its rusage would begin with the parent's peak (Linux)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -144,14 +157,14 @@ def measure(
     """Runs in a process of its own: warms up on few rows, then times the whole set."""
     features, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 
-    def prepare(num_rows: int) -> Step:
+    def step_of(num_rows: int) -> Step:
         if name in TENSORFLOW:
             return tensorflow_step(name, features[:num_rows], labels[:num_rows], threads, options)
         return torch_step(name, features[:num_rows], labels[:num_rows], threads)
 
-    prepare(256)()
+    step_of(256)()
     base = peak_mebibytes()
-    step = prepare(len(features))
+    step = step_of(len(features))
     gradient = step()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
@@ -169,7 +182,7 @@ def measure(
 
 
 def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float] | None:
-    """`measure` in a new process; None where it was killed, as for want of memory."""
+    """`measure` in a new process; None, and a line why, where that fails."""
     python = args.peer_python if name in TORCH else sys.executable
     command = [python, __file__, "--measure", name, "--folder", str(folder)]
     command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
@@ -180,10 +193,11 @@ def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, fl
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "TF_CPP_MIN_LOG_LEVEL": "2"},
     )
-    if finished.returncode < 0 or "Error: out of memory" in finished.stderr:
-        return None
     if finished.returncode:
-        sys.exit(f"{name}: {finished.stderr.strip().splitlines()[-1]}")
+        # Killed, as for want of memory, it leaves no message.
+        why = finished.stderr.strip().splitlines()[-1:] or [f"exit {finished.returncode}"]
+        tqdm.write(f"{name}: {why[0]}", file=sys.stderr)
+        return None
     return json.loads(finished.stdout.splitlines()[-1])
 
 
@@ -277,23 +291,15 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        prepared = 0
         for rows, name in tqdm(cases, unit="case", disable=None):
-            if not results or results[-1]["rows"] != rows:
-                rng = np.random.default_rng(0)
-                features = rng.normal(size=(rows, args.dim)).astype(np.float32)
-                labels = rng.integers(args.classes, size=rows)
-                # As an encoder gives them: samples of a class lean one way.
-                features += rng.normal(size=(args.classes, args.dim))[labels].astype(np.float32)
-                np.save(folder / "features.npy", features)
-                np.save(folder / "labels.npy", labels)
-                (folder / "gradient.npy").unlink(missing_ok=True)
-                if rows <= args.dense_limit and not args.options:
-                    np.save(folder / "gradient.npy", float64_gradient(features, labels))
+            if rows != prepared:
+                has_gradient = rows <= args.dense_limit and not args.options
+                prepare(folder, rows, args.dim, args.classes, has_gradient=has_gradient)
+                prepared = rows
             measured = run_alone(name, folder, args)
-            if measured is None:
-                print(f"{name} at {rows:,} rows: out of memory", file=sys.stderr)
-                continue
-            results.append({"rows": rows, "name": name, **measured})
+            if measured is not None:
+                results.append({"rows": rows, "name": name, **measured})
     show(results)
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n")

@@ -9,7 +9,6 @@ high. Normalisation multiplies a term by sqrt(1 - similarity^2), which silences 
 """
 
 import argparse
-from typing import Any
 
 import numpy as np
 
@@ -77,7 +76,7 @@ def plot(path: str, *, temperature: float, num_positives: int, num_negatives: in
     )
     for axes_row, normalize in zip(axes, (True, False), strict=True):
         for summation in SUMMATIONS:
-            terms: Any = terms_of_gradient(
+            terms = terms_of_gradient(
                 anchor,
                 others,
                 is_positive,

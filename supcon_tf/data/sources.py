@@ -256,8 +256,6 @@ def folder(
                 f"images, {needed} are needed: add some, remove it, or give train/ and test/"
             )
     if not test_files:
-        if not 0 < test_share < 1:
-            raise ValueError(f"sources.folder.test_share must be within (0, 1), got {test_share}")
         kept, held_out = hold_out(train.labels, test_share, seed=seed)
         train, test = train.take(kept), train.take(held_out)
     return _with_validation(Source(base.name, class_names, train, test), validation_share, seed)
@@ -283,8 +281,6 @@ def _with_validation(source: Source, share: float, seed: int) -> Source:
             f"validation_share must be 0 for {source.name!r}, which is streamed, got {share}: "
             "say train_split = 'train[:95%]' and validation_split = 'train[95%:]' instead"
         )
-    if not 0 < share < 1:
-        raise ValueError(f"validation_share must be 0 or within (0, 1), got {share}")
     kept, chosen = hold_out(source.train.labels, share, seed=seed)
     return dataclasses.replace(
         source, train=source.train.take(kept), validation=source.train.take(chosen)

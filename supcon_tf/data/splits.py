@@ -136,7 +136,9 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
       (6, 2)
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share to hold out must be within (0, 1), got {share}")
+        raise ValueError(
+            f"a share to hold out (test_share, validation_share) must be within (0, 1), got {share}"
+        )
     held_out = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -26,7 +26,7 @@ def cut(values: tf.Tensor, *, fill: int = 0) -> tf.Tensor:
     num_rows = values.shape[0] or tf.maximum(tf.shape(values)[0], 1)
     block_rows = -(-num_rows // -(-num_rows // MAX_BLOCK_ROWS))
     # Multiples of 16 floats keep every block aligned; odd ones, because the columns of 1,024 x
-    # 1,024 floats fall onto the same few cache lines, which costs a product half its speed.
+    # 1,024 floats fall onto the same few cache lines, which slows products with such a block.
     block_rows = 16 + 32 * -(-(block_rows - 16) // 32)
     num_blocks = -(-num_rows // block_rows)
     missing = num_blocks * block_rows - tf.shape(values)[0]

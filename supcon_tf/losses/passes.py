@@ -31,13 +31,9 @@ class AnchorTerms(NamedTuple):
     push: tf.Tensor  # the factor of a negative's share of the denominator
     weight: tf.Tensor  # gradient of the row's loss; 0 where the row has none
 
-    def down(self, i: tf.Tensor) -> "AnchorTerms":
-        """Of block i as the rows of a block of similarities: [b, 1] each."""
+    def of_block(self, i: tf.Tensor) -> "AnchorTerms":
+        """Of block i, to stand beside its similarities: [b, 1] each."""
         return AnchorTerms(*(term[i][:, None] for term in self))
-
-    def across(self, j: tf.Tensor) -> "AnchorTerms":
-        """Of block j as its columns: [1, b] each."""
-        return AnchorTerms(*(term[j][None, :] for term in self))
 
 
 def log_denominators(anchors: Blocks, contrast: Blocks, *, denominator: Denominator) -> tf.Tensor:
@@ -156,15 +152,13 @@ def gradients(
     anchors: Blocks, contrast: Blocks, terms: AnchorTerms, **options: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Gradients with respect to the rows of both: [T, b, D] and [T', b', D]."""
-    # A product with a transposed block takes twice the time of one with transposed rows.
-    columns = tf.transpose(anchors.rows, [0, 2, 1])
 
     def of_anchors(i: tf.Tensor, of_rows: Any, of_contrast: Any) -> tuple[Any, Any]:
         def add(j: tf.Tensor, of_row: tf.Tensor, of_contrast: Any) -> tuple[tf.Tensor, Any]:
             s = similarities(anchors, i, contrast, j)
             masks = positives_and_negatives(anchors, i, contrast, j)
-            slope = slopes(s, *masks, terms.down(i), **options)
-            of_column = of_contrast.read(j) + tf.matmul(columns[i], slope)
+            slope = slopes(s, *masks, terms.of_block(i), **options)
+            of_column = of_contrast.read(j) + tf.matmul(slope, anchors.rows[i], transpose_a=True)
             return of_row + tf.matmul(slope, contrast.rows[j]), of_contrast.write(j, of_column)
 
         of_row, of_contrast = fold(
@@ -177,9 +171,9 @@ def gradients(
         num_blocks(anchors),
         of_anchors,
         zeros_by_block(anchors.rows),
-        zeros_by_block(tf.transpose(contrast.rows, [0, 2, 1])),
+        zeros_by_block(contrast.rows),
     )
-    return of_rows.stack(), tf.transpose(of_contrast.stack(), [0, 2, 1])
+    return of_rows.stack(), of_contrast.stack()
 
 
 def _log_ratio(s: tf.Tensor, log_denominator: tf.Tensor, denominator: Denominator) -> tf.Tensor:

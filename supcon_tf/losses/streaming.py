@@ -90,8 +90,6 @@ def _against_itself(
     def losses_of(features: tf.Tensor) -> Any:
         blocks = _blocks(features, order, 0, num_views, temperature)
         _, stop = _positive_blocks(order, num_views, blocks, num_views)
-        if symmetric.has_class_sums(blocks, **options):
-            stop = tf.zeros_like(stop)
         losses, slopes = symmetric.losses_and_slopes(blocks, stop, **options)
 
         def gradient_of(upstream: tf.Tensor) -> tf.Tensor:

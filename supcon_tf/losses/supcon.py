@@ -20,10 +20,10 @@ from supcon_tf.losses.streaming import streaming_supcon, visits_pairs_once
 Anchors = Literal["all_views", "one_view"]
 Implementation = Literal["auto", "dense", "streaming"]
 
-# "auto" streams above so many similarities: where that is faster, and where it is only smaller
-# (docs/loss.md).
-_LARGEST_DENSE = 1024**2
-_LARGEST_DENSE_THAT_IS_FASTER = 4096**2
+# "auto" streams above so many similarities (docs/loss.md): where each pair of blocks is visited
+# once, which is faster too, and where it is not, for the memory.
+_MAX_DENSE_WHERE_PAIRS_ONCE = 1024**2
+_MAX_DENSE_ELSEWHERE = 4096**2
 
 
 def supcon_loss(
@@ -68,8 +68,8 @@ def supcon_loss(
       implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers
         in memory that grows with N, without a positives_cap; or "auto", which streams above
         1,024 x 1,024 similarities (4,096 x 4,096 with "one_positive", without `normalize`, with
-        one anchor view and over replicas) and where the size of the batch is not known, unless
-        there is a positives_cap.
+        one anchor view, over replicas, and with a temperature below 0.025 or in a tensor) and
+        where the size of the batch is not known, unless there is a positives_cap.
 
     Returns:
       float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and
@@ -122,7 +122,7 @@ def supcon_loss(
             denominator=denominator,
             unit_rows=normalize,
         )
-        largest = _LARGEST_DENSE if once else _LARGEST_DENSE_THAT_IS_FASTER
+        largest = _MAX_DENSE_WHERE_PAIRS_ONCE if once else _MAX_DENSE_ELSEWHERE
         sizes = (*features.shape[:2], *contrast.shape[:2])
         # A batch whose size is not known yet may be a large one.
         is_large = None in sizes or math.prod(sizes) > largest

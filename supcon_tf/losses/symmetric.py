@@ -6,7 +6,6 @@ one exponential serves row i as the anchor and row j as the anchor. The denomina
 denominator "all", the sums of the classes' rows stand for the pass over the positives.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ import tensorflow as tf
 from supcon_tf.losses.blocks import (
     Blocks,
     fold,
-    num_blocks,
     positives_and_negatives,
     similarities,
     zeros_by_block,
@@ -37,11 +35,7 @@ class Slopes(NamedTuple):
 
 
 def losses_and_slopes(
-    blocks: Blocks,
-    stop: tf.Tensor,
-    *,
-    summation: Summation,
-    denominator: Denominator,
+    blocks: Blocks, stop: tf.Tensor, *, summation: Summation, denominator: Denominator
 ) -> tuple[tf.Tensor, Slopes]:
     """Loss of each row, [T, b], and its slopes. Blocks j >= stop[i] hold no positive of block i."""
     is_row = tf.cast(blocks.places >= 0, tf.float32)
@@ -49,12 +43,12 @@ def losses_and_slopes(
     def totals(exponential: tf.Tensor, i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         to_i = tf.linalg.matvec(exponential, is_row[j])
         to_j = tf.linalg.matvec(exponential, is_row[i], transpose_a=True)
-        return to_i[:, None], to_j[None]
+        return to_i[:, None], to_j[:, None]
 
-    def without_masks(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def of_negatives(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return totals(tf.exp(similarities(blocks, i, blocks, j)), i, j)
 
-    def own_without_masks(i: tf.Tensor) -> tf.Tensor:
+    def own(i: tf.Tensor) -> tf.Tensor:
         return totals(_without_diagonal(tf.exp(similarities(blocks, i, blocks, i))), i, i)[0]
 
     def with_masks(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -67,30 +61,27 @@ def losses_and_slopes(
             tf.where(positives, s if summation == "outside" else exponential, 0.0),
             tf.cast(positives, tf.float32),
         )
-        to_i = tf.stack([tf.reduce_sum(x, axis=1) for x in summands], axis=1)
-        return to_i, tf.stack([tf.reduce_sum(x, axis=0) for x in summands], axis=0)
-
-    def of_others(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        to_i, to_j = without_masks(i, j)
-        return tf.pad(to_i, [[0, 0], [0, 2]]), tf.pad(to_j, [[0, 2], [0, 0]])
-
-    if has_class_sums(blocks, summation=summation, denominator=denominator):
-        sums = _sum_over_pairs(
-            own_without_masks, without_masks, without_masks, blocks, stop, is_row[:, None]
+        to_i, to_j = (
+            tf.stack([tf.reduce_sum(x, axis=axis) for x in summands], axis=1) for axis in (1, 0)
         )
-        total = sums[:, 0]
+        return to_i, to_j
+
+    def of_negatives_alone(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        to_i, to_j = of_negatives(i, j)
+        return tf.pad(to_i, [[0, 0], [0, 2]]), tf.pad(to_j, [[0, 0], [0, 2]])
+
+    if _has_class_sums(blocks, summation, denominator):
+        total = _sum_over_pairs(own, of_negatives, is_row[..., None])[..., 0]
         of_positives, count = _similarity_to_positives(blocks)
     else:
         sums = _sum_over_pairs(
             lambda i: with_masks(i, i)[0],
-            with_masks,
-            of_others,
-            blocks,
-            stop,
-            tf.stack([is_row] * 3, axis=1),
+            of_negatives_alone,
+            tf.stack([is_row] * 3, axis=-1),
+            near=with_masks,
+            stop=stop,
         )
-        # [T, 3, b] -> [T, b] each
-        total, of_positives, count = tf.unstack(sums, axis=1)
+        total, of_positives, count = tf.unstack(sums, axis=-1)
     is_defined = (count > 0) & (total > 0)
     total, of_positives, count = (
         tf.where(is_defined, x, 1.0) for x in (total, of_positives, count)
@@ -116,45 +107,40 @@ def gradient(
     denominator: Denominator,
 ) -> tf.Tensor:
     """Gradient with respect to the rows, as anchors and as contrast set: [T, b, D]."""
-    # A product with a transposed block takes twice the time of one with transposed rows.
-    columns = tf.transpose(blocks.rows, [0, 2, 1])
 
-    def slope(i: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
+    def products(slope: tf.Tensor, i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return (
+            tf.matmul(slope, blocks.rows[j]),
+            tf.matmul(slope, blocks.rows[i], transpose_a=True),
+        )
+
+    def slope_of_negatives(i: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
         # As anchors of row i and as anchors of row j.
         negative = slopes.negative[i][:, None] + slopes.negative[j][None, :]
         return negative * tf.exp(similarities(blocks, i, blocks, j))
+
+    def of_negatives(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return products(slope_of_negatives(i, j), i, j)
+
+    def own(i: tf.Tensor) -> tf.Tensor:
+        return products(_without_diagonal(slope_of_negatives(i, i)), i, i)[0]
 
     def with_masks(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         exponential = tf.exp(similarities(blocks, i, blocks, j))
         negative, positive, constant = (x[i][:, None] + x[j][None, :] for x in slopes)
         positives, negatives = positives_and_negatives(blocks, i, blocks, j)
-        of_negatives = tf.where(negatives, negative * exponential, 0.0)
-        return products(tf.where(positives, positive * exponential + constant, of_negatives), i, j)
+        slope = tf.where(negatives, negative * exponential, 0.0)
+        return products(tf.where(positives, positive * exponential + constant, slope), i, j)
 
-    def products(slope: tf.Tensor, i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.matmul(slope, blocks.rows[j]), tf.matmul(columns[i], slope)
-
-    def without_masks(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return products(slope(i, j), i, j)
-
-    zeros = tf.zeros_like(columns)
-    if has_class_sums(blocks, summation=summation, denominator=denominator):
-        received = _sum_over_pairs(
-            lambda i: products(_without_diagonal(slope(i, i)), i, i)[0],
-            without_masks,
-            without_masks,
-            blocks,
-            stop,
-            zeros,
-        )
-        return tf.transpose(received, [0, 2, 1]) + _gradient_of_positives(blocks, slopes.constant)
-    received = _sum_over_pairs(
-        lambda i: with_masks(i, i)[0], with_masks, without_masks, blocks, stop, zeros
+    if _has_class_sums(blocks, summation, denominator):
+        of_all = _sum_over_pairs(own, of_negatives, blocks.rows)
+        return of_all + _gradient_of_positives(blocks, slopes.constant)
+    return _sum_over_pairs(
+        lambda i: with_masks(i, i)[0], of_negatives, blocks.rows, near=with_masks, stop=stop
     )
-    return tf.transpose(received, [0, 2, 1])
 
 
-def has_class_sums(blocks: Blocks, *, summation: Summation, denominator: Denominator) -> bool:
+def _has_class_sums(blocks: Blocks, summation: Summation, denominator: Denominator) -> bool:
     """Whether positives enter by the sums of their classes, so that no block needs masks."""
     return summation == "outside" and denominator == "all" and blocks.labels.shape.rank == 2
 
@@ -198,21 +184,25 @@ def _without_diagonal(block: tf.Tensor) -> tf.Tensor:
 
 def _sum_over_pairs(
     own: Callable[[tf.Tensor], tf.Tensor],
-    near: Pair,
     far: Pair,
-    blocks: Blocks,
-    stop: tf.Tensor,
     like: tf.Tensor,
+    *,
+    near: Pair | None = None,
+    stop: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """What every block receives from itself and from all pairs of blocks i < j, shaped `like`.
+    """What every block receives from itself and from all pairs of blocks i < j.
 
-    near(i, j), up to stop[i], and far(i, j) from there on are what block i receives and what
-    block j receives; the former and own(i) are transposed.
+    Args:
+      own: i -> what block i receives from itself, [b, K].
+      far: i, j -> what block i and what block j receive from their pair, [b, K] each.
+      like: [T, b, K], the shape of the result.
+      near, stop: the pairs with j < stop[i] go to `near` instead.
     """
+    blocks = like.shape[0] or tf.shape(like)[0]
 
-    def adding(pair: Pair) -> Callable[..., tuple[tf.Tensor, tf.TensorArray]]:
+    def adding(pair: Pair, i: tf.Tensor) -> Callable[..., tuple[tf.Tensor, tf.TensorArray]]:
         def step(
-            i: tf.Tensor, j: tf.Tensor, to_i: tf.Tensor, received: tf.TensorArray
+            j: tf.Tensor, to_i: tf.Tensor, received: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray]:
             more, to_j = pair(i, j)
             return to_i + more, received.write(j, received.read(j) + to_j)
@@ -220,12 +210,12 @@ def _sum_over_pairs(
         return step
 
     def of_block(i: tf.Tensor, received: tf.TensorArray) -> tuple[tf.TensorArray]:
-        state = own(i), received
-        last_near = tf.maximum(i + 1, stop[i])
-        state = fold(i + 1, last_near, functools.partial(adding(near), i), *state)
-        state = fold(last_near, num_blocks(blocks), functools.partial(adding(far), i), *state)
-        to_i, received = state
-        return (received.write(i, received.read(i) + tf.transpose(to_i)),)
+        to_i, first_far = own(i), i + 1
+        if near is not None and stop is not None:
+            first_far = tf.maximum(first_far, stop[i])
+            to_i, received = fold(i + 1, first_far, adding(near, i), to_i, received)
+        to_i, received = fold(first_far, blocks, adding(far, i), to_i, received)
+        return (received.write(i, received.read(i) + to_i),)
 
-    (received,) = fold(0, num_blocks(blocks), of_block, zeros_by_block(tf.zeros_like(like)))
+    (received,) = fold(0, blocks, of_block, zeros_by_block(like))
     return received.stack()

@@ -65,7 +65,7 @@ def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
 def summary(logs: dict[str, Any]) -> dict[str, float]:
     """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
     chosen = {
-        "loss": logs.get("projection_loss", logs.get("bare_loss", logs.get("loss"))),
+        "loss": logs.get("projection_loss", logs.get("loss_without_decay", logs.get("loss"))),
         "accuracy": logs.get("logits_accuracy", logs.get("accuracy")),
     }
     return {name: float(value) for name, value in chosen.items() if value is not None}

@@ -47,7 +47,7 @@ class RunFolder:
         saved = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
         return {*saved, *self.metrics()}
 
-    def remove_pictures(self) -> None:
+    def remove_leftovers(self) -> None:
         """What an attempt with other settings, stopped before its first checkpoint, left."""
         for name in ("views.png", "curves.json", "held_out.npz"):
             (self.root / name).unlink(missing_ok=True)

@@ -95,7 +95,9 @@ def run_stage(
         measured = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
         if "projection" not in losses:
             # What Keras calls the loss of a model with one output has the weight decay in it.
-            measured.append(keras.metrics.MeanMetricWrapper(losses["logits"], name="bare_loss"))
+            measured.append(
+                keras.metrics.MeanMetricWrapper(losses["logits"], name="loss_without_decay")
+            )
         model.compile(
             compiled_optimizer,
             dict(losses),
