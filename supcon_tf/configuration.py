@@ -21,6 +21,8 @@ from supcon_tf import distribution
 from supcon_tf import losses
 from supcon_tf import models
 from supcon_tf import optimizers
+from supcon_tf.data import batches
+from supcon_tf.data import mixing
 from supcon_tf.data import sources
 from supcon_tf.data import views
 from supcon_tf.stages import experiment

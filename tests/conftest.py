@@ -8,12 +8,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import pytest
 import tensorflow as tf
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread_per_process():
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+# Here, before a test module makes its first tensor.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 @pytest.fixture

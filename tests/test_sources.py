@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf.data import sources
+from supcon_tf.data import sources, tfds_source
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
 from supcon_tf.data.views import decode
 
@@ -173,12 +173,12 @@ def test_a_tfds_set_is_read_by_number(tfds_dir):
 
 def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch):
     in_memory = sources.tfds("little", data_dir=tfds_dir)
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(tfds_source, "IN_MEMORY_BYTES", 0)
     source = sources.tfds("little", data_dir=tfds_dir)
     assert isinstance(source.train, StreamedSplit)
 
     def bytes_of(dataset):
-        return [image.numpy() for image, _ in dataset]
+        return [decode(image).numpy().tobytes() for image, _ in dataset]
 
     assert bytes_of(source.train.in_order()) == bytes_of(in_memory.train.in_order())
     order = bytes_of(source.train.shuffled(seed=1, start=0, stop=30))
@@ -193,6 +193,54 @@ def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch
     assert source.train.num_examples + source.validation.num_examples == 30
 
 
+def test_every_cache_of_a_tfds_set_gives_the_same_images_in_the_same_order(tfds_dir, tmp_path):
+    def examples(source, name):
+        split = getattr(source, name)
+        return [(decode(image).numpy().tobytes(), int(label)) for image, label in split.in_order()]
+
+    options = {"data_dir": tfds_dir, "cache_dir": str(tmp_path)}
+    kinds = {"auto": IndexedSplit, "memory": IndexedSplit, "disk": IndexedSplit}
+    kinds["none"] = StreamedSplit
+    read = {cache: sources.tfds("little", cache=cache, **options) for cache in kinds}
+    for cache, kind in kinds.items():
+        assert isinstance(read[cache].train, kind)
+        for name in ("train", "test"):
+            assert examples(read[cache], name) == examples(read["memory"], name)
+    assert read["memory"].train.reads_batches
+    assert not read["disk"].train.reads_batches
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders == ["little-1.0.0-test.cache", "little-1.0.0-train.cache"]
+
+
+def test_slices_of_a_tfds_set_have_caches_of_their_own(tfds_dir, tmp_path):
+    whole = sources.tfds("little", data_dir=tfds_dir)
+    source = sources.tfds(
+        "little",
+        data_dir=tfds_dir,
+        train_split="train[:70%]",
+        validation_split="train[70%:]",
+        cache="disk",
+        cache_dir=str(tmp_path),
+    )
+    parts = [source.train.labels, source.validation.labels]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.train.labels)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_validation_share_can_be_taken_of_a_cached_set(tfds_dir, tmp_path):
+    options = {"data_dir": tfds_dir, "validation_share": 0.2}
+    on_disk = sources.tfds("little", cache="disk", cache_dir=str(tmp_path), **options)
+    in_memory = sources.tfds("little", **options)
+    for name in ("train", "validation"):
+        ours, expected = getattr(on_disk, name), getattr(in_memory, name)
+        assert len(ours.labels) == len(expected.labels) > 0
+        for (image, label), (other, other_label) in zip(
+            ours.in_order(), expected.in_order(), strict=True
+        ):
+            np.testing.assert_array_equal(decode(image), other)
+            assert int(label) == int(other_label)
+
+
 def test_labels_outside_of_the_classes_are_named():
     images = np.zeros([3, 8, 8, 3], np.uint8)
     split = IndexedSplit(np.array([0, 1, -1]), lambda number: tf.gather(images, number))
@@ -201,6 +249,8 @@ def test_labels_outside_of_the_classes_are_named():
 
 
 def test_tfds_mistakes_are_named(tfds_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"cache must be one of .*'disk'.*, got 'ram'"):
+        sources.tfds("little", data_dir=tfds_dir, cache="ram")
     with pytest.raises(ValueError, match=r"cifar10' is not in .*sources.tfds.download = True"):
         sources.tfds("cifar10", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="no TFDS set named 'no_such_set'"):

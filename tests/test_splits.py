@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit, hold_out
 
@@ -50,7 +51,7 @@ def test_another_seed_gives_another_order(split):
 
 def test_places_in_the_shuffled_order_are_uniform():
     size, epochs = 16, 400
-    order = images_of(numbered(size).shuffled(seed=0, start=0, stop=size * epochs))
+    order = numbered(size).shuffled_numbers(seed=0, start=0, stop=size * epochs)
     places = np.argsort(np.reshape(order, (epochs, size)), axis=1)
     counts = np.stack([np.bincount(places[:, image], minlength=size) for image in range(size)])
     chi_square = ((counts - epochs / size) ** 2 / (epochs / size)).sum()
@@ -80,6 +81,76 @@ def test_epochs_of_a_streamed_split_begin_with_a_pass_and_any_batch_can_be_made_
         begin, end = epoch * size // batch_size, (epoch + 1) * size // batch_size
         of_epoch = np.ravel(batches[begin:end])[:size]
         assert len(set(of_epoch)) == len(of_epoch) > size - batch_size
+
+
+def labelled(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return IndexedSplit(np.random.default_rng(0).permutation(labels), lambda number: number)
+
+
+def test_balanced_batches_hold_so_many_classes_with_so_many_images_each():
+    split = labelled([9, 4, 7, 5, 3, 8, 6])
+    numbers = split.balanced_numbers(seed=1, start=0, stop=50, num_classes=3, samples_per_class=2)
+    assert numbers.shape == (50, 6)
+    assert numbers.dtype == np.int64
+    for batch in numbers:
+        classes, counts = np.unique(split.labels[batch], return_counts=True)
+        assert len(classes) == 3
+        assert counts.tolist() == [2, 2, 2]
+        pairs = split.labels[batch].reshape(3, 2)
+        np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
+
+
+def test_any_stretch_of_balanced_batches_is_the_same_alone():
+    split = labelled([9, 4, 7, 5, 3, 8, 6])
+    options = {"seed": 1, "num_classes": 3, "samples_per_class": 2}
+    whole = split.balanced_numbers(start=0, stop=40, **options)
+    for start, stop in ((0, 1), (1, 2), (7, 8), (13, 40), (39, 40)):
+        alone = split.balanced_numbers(start=start, stop=stop, **options)
+        np.testing.assert_array_equal(alone, whole[start:stop])
+    options["seed"] = 2
+    assert not np.array_equal(split.balanced_numbers(start=0, stop=40, **options), whole)
+
+
+def test_balanced_batches_take_each_class_equally_often_and_each_image_of_a_class():
+    counts = np.array([12, 4, 6, 3, 8, 2])
+    split = labelled(counts)
+    # Three batches to a round of six classes: 24 rounds take 48 images of each class.
+    numbers = split.balanced_numbers(seed=3, start=0, stop=72, num_classes=2, samples_per_class=2)
+    assert np.bincount(split.labels[numbers.ravel()]).tolist() == [48] * 6
+    times = np.bincount(numbers.ravel(), minlength=split.num_examples)
+    np.testing.assert_array_equal(times, 48 // counts[split.labels])
+
+
+def test_classes_left_over_in_a_round_are_others_each_time():
+    split = labelled([4, 4, 4, 4, 4])
+    numbers = split.balanced_numbers(seed=3, start=0, stop=1000, num_classes=2, samples_per_class=1)
+    of_round = split.labels[numbers].reshape(500, 4)
+    assert all(len(set(classes)) == 4 for classes in of_round.tolist())
+    left_over = 10 - of_round.sum(axis=1)
+    assert stats.chisquare(np.bincount(left_over, minlength=5)).pvalue > 1e-3
+
+
+def test_more_classes_than_there_are_or_than_have_images_are_named():
+    split = labelled([4, 0, 4])
+    with pytest.raises(ValueError, match=r"2 images of each of 3 classes needs so many .* got 2"):
+        split.balanced_numbers(seed=0, start=0, stop=1, num_classes=3, samples_per_class=2)
+    numbers = split.balanced_numbers(seed=0, start=0, stop=9, num_classes=2, samples_per_class=3)
+    assert set(split.labels[numbers.ravel()]) == {0, 2}
+
+
+def test_a_split_that_reads_batches_gives_images_and_labels_of_all_numbers():
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 2, 3, 3)), tf.uint8)
+    labels = np.array([5, 1, 4, 1, 0, 2])
+    split = IndexedSplit(labels, lambda number: tf.gather(images, number), reads_batches=True)
+    taken = split.take(np.array([4, 2, 0, 1]))
+    assert taken.reads_batches
+    batch, of_batch = taken.example(tf.constant([[3, 0], [1, 1]], tf.int64))
+    np.testing.assert_array_equal(of_batch, [[1, 0], [4, 4]])
+    np.testing.assert_array_equal(batch, images.numpy()[[[1, 4], [2, 2]]])
+    image, label = taken.example(tf.constant(2, tf.int64))
+    assert int(label) == 5
+    np.testing.assert_array_equal(image, images[0])
 
 
 def test_take_keeps_images_labels_and_paths_together():

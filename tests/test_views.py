@@ -14,15 +14,14 @@ def ramp(height, width):
 
 
 def seeds(count):
-    return [tf.constant([7, number]) for number in range(count)]
+    return tf.range(700, 700 + count, dtype=tf.int64)
 
 
 def test_crops_have_the_area_and_aspect_that_were_asked_for():
     image = ramp(120, 160)
     areas, aspects, mirrored = [], [], 0
-    crop = tf.function(views.random_resized_crop)
-    for seed in seeds(300):
-        view = crop(image, seed=seed, size_px=32, area_range=(0.2, 0.6)).numpy()
+    options = {"size_px": 32, "area_range": (0.2, 0.6)}
+    for view in views.random_resized_crop(image, seed=seeds(300), **options).numpy():
         # A ramp's slope over the crop tells how wide it was; resizing keeps the span but for
         # half a pixel of the result at each end.
         width = (view[16, -1, 0] - view[16, 0, 0]) * 160 * 32 / 31
@@ -43,7 +42,7 @@ def test_crops_have_the_area_and_aspect_that_were_asked_for():
 def test_a_crop_that_cannot_fit_falls_back_to_the_centre_square():
     image = ramp(10, 1000)
     view = views.random_resized_crop(
-        image, seed=tf.constant([0, 0]), size_px=10, area_range=(0.9, 1.0), flip_probability=0.0
+        image, seed=0, size_px=10, area_range=(0.9, 1.0), flip_probability=0.0
     )
     np.testing.assert_allclose(view, image[:, 495:505], atol=1e-5)
 
@@ -63,13 +62,10 @@ def test_every_size_of_image_is_cropped_to_the_size_asked_for(shape):
 def test_flips_happen_as_often_as_asked_for():
     image = ramp(32, 32)
     for probability, expected in ((0.0, 0), (1.0, 20)):
-        flipped = 0
-        for seed in seeds(20):
-            view = views.random_resized_crop(
-                image, seed=seed, size_px=32, flip_probability=probability
-            )
-            flipped += bool(view[16, 0, 0] > view[16, -1, 0])
-        assert flipped == expected
+        crops = views.random_resized_crop(
+            image, seed=seeds(20), size_px=32, flip_probability=probability
+        ).numpy()
+        assert (crops[:, 16, 0, 0] > crops[:, 16, -1, 0]).sum() == expected
 
 
 def test_evaluation_crops_show_the_part_that_their_name_says():
@@ -123,14 +119,64 @@ def test_decode_reads_every_format_as_rgb():
     np.testing.assert_array_equal(grey, tf.image.grayscale_to_rgb(image[..., :1]))
 
 
-def test_preprocessing_puts_the_augmentation_between_crop_and_scale():
+@pytest.mark.parametrize("shape", [(20, 20, 3), (6, 20, 20, 3)])
+def test_preprocessing_puts_the_augmentation_between_crop_and_scale(shape):
     preprocessing = views.Preprocessing(image_px=16)
+    axes = shape[:-3]
 
     def white(image, *, seed):
-        assert image.shape == (16, 16, 3)
+        assert image.shape == (*axes, 5, 16, 16, 3)
+        assert seed.shape == (*axes, 5)
         return tf.ones_like(image)
 
-    view = preprocessing.training_view(ramp(20, 20), white, seed=tf.constant([0, 0]))
-    np.testing.assert_array_equal(view, np.ones((16, 16, 3)))
+    of_views = tf.reshape(seeds(5 * int(np.prod(axes))), [*axes, 5])
+    image = tf.broadcast_to(ramp(20, 20), shape)
+    view = preprocessing.training_views(image, white, seed=of_views)
+    np.testing.assert_array_equal(view, np.ones((*axes, 5, 16, 16, 3)))
     with pytest.raises(ValueError, match="image_px must be >= 1, got 0"):
         views.Preprocessing(image_px=0)
+
+
+def test_training_views_are_crops_that_are_then_distorted():
+    whitening = ((-0.1, 0.0, 0.1), (0.4, 0.5, 0.6))
+    preprocessing = views.Preprocessing(image_px=16, whitening=whitening)
+    of_views = tf.reshape(seeds(6), [2, 3])
+    images = tf.stack([ramp(20, 24), 1.0 - ramp(20, 24)])
+    crops = preprocessing.training_crops(images, seed=of_views)
+    assert crops.shape == (2, 3, 16, 16, 3)
+    assert 0.0 <= tf.reduce_min(crops) < tf.reduce_max(crops) <= 1.0 + 1e-6
+    expected = preprocessing.training_views(images, views.simclr, seed=of_views)
+    distorted = preprocessing.distorted(crops, views.simclr, seed=of_views)
+    np.testing.assert_array_equal(distorted, expected)
+    # Scale alone is left where nothing is distorted.
+    plain = preprocessing.distorted(crops, views.identity, seed=of_views)
+    np.testing.assert_array_equal(plain, views.scale(crops, whitening=whitening))
+
+
+def test_crop_and_augmentation_have_seeds_of_their_own():
+    taken = []
+
+    def crop(image, *, seed, size_px):
+        taken.append(seed)
+        return tf.broadcast_to(image, [*seed.shape, size_px, size_px, 3])
+
+    def augmentation(image, *, seed):
+        taken.append(seed)
+        return image
+
+    preprocessing = views.Preprocessing(image_px=4, crop=crop)
+    preprocessing.training_views(tf.zeros([4, 4, 3]), augmentation, seed=seeds(3))
+    of_crop, of_augmentation = (seed.numpy().tolist() for seed in taken)
+    assert len({*of_crop, *of_augmentation, *seeds(3).numpy().tolist()}) == 9
+
+
+def test_the_evaluation_view_of_a_batch_is_that_of_each_image():
+    preprocessing = views.Preprocessing(image_px=8, whitening=((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+    images = tf.cast(tf.random.stateless_uniform([3, 12, 10, 3], [0, 1], maxval=256), tf.uint8)
+    batch = preprocessing.evaluation_view(images)
+    assert batch.shape == (3, 8, 8, 3)
+    for image, view in zip(images, batch, strict=True):
+        np.testing.assert_allclose(preprocessing.evaluation_view(image), view, atol=2e-6)
+        crop = views.eval_crop(image, size_px=8)
+        expected = views.scale(crop, whitening=preprocessing.whitening)
+        np.testing.assert_allclose(view, expected, atol=2e-6)

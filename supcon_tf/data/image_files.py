@@ -5,30 +5,38 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from supcon_tf.data.views import decode
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+# Images too, but of formats that TensorFlow does not decode.
+_OTHER_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
 
 
 def images_by_class(root: Path) -> dict[str, list[str]]:
     """The image files in each class folder, sorted."""
     files = {}
+    others: list[str] = []
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if not entry.is_dir() or entry.name.startswith("."):
             continue
-        files[entry.name] = sorted(
-            file.path
-            for file in os.scandir(entry.path)
-            if file.name.lower().endswith(IMAGE_SUFFIXES) and not file.name.startswith(".")
-        )
-        if not files[entry.name]:
+        seen = [file for file in os.scandir(entry.path) if not file.name.startswith(".")]
+        paths = [file.path for file in seen if file.name.lower().endswith(IMAGE_SUFFIXES)]
+        others += [file.path for file in seen if file.name.lower().endswith(_OTHER_SUFFIXES)]
+        files[entry.name] = sorted(paths)
+        if not paths:
             raise ValueError(
-                f"the class folder {entry.path!r} has no image: add some "
-                f"({', '.join(IMAGE_SUFFIXES)}) or remove it"
+                f"the class folder {entry.path!r} has no image that can be read: add some "
+                f"({', '.join(IMAGE_SUFFIXES)}), convert what is there, or remove it"
             )
+    if others:
+        tqdm.write(
+            f"left out {len(others)} images of formats that are not read, first {min(others)!r}: "
+            "convert them to JPEG or PNG"
+        )
     if len(files) < 2:
         found = f"only {next(iter(files))!r}" if files else "none"
         raise ValueError(
@@ -73,6 +81,18 @@ def without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str
 
 def _is_readable(path: str) -> bool:
     try:
-        return bool(tf.size(decode(tf.io.read_file(path))) > 0)
+        encoded = tf.io.read_file(path)
+        return bool(tf.size(decode(encoded)) > 0) and not _has_palette(encoded.numpy())
     except tf.errors.OpError:
         return False
+
+
+def _has_palette(encoded: bytes) -> bool:
+    """A BMP of 256 colours, whose numbers TensorFlow takes for grey levels."""
+    if encoded[:2] != b"BM" or encoded[28:30] != b"\x08\x00":
+        return False
+    begin = 14 + int.from_bytes(encoded[14:18], "little")
+    end = int.from_bytes(encoded[10:14], "little")
+    palette = np.frombuffer(encoded[begin : begin + (end - begin) // 4 * 4], np.uint8)
+    levels = np.arange(len(palette) // 4, dtype=np.uint8)[:, None]
+    return bool((palette.reshape(-1, 4)[:, :3] != levels).any())

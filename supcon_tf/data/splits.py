@@ -16,11 +16,14 @@ class IndexedSplit:
       labels: int64 [n] class numbers.
       read: number (int64 scalar tensor) -> image, either uint8 [H, W, 3] or encoded (string).
       paths: the files, in the same order, where there are any.
+      reads_batches: `read` also takes numbers [B] and gives pixels uint8 [B, H, W, 3], so that
+        a batch of views is made in one go.
     """
 
     labels: np.ndarray
     read: Callable[[tf.Tensor], tf.Tensor]
     paths: tuple[str, ...] = ()
+    reads_batches: bool = False
 
     @property
     def num_examples(self) -> int:
@@ -31,7 +34,7 @@ class IndexedSplit:
         """Positions start ... stop - 1 of an endless sequence of (image, label)."""
         numbers = self.shuffled_numbers(seed=seed, start=start, stop=stop)
         return tf.data.Dataset.from_tensor_slices(numbers).map(
-            self._example, num_parallel_calls=tf.data.AUTOTUNE
+            self.example, num_parallel_calls=tf.data.AUTOTUNE
         )
 
     def shuffled_numbers(self, *, seed: int, start: int, stop: int) -> np.ndarray:
@@ -46,24 +49,68 @@ class IndexedSplit:
         orders = [np.random.default_rng([seed, epoch]).permutation(size) for epoch in epochs]
         return np.concatenate(orders)[start - first * size : stop - first * size]
 
-    def batched(self, *, seed: int, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
-        """The (image, label) of batches start ... stop - 1, one after the other."""
-        return self.shuffled(seed=seed, start=start * batch_size, stop=stop * batch_size)
+    def balanced_numbers(
+        self, *, seed: int, start: int, stop: int, num_classes: int, samples_per_class: int
+    ) -> np.ndarray:
+        """The images' numbers in batches start ... stop - 1 of so many classes, K images of each.
+
+        The classes come in rounds, each round all of them in an order of its own and as many whole
+        batches as it gives; each class has its own endless shuffled order.
+
+        Returns:
+          int64 [stop - start, num_classes * samples_per_class], class by class.
+
+        Raises:
+          ValueError: more classes than there are.
+        """
+        classes, counts = np.unique(self.labels, return_counts=True)
+        if num_classes > len(classes):
+            raise ValueError(
+                f"a batch of {samples_per_class} images of each of {num_classes} classes needs so "
+                f"many classes, got {len(classes)}: raise samples_per_class or lower batch_size"
+            )
+        members = [np.flatnonzero(self.labels == label) for label in classes]
+        batches_per_round = len(classes) // num_classes
+
+        @functools.lru_cache(maxsize=2 * len(classes))
+        def order_of(number: int, epoch: int) -> np.ndarray:
+            return np.random.default_rng([seed, 1, number, epoch]).permutation(counts[number])
+
+        def image(number: int, position: int) -> int:
+            epoch, place = divmod(position, int(counts[number]))
+            return members[number][order_of(number, epoch)[place]]
+
+        batches = []
+        for step in range(start, stop):
+            turn, batch = divmod(step, batches_per_round)
+            order = np.random.default_rng([seed, 0, turn]).permutation(len(classes))
+            batches.append(
+                [
+                    image(number, turn * samples_per_class + sample)
+                    for number in order[batch * num_classes : (batch + 1) * num_classes]
+                    for sample in range(samples_per_class)
+                ]
+            )
+        return np.array(batches, np.int64)
 
     def in_order(self) -> tf.data.Dataset:
         """Every (image, label) once."""
         numbers = tf.data.Dataset.range(self.num_examples)
-        return numbers.map(self._example, num_parallel_calls=tf.data.AUTOTUNE)
+        return numbers.map(self.example, num_parallel_calls=tf.data.AUTOTUNE)
 
     def take(self, numbers: np.ndarray) -> "IndexedSplit":
         """The split of these images only, in this order."""
         chosen = tf.constant(numbers, tf.int64)
         paths = tuple(self.paths[number] for number in numbers) if self.paths else ()
-        return IndexedSplit(
-            self.labels[numbers], lambda number: self.read(tf.gather(chosen, number)), paths
+        return dataclasses.replace(
+            self,
+            labels=self.labels[numbers],
+            read=lambda number: self.read(tf.gather(chosen, number)),
+            paths=paths,
         )
 
-    def _example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The image and the label of this number, or of all of these where `reads_batches`."""
         return self.read(number), tf.gather(tf.constant(self.labels, tf.int64), number)
 
 

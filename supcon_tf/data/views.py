@@ -1,28 +1,34 @@
 """From an image to a view: decode, crop and flip, distort, scale to the model's range.
 
 The distortions are re-exported from `augment`, so that `views.simclr` is their name everywhere.
-Images are float32 [H, W, 3] within [0, 1] between the steps and whatever the model takes at the
-end; every random step takes its seed, int32 [2], and gives the same image for the same seed.
+Images are float32 [..., H, W, 3] within [0, 1] between the steps and whatever the model takes at
+the end; every random step takes an integer seed for each image, and gives the same image for the
+same seed, alone or in a batch.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
+import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.augment import (
+    augmix,
     autoaugment,
     identity,
     randaugment,
     simclr,
     stacked_randaugment,
 )
+from supcon_tf.data.augment.draws import fold_in
+from supcon_tf.data.crops import random_resized_crop, resize
+from supcon_tf.data.image_decoding import decode
 
 __all__ = [
     "Augmentation",
     "Preprocessing",
+    "augmix",
     "autoaugment",
     "decode",
     "eval_crop",
@@ -35,86 +41,14 @@ __all__ = [
     "unscale",
 ]
 
-Whitening = tuple[tuple[float, float, float], tuple[float, float, float]]
+Whitening = tuple[tuple[float, ...], tuple[float, ...]]
 EvalCrop = Literal["resize_then_crop", "crop_then_resize", "crop_then_distort", "none"]
 
 
 class Augmentation(Protocol):
-    """What distorts a crop: image [H, W, 3] in [0, 1] and seed [2] -> the same shape and range."""
+    """What distorts crops: image [..., H, W, 3] in [0, 1] and seed [...] -> the same kind."""
 
     def __call__(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor: ...
-
-
-def decode(image: tf.Tensor) -> tf.Tensor:
-    """An encoded image (string scalar) or uint8 [H, W, 3] -> uint8 [H, W, 3].
-
-    JPEG, PNG, BMP and the first frame of a GIF; grey becomes RGB.
-    """
-    if image.dtype == tf.string:
-        image = tf.io.decode_image(image, channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
-    return image
-
-
-def random_resized_crop(
-    image: tf.Tensor,
-    *,
-    seed: tf.Tensor,
-    size_px: int,
-    area_range: tuple[float, float] = (0.08, 1.0),
-    aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
-    flip_probability: float = 0.5,
-    num_tries: int = 10,
-) -> tf.Tensor:
-    """Crops a random part of the image, resizes it to a square, and mirrors it at random.
-
-    The part's area is uniform within `area_range` of the image's, its aspect ratio (width /
-    height) log-uniform within `aspect_range`, its place uniform. Where no try fits into the image
-    the largest centre square is taken. Source: SimCLR (Chen et al. 2020), appendix A.
-
-    Args:
-      image: uint8 or float32 in [0, 1], [H, W, 3].
-      seed: int32 [2].
-      size_px: side of the result.
-      area_range: smallest and largest share of the image's area.
-      aspect_range: smallest and largest width / height.
-      flip_probability: of mirroring left and right.
-      num_tries: how many parts are drawn before falling back.
-
-    Returns:
-      float32 [size_px, size_px, 3] in [0, 1].
-
-    Example:
-      >>> import tensorflow as tf
-      >>> from supcon_tf.data import views
-      >>> image = tf.zeros([40, 60, 3], tf.uint8)
-      >>> views.random_resized_crop(image, seed=tf.constant([0, 1]), size_px=32).shape
-      TensorShape([32, 32, 3])
-    """
-    seeds = tf.random.split(seed, 4)
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
-    area = tf.cast(height * width, tf.float32)
-    areas = area * tf.random.stateless_uniform([num_tries], seeds[0], *area_range)
-    log_aspects = tf.random.stateless_uniform(
-        [num_tries], seeds[1], math.log(aspect_range[0]), math.log(aspect_range[1])
-    )
-    aspects = tf.exp(log_aspects)
-    widths = tf.maximum(tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32), 1)
-    heights = tf.maximum(tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32), 1)
-    fits = (widths <= width) & (heights <= height)
-    found = tf.reduce_any(fits)
-    chosen = tf.argmax(tf.cast(fits, tf.int32))
-    side = tf.minimum(height, width)
-    crop_height = tf.where(found, heights[chosen], side)
-    crop_width = tf.where(found, widths[chosen], side)
-    room = tf.stack([height - crop_height, width - crop_width])
-    anywhere = tf.random.stateless_uniform([2], seeds[2]) * tf.cast(room + 1, tf.float32)
-    # float32 may round up to room + 1 itself.
-    corner = tf.where(found, tf.minimum(tf.cast(anywhere, tf.int32), room), room // 2)
-    part = tf.slice(image, [corner[0], corner[1], 0], [crop_height, crop_width, 3])
-    part = _resize(part, (size_px, size_px))
-    mirrored = tf.random.stateless_uniform([], seeds[3]) < flip_probability
-    return tf.cond(mirrored, lambda: tf.reverse(part, axis=[1]), lambda: part)
 
 
 def eval_crop(
@@ -156,7 +90,7 @@ def eval_crop(
     if method == "resize_then_crop":
         new_height = tf.maximum(full * height // short, full)
         new_width = tf.maximum(full * width // short, full)
-        return _centre(_resize(image, (new_height, new_width)), size_px, size_px)
+        return _centre(resize(image, (new_height, new_width)), size_px, size_px)
     if method == "crop_then_resize":
         side = tf.maximum(size_px * short // full, 1)
         image = _centre(image, side, side)
@@ -166,14 +100,14 @@ def eval_crop(
             tf.maximum(size_px * height // full, 1),
             tf.maximum(size_px * width // full, 1),
         )
-    return _resize(image, (size_px, size_px))
+    return resize(image, (size_px, size_px))
 
 
 def scale(image: tf.Tensor, *, whitening: Whitening | None = None) -> tf.Tensor:
     """[0, 1] -> [-1, 1], and from there (image - mean) / deviation where `whitening` gives both.
 
     Args:
-      image: float32 [..., 3] in [0, 1].
+      image: float32 [..., H, W, 3] in [0, 1].
       whitening: three means and three standard deviations on the scale [-1, 1].
 
     Example:
@@ -182,11 +116,14 @@ def scale(image: tf.Tensor, *, whitening: Whitening | None = None) -> tf.Tensor:
       >>> views.scale(tf.constant([[[0., 0.5, 1.]]])).numpy().tolist()
       [[[-1.0, 0.0, 1.0]]]
     """
-    image = image * 2.0 - 1.0
     if whitening is None:
-        return image
-    mean, deviation = whitening
-    return (image - tf.constant(mean)) / tf.constant(deviation)
+        return image * 2.0 - 1.0
+    mean, deviation = np.array(whitening, np.float32)
+    # Along rows of W * 3 numbers, as TensorFlow is slow along an innermost axis of 3.
+    width = tf.shape(image)[-2]
+    rows = tf.reshape(image, tf.concat([tf.shape(image)[:-2], [3 * width]], axis=0))
+    rows = rows * tf.tile(2.0 / deviation, [width]) - tf.tile((1.0 + mean) / deviation, [width])
+    return tf.ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)
 
 
 def unscale(image: tf.Tensor, *, whitening: Whitening | None = None) -> tf.Tensor:
@@ -203,20 +140,26 @@ class Preprocessing:
 
     Args:
       image_px: side of what the model takes, in pixels.
-      crop: image, seed, size_px -> [image_px, image_px, 3], as `random_resized_crop`.
+      crop: image or batch, seed, size_px -> crops, as `random_resized_crop`.
       eval_crop: image, size_px -> [image_px, image_px, 3], as `eval_crop`.
-      whitening: means and deviations on the scale [-1, 1], or None.
+      whitening: means and deviations on the scale [-1, 1]; None for none; "measure" for those
+        of the training images, which `with_measured_whitening` fills in.
 
     Raises:
-      ValueError: image_px < 1.
+      ValueError: image_px < 1, or another word than "measure".
     """
 
     image_px: int
     crop: Callable[..., tf.Tensor] = random_resized_crop
     eval_crop: Callable[..., tf.Tensor] = eval_crop
-    whitening: Whitening | None = None
+    whitening: Whitening | Literal["measure"] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.whitening, str) and self.whitening != "measure":
+            raise ValueError(
+                'whitening must be None, "measure", or three means and three deviations, got '
+                f"{self.whitening!r}"
+            )
         if self.image_px < 1:
             raise ValueError(f"image_px must be >= 1, got {self.image_px}")
 
@@ -225,26 +168,49 @@ class Preprocessing:
         """Of a view."""
         return (self.image_px, self.image_px, 3)
 
-    def training_view(
+    def training_crops(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+        """Random crops of an image or a batch, in [0, 1], with the axes of the seed in front."""
+        crops = self.crop(image, seed=fold_in(seed, 0), size_px=self.image_px)
+        return tf.ensure_shape(crops, [*seed.shape, *self.image_shape])
+
+    def distorted(
+        self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Views for the model from crops and the seeds that these were made with."""
+        views = augmentation(crops, seed=fold_in(seed, 1))
+        return scale(views, whitening=self._constants)
+
+    def training_views(
         self, image: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
     ) -> tf.Tensor:
-        """A random view of a decoded image [H, W, 3]: crop, augmentation, scale."""
-        crop_seed, augmentation_seed = tf.unstack(tf.random.split(seed, 2))
-        view = self.crop(image, seed=crop_seed, size_px=self.image_px)
-        view = augmentation(view, seed=augmentation_seed)
-        return tf.ensure_shape(scale(view, whitening=self.whitening), self.image_shape)
+        """Random views of an image or a batch: crop, augmentation, scale.
+
+        Args:
+          image: encoded (string scalar), or pixels [H, W, 3] or [B, H, W, 3].
+          augmentation: what distorts the crops.
+          seed: int64 [...], as `random_resized_crop` takes it.
+
+        Returns:
+          float32 [..., image_px, image_px, 3], with the axes of the seed in front.
+        """
+        return self.distorted(self.training_crops(image, seed=seed), augmentation, seed=seed)
 
     def evaluation_view(self, image: tf.Tensor) -> tf.Tensor:
         """The one view of a decoded image [H, W, 3] or a batch of one size: crop, scale."""
-        return scale(self.eval_crop(image, size_px=self.image_px), whitening=self.whitening)
+        crops = self.eval_crop(image, size_px=self.image_px)
+        return scale(crops, whitening=self._constants)
 
+    def picture(self, view: tf.Tensor) -> tf.Tensor:
+        """What the model sees, back in [0, 1]."""
+        return unscale(view, whitening=self._constants)
 
-def _resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    """Bilinear, averaging where it shrinks; float32 in [0, 1] from uint8 or floats."""
-    if image.dtype != tf.float32:
-        image = tf.image.convert_image_dtype(image, tf.float32)
-    image = tf.image.resize(image, size, antialias=True)
-    return tf.clip_by_value(image, 0.0, 1.0)
+    @property
+    def _constants(self) -> Whitening | None:
+        if isinstance(self.whitening, str):
+            raise ValueError(
+                'whitening = "measure" has not been measured: call with_measured_whitening'
+            )
+        return self.whitening
 
 
 def _centre(image: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
-"""Contrastive losses: a pure function of labels and features each, and a Keras loss over it."""
+"""Losses: a pure function of labels and features each, and a Keras loss over it."""
 
+from supcon_tf.losses.cross_entropy import CrossEntropyLoss
 from supcon_tf.losses.margin import (
     LargeMarginSoftmaxLoss,
     MarginAnnealing,
@@ -9,6 +10,7 @@ from supcon_tf.losses.suncet import SuNCEtLoss, suncet_loss
 from supcon_tf.losses.supcon import NPairsLoss, SimCLRLoss, SupConLoss, supcon_loss
 
 __all__ = [
+    "CrossEntropyLoss",
     "LargeMarginSoftmaxLoss",
     "MarginAnnealing",
     "NPairsLoss",

@@ -6,8 +6,10 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.losses import CrossEntropyLoss
 from supcon_tf.stages.linear import load_encoder
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
@@ -30,13 +32,14 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
 ) -> None:
     """Trains all weights on one augmented view of each image.
 
     Args:
       folder, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
       loss, encoder, zero_init: as in `linear.run`.
       weight_decay: of encoder and classifier, not of batch normalisation.
     """
@@ -53,7 +56,7 @@ def run(
         folder,
         "finetune",
         model,
-        losses={"logits": loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        losses={"logits": loss or CrossEntropyLoss()},
         decayed=("encoder", "classifier"),
         source=source,
         preprocessing=preprocessing,
@@ -66,5 +69,6 @@ def run(
         seed=seed,
         jit_compile=jit_compile,
         checkpoints_to_keep=checkpoints_to_keep,
+        batches=batches,
         strategy=strategy,
     )

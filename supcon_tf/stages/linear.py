@@ -7,8 +7,10 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.losses import CrossEntropyLoss
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
 
@@ -30,6 +32,7 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
 ) -> None:
     """Trains the classifier on one augmented view of each image; the encoder is in inference mode.
@@ -37,7 +40,7 @@ def run(
     Args:
       folder: the run's.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
       loss: of the class scores [B, C]; None is cross-entropy.
       encoder: a run's folder, or a `.keras` file of a model of this package or of any Keras model
         from images to vectors; None is the one that this run pretrained.
@@ -58,7 +61,7 @@ def run(
         folder,
         "linear",
         model,
-        losses={"logits": loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        losses={"logits": loss or CrossEntropyLoss()},
         decayed=("classifier",),
         source=source,
         preprocessing=preprocessing,
@@ -71,6 +74,7 @@ def run(
         seed=seed,
         jit_compile=jit_compile,
         checkpoints_to_keep=checkpoints_to_keep,
+        batches=batches,
         strategy=strategy,
     )
 

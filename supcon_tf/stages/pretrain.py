@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.stages.run_folder import RunFolder
@@ -27,6 +28,7 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
 ) -> None:
     """Trains an encoder and leaves its model and results in the run's folder.
@@ -50,6 +52,7 @@ def run(
       seed: of the initial weights, the order of images and the views.
       jit_compile: compile the step with XLA.
       checkpoints_to_keep: the last so many.
+      batches: how batches are made, as `training_batches`.
       strategy: where to train; None is where TensorFlow would.
     """
     keras.utils.set_random_seed(seed)
@@ -80,5 +83,6 @@ def run(
         seed=seed,
         jit_compile=jit_compile,
         checkpoints_to_keep=checkpoints_to_keep,
+        batches=batches,
         strategy=strategy,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """What an attempt with other settings, stopped before its first checkpoint, left."""
-        for name in ("views.png", "curves.json", "held_out.npz"):
+        for name in ("views.png", "curves.json", "held_out.npz", "whitening.json"):
             (self.root / name).unlink(missing_ok=True)
 
     def metrics(self) -> dict[str, Any]:
@@ -68,6 +69,16 @@ class RunFolder:
         """Replaces a stage's records."""
         curves = read_json(self.root / "curves.json")
         write_json(self.root / "curves.json", {**curves, stage: records})
+
+    def whitening(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The means and deviations that were measured for this run."""
+        numbers = read_json(self.root / "whitening.json")
+        return (tuple(numbers["means"]), tuple(numbers["deviations"])) if numbers else None
+
+    def set_whitening(self, means: Sequence[float], deviations: Sequence[float]) -> None:
+        """Keeps them for the stages to come."""
+        numbers = {"means": list(means), "deviations": list(deviations)}
+        write_json(self.root / "whitening.json", numbers)
 
     def save_held_out(self, **arrays: Any) -> None:
         """Embeddings, labels and pictures of the held-out split, for the report."""

@@ -20,9 +20,9 @@ def save_serving_model(
     """Writes a SavedModel with the preprocessing inside, replacing what is at `path`.
 
     Signatures: "serving_default" takes `images`, uint8 [B, H, W, 3]; "serving_jpeg" takes
-    `encoded`, JPEG, PNG, BMP or GIF strings [B]. Both return `embedding`, float32 [B, D], and with
-    class names `probabilities`, float32 [B, C], and `label`, int64 [B], whose names are the lines
-    of labels.txt.
+    `encoded`, JPEG, PNG, WebP, BMP or GIF strings [B]. Both return `embedding`, float32 [B, D],
+    and with class names `probabilities`, float32 [B, C], and `label`, int64 [B], whose names are
+    the lines of labels.txt.
 
     Args:
       path: the folder to write.
@@ -54,7 +54,7 @@ def save_serving_model(
 
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # The variables alone: a server needs none of the layers, and saving them takes thrice as long.
+    # The variables alone: a server needs none of the layers, and saving them takes longer.
     module = tf.Module()
     module.scored_by = [variable.value for variable in scorer.variables]
     signatures = {"serving_default": from_images, "serving_jpeg": from_encoded}

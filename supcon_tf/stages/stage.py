@@ -1,5 +1,6 @@
 """What every training stage does once its model is built: compile, train, measure, save."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,11 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.batches import training_batches
+from supcon_tf.data.batches import Batches
 from supcon_tf.data.sources import Source
-from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
+from supcon_tf.data.whitening import measure
 from supcon_tf.models import parts_of
 from supcon_tf.optimizers import apply_weight_decay
+from supcon_tf.stages.deferred import augmenting_model
 from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.serving import save_serving_model
@@ -37,6 +40,7 @@ def run_stage(
     seed: int,
     jit_compile: bool,
     checkpoints_to_keep: int,
+    batches: Callable[..., Batches],
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
@@ -48,7 +52,7 @@ def run_stage(
       losses: one per output of the model; each takes the labels.
       decayed: the parts of the model, as in `models.parts_of`, that weight decay acts on.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, weight_decay,
-        seed, jit_compile, checkpoints_to_keep, strategy: as in `pretrain.run`.
+        seed, jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
 
     Raises:
       ValueError: epochs or batch_size that cannot be, or as in `training.train`.
@@ -62,19 +66,21 @@ def run_stage(
         )
     num_examples = source.train.num_examples
     has_views = len(model.input_shape) == 5
-    batches = training_batches(
+    preprocessing = _whitened(folder, preprocessing, source)
+    made = batches(
         source.train,
         preprocessing=preprocessing,
         augmentation=augmentation,
         num_views=model.input_shape[1] if has_views else 1,
         batch_size=batch_size,
+        num_classes=source.num_classes,
         seed=seed,
     )
 
     def steps(start: int, stop: int) -> tf.data.Dataset:
-        return batches(start, stop).map(
+        return made(start, stop).map(
             lambda images, labels: (
-                images if has_views else images[:, 0],
+                images if has_views else tf.nest.map_structure(lambda x: x[:, 0], images),
                 dict.fromkeys(losses, labels),
             )
         )
@@ -92,13 +98,16 @@ def run_stage(
             others=[variable for part in variables.values() for variable in part],
         )
         compiled_optimizer.build(model.trainable_variables)
-        measured = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        measured = [keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")]
         if "projection" not in losses:
             # What Keras calls the loss of a model with one output has the weight decay in it.
             measured.append(
                 keras.metrics.MeanMetricWrapper(losses["logits"], name="loss_without_decay")
             )
-        model.compile(
+        trained = model
+        if isinstance(made(0, 1).element_spec[0], dict):
+            trained = augmenting_model(model, preprocessing, augmentation)
+        trained.compile(
             compiled_optimizer,
             dict(losses),
             metrics={"logits": measured},
@@ -112,7 +121,7 @@ def run_stage(
     scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
     validation = source.validation
     train(
-        model,
+        trained,
         steps,
         folder=folder,
         stage=stage,
@@ -125,7 +134,7 @@ def run_stage(
         checkpoints_to_keep=checkpoints_to_keep,
     )
 
-    trained = time.perf_counter()
+    end_of_training = time.perf_counter()
     # The probe of a contrastive run is a measurement; a stage classifies where its loss does.
     classifies = "projection" not in losses
     held_out = scorer.score(source.test, "held-out")
@@ -148,8 +157,27 @@ def run_stage(
     )
     curve = folder.curve(stage)
     seconds_training = sum(record["seconds"] for record in curve)
-    metrics["seconds"] = seconds_training + time.perf_counter() - trained
+    metrics["seconds"] = seconds_training + time.perf_counter() - end_of_training
     metrics["images_per_second"] = float(
         np.median([record["images_per_second"] for record in curve])
     )
     folder.set_metrics(stage, metrics)
+
+
+def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """1 where the highest score is the label's, or of a mixed label the one with most of it."""
+    if labels.shape.rank == 2 and labels.shape[1] != 1:
+        labels = tf.argmax(labels, axis=1)
+    wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+    return tf.cast(tf.argmax(scores, axis=1) == wanted, tf.float32)
+
+
+def _whitened(folder: RunFolder, preprocessing: Preprocessing, source: Source) -> Preprocessing:
+    """With the constants of the run: measured once, and the same for all its stages."""
+    if preprocessing.whitening != "measure":
+        return preprocessing
+    constants: Whitening | None = folder.whitening()
+    if constants is None:
+        constants = measure(preprocessing, source.train)
+        folder.set_whitening(*constants)
+    return dataclasses.replace(preprocessing, whitening=constants)

@@ -2,8 +2,11 @@
 
 import tensorflow as tf
 
+from supcon_tf.data.augment.draws import fold_in
+from supcon_tf.data.augment.draws import split as split_seed
+from supcon_tf.data.image_decoding import decode
 from supcon_tf.data.splits import Split
-from supcon_tf.data.views import Augmentation, Preprocessing, decode, unscale
+from supcon_tf.data.views import Augmentation, Preprocessing
 
 
 def view_sheet(
@@ -29,12 +32,11 @@ def view_sheet(
     rows = []
     count = min(num_images, split.num_examples)
     for number, (image, _) in enumerate(split.shuffled(seed=seed, start=0, stop=count)):
-        image = decode(image)
-        views = [preprocessing.evaluation_view(image)]
-        for view in range(num_views):
-            view_seed = tf.random.fold_in(tf.constant([seed, number]), view)
-            views.append(preprocessing.training_view(image, augmentation, seed=view_seed))
-        shown = unscale(tf.stack(views), whitening=preprocessing.whitening)
+        whole = preprocessing.evaluation_view(decode(image))
+        views = preprocessing.training_views(
+            image, augmentation, seed=split_seed(fold_in(seed, number), num_views)
+        )
+        shown = preprocessing.picture(tf.concat([whole[None], views], axis=0))
         framed = tf.pad(shown, [[0, 0], [0, gap_px], [0, gap_px], [0, 0]], constant_values=1.0)
         rows.append(tf.concat(tf.unstack(framed), axis=1))
     sheet = tf.image.convert_image_dtype(tf.concat(rows, axis=0), tf.uint8, saturate=True)

@@ -1,5 +1,6 @@
-"""Augmentation recipes: pure functions of an image and a seed, for `tf.data`'s parallel map."""
+"""Augmentation recipes: pure functions of images and seeds, for `tf.data`'s parallel map."""
 
+from supcon_tf.data.augment.augmix_chains import augmix
 from supcon_tf.data.augment.recipes import (
     autoaugment,
     identity,
@@ -8,4 +9,4 @@ from supcon_tf.data.augment.recipes import (
     stacked_randaugment,
 )
 
-__all__ = ["autoaugment", "identity", "randaugment", "simclr", "stacked_randaugment"]
+__all__ = ["augmix", "autoaugment", "identity", "randaugment", "simclr", "stacked_randaugment"]

@@ -8,6 +8,8 @@ import math
 
 import tensorflow as tf
 
+from supcon_tf.data.augment.draws import uniforms
+
 _FILL = 128
 
 
@@ -42,8 +44,8 @@ def translate_y(image: tf.Tensor, *, pixels: tf.Tensor) -> tf.Tensor:
 def cutout(image: tf.Tensor, *, half_side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Fills a square of 2 * half_side pixels around a random pixel; the border cuts it."""
     size = tf.shape(image)[:2]
-    uniforms = tf.random.stateless_uniform([2], seed)
-    center_y, center_x = tf.unstack(tf.cast(uniforms * tf.cast(size, tf.float32), tf.int32))
+    place = uniforms(seed, 2) * tf.cast(size, tf.float32)
+    center_y, center_x = tf.unstack(tf.cast(place, tf.int32))
     rows = _within(size[0], center_y, half_side)
     columns = tf.repeat(_within(size[1], center_x, half_side), 3)
     hole = tf.reshape(rows[:, None] * columns, tf.shape(image))  # [H, W*3] -> [H, W, 3]
@@ -79,4 +81,5 @@ def _affine(
     y = tf.bitwise.right_shift(d * columns + (e * rows + f), 16)
     framed = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=_FILL)
     index = tf.clip_by_value(y, 0, height + 1) * (width + 2) + tf.clip_by_value(x, 0, width + 1)
-    return tf.gather(tf.reshape(framed, [-1, 3]), index)
+    # gather_nd, as tf.gather takes half as long again.
+    return tf.gather_nd(tf.reshape(framed, [-1, 3]), index[..., None])

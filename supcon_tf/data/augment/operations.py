@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from supcon_tf.data.augment import geometry, tones
+from supcon_tf.data.augment.draws import split, uniforms
 
 OPERATIONS = (
     "AutoContrast",
@@ -72,6 +73,42 @@ def parameter(operation: str, level: float, ranges: Ranges) -> float:
     }.get(operation, 0.0)
 
 
+def apply_in_turn(
+    image: tf.Tensor, *, operations: tf.Tensor, parameters: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """Applies one operation after the other.
+
+    Args:
+      image: uint8 [H, W, 3].
+      operations: int32 [K], indices in OPERATIONS.
+      parameters: float32 [K], from `parameter`.
+      seed: int64 [].
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    seeds = split(seed, operations.shape[0])
+
+    # A loop, as K times 17 branches would take TensorFlow seconds to prepare.
+    def step(number: tf.Tensor, result: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        result = apply(
+            result,
+            operation=operations[number],
+            parameter=parameters[number],
+            seed=seeds[number],
+        )
+        return number + 1, result
+
+    _, result = tf.while_loop(
+        lambda number, _: number < operations.shape[0],
+        step,
+        (tf.constant(0), image),
+        parallel_iterations=1,
+        maximum_iterations=operations.shape[0],
+    )
+    return result
+
+
 # Converting 17 branches that need no conversion would take AutoGraph longer than tracing them.
 @tf.autograph.experimental.do_not_convert
 def apply(
@@ -84,14 +121,14 @@ def apply(
       operation: int32 [].
       parameter: float32 [], from `parameter`; Rotate, the shears and the translations negate it
         for every other seed.
-      seed: int32 [2].
+      seed: int64 [].
 
     Returns:
       uint8 [H, W, 3].
     """
 
     def signed() -> tf.Tensor:
-        return tf.where(tf.random.stateless_uniform([], seed) < 0.5, -parameter, parameter)
+        return tf.where(uniforms(seed, 1)[0] < 0.5, -parameter, parameter)
 
     # Sizes are taken within the branches: what stands outside runs for every operation.
     def side(axis: int) -> tf.Tensor:

@@ -1,13 +1,23 @@
-"""The augmentation recipes: an image [H, W, 3] in [0, 1] and a seed give an image."""
+"""The augmentation recipes: an image in [0, 1] and a seed give an image, or a batch of both.
+
+A batch has its own seed for each image, and gives what its images would give alone.
+"""
 
 from typing import get_args
 
 import tensorflow as tf
 
 from supcon_tf.data.augment import policies
+from supcon_tf.data.augment.batching import as_one_batch, on_bytes
 from supcon_tf.data.augment.blur import random_blur
-from supcon_tf.data.augment.color import Jitter, random_color_jitter, random_grey
-from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply, parameter
+from supcon_tf.data.augment.color import (
+    Jitter,
+    random_color_jitter,
+    random_color_matrix,
+    random_grey,
+)
+from supcon_tf.data.augment.draws import split, uniforms
+from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.warp import random_warp
 
@@ -27,7 +37,7 @@ def identity(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.data import augment
-      >>> float(augment.identity(tf.constant(0.5), seed=tf.constant([0, 1])))
+      >>> float(augment.identity(tf.constant(0.5), seed=1))
       0.5
     """
     del seed
@@ -42,6 +52,8 @@ def simclr(
     jitter: Jitter = "tensorflow",
     blur_probability: float = 0.5,
     warp_probability: float = 0.0,
+    exact: bool = True,
+    static_shapes: bool = False,
 ) -> tf.Tensor:
     """SimCLR's augmentation after the crop: colour jitter, grey, warp, blur.
 
@@ -50,8 +62,8 @@ def simclr(
     option of the released SupCon code.
 
     Args:
-      image: float32 [H, W, 3] in [0, 1], already cropped.
-      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped.
+      seed: int64 [...]; the same seed gives the same image.
       strength: of the jitter, 0 (none) to 2.5: brightness, contrast and saturation change by up
         to 0.8 * strength, the hue by up to 0.2 * strength turns.
       jitter: the formulas, "tensorflow" (brightness is added, contrast per channel, saturation in
@@ -59,9 +71,12 @@ def simclr(
         blend with grey).
       blur_probability: of a Gaussian blur, sigma uniform in [0.1, 2] pixels.
       warp_probability: of a smooth warp.
+      exact: False for jitter and grey as one colour matrix per image; `color.random_color_matrix`
+        says with what difference.
+      static_shapes: do all work for every image, as XLA needs it; only where not `exact`.
 
     Returns:
-      float32 [H, W, 3] in [0, 1].
+      float32 [..., H, W, 3] in [0, 1].
 
     Raises:
       ValueError: an option is not as described.
@@ -69,16 +84,33 @@ def simclr(
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.data import augment
-      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
-      >>> augment.simclr(image, seed=tf.constant([0, 1]), strength=0.5).shape
-      TensorShape([32, 32, 3])
+      >>> image = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0])
+      >>> augment.simclr(image, seed=[1, 2, 3, 4], strength=0.5).shape
+      TensorShape([4, 32, 32, 3])
     """
     _check_simclr(strength, jitter, blur_probability, warp_probability)
-    color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(tf.random.split(seed, 4))
-    image = random_color_jitter(image, seed=color_seed, strength=strength, jitter=jitter)
-    image = random_grey(image, seed=grey_seed)
-    image = random_warp(image, seed=warp_seed, probability=warp_probability)
-    return random_blur(image, seed=blur_seed, probability=blur_probability)
+    if static_shapes and (exact or warp_probability):
+        raise ValueError("static_shapes needs exact = False and warp_probability = 0")
+
+    def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(split(seeds, 4), axis=1)
+        if exact:
+            images = random_color_jitter(images, seed=color_seed, strength=strength, jitter=jitter)
+            images = random_grey(images, seed=grey_seed)
+        else:
+            images = random_color_matrix(
+                images,
+                jitter_seed=color_seed,
+                grey_seed=grey_seed,
+                strength=strength,
+                jitter=jitter,
+            )
+        images = random_warp(images, seed=warp_seed, probability=warp_probability)
+        return random_blur(
+            images, seed=blur_seed, probability=blur_probability, static_shapes=static_shapes
+        )
+
+    return as_one_batch(image, seed, augmented)
 
 
 def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "released") -> tf.Tensor:
@@ -92,13 +124,13 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
     bins: m = number / 9, factors 1 +- 0.9 m, 8 - 4 m bits, threshold 255 (1 - m).)
 
     Args:
-      image: float32 [H, W, 3] in [0, 1], already cropped. The steps see it rounded to bytes.
-      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped. The steps see it rounded to bytes.
+      seed: int64 [...]; the same seed gives the same image.
       policy: "released" (the ImageNet policy of the SupCon code), or the table of the paper for
         "imagenet", "cifar10" or "svhn".
 
     Returns:
-      float32 [H, W, 3] in [0, 1], multiples of 1/255.
+      float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
       ValueError: the policy is none of these.
@@ -106,9 +138,9 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.data import augment
-      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
-      >>> augment.autoaugment(image, seed=tf.constant([0, 1]), policy="cifar10").shape
-      TensorShape([32, 32, 3])
+      >>> image = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0])
+      >>> augment.autoaugment(image, seed=[1, 2, 3, 4], policy="cifar10").shape
+      TensorShape([4, 32, 32, 3])
     """
     if policy not in get_args(PolicyName):
         raise ValueError(f"policy must be one of {get_args(PolicyName)}, got {policy!r}")
@@ -117,23 +149,20 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
     parameters = [[parameter(name, level, ranges) for name, _, level in pair] for pair in table]
     probabilities = [[probability for _, probability, _ in pair] for pair in table]
 
-    draw_seed, *step_seeds = tf.unstack(tf.random.split(seed, 3))
-    choice, *coins = tf.unstack(tf.random.stateless_uniform([3], draw_seed))
-    pair = tf.cast(choice * len(table), tf.int32)
-    drawn = tf.where(
-        coins < tf.gather(probabilities, pair),
-        tf.gather(operations, pair),
-        OPERATIONS.index("Identity"),
-    )
-    result = _to_bytes(image)
-    for step, step_seed in enumerate(step_seeds):
-        result = apply(
-            result,
-            operation=drawn[step],
-            parameter=tf.gather(parameters, pair)[step],
-            seed=step_seed,
+    def augmented(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        draw_seed, apply_seed = tf.unstack(split(seed, 2))
+        choice, *coins = tf.unstack(uniforms(draw_seed, 3))
+        pair = tf.cast(choice * len(table), tf.int32)
+        drawn = tf.where(
+            coins < tf.gather(probabilities, pair),
+            tf.gather(operations, pair),
+            OPERATIONS.index("Identity"),
         )
-    return _to_floats(result)
+        return apply_in_turn(
+            image, operations=drawn, parameters=tf.gather(parameters, pair), seed=apply_seed
+        )
+
+    return on_bytes(image, seed, augmented)
 
 
 def randaugment(
@@ -145,13 +174,14 @@ def randaugment(
     the released code.
 
     Args:
-      image: float32 [H, W, 3] in [0, 1], already cropped. The operations see it rounded to bytes.
-      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped. The operations see it rounded to
+        bytes.
+      seed: int64 [...]; the same seed gives the same image.
       layers: number of operations, >= 0.
       magnitude: level of every operation, 0 to 10.
 
     Returns:
-      float32 [H, W, 3] in [0, 1], multiples of 1/255.
+      float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
       ValueError: layers or magnitude is not as described.
@@ -159,27 +189,24 @@ def randaugment(
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.data import augment
-      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
-      >>> augment.randaugment(image, seed=tf.constant([0, 1]), layers=1, magnitude=5).shape
-      TensorShape([32, 32, 3])
+      >>> image = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0])
+      >>> augment.randaugment(image, seed=[1, 2, 3, 4], layers=1, magnitude=5).shape
+      TensorShape([4, 32, 32, 3])
     """
     if layers < 0:
         raise ValueError(f"layers must be >= 0, got {layers}")
     if not 0 <= magnitude <= 10:
         raise ValueError(f"magnitude must be in [0, 10], got {magnitude}")
     parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
-    draw_seed, *layer_seeds = tf.unstack(tf.random.split(seed, 1 + layers))
-    uniforms = tf.random.stateless_uniform([layers], draw_seed)
-    drawn = tf.cast(uniforms * len(OPERATIONS), tf.int32)
-    result = _to_bytes(image)
-    for layer, layer_seed in enumerate(layer_seeds):
-        result = apply(
-            result,
-            operation=drawn[layer],
-            parameter=tf.gather(parameters, drawn[layer]),
-            seed=layer_seed,
+
+    def augmented(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        draw_seed, apply_seed = tf.unstack(split(seed, 2))
+        drawn = tf.cast(uniforms(draw_seed, layers) * len(OPERATIONS), tf.int32)
+        return apply_in_turn(
+            image, operations=drawn, parameters=tf.gather(parameters, drawn), seed=apply_seed
         )
-    return _to_floats(result)
+
+    return on_bytes(image, seed, augmented)
 
 
 def stacked_randaugment(
@@ -199,13 +226,13 @@ def stacked_randaugment(
     the order of the released SupCon code.
 
     Args:
-      image: float32 [H, W, 3] in [0, 1], already cropped.
-      seed: int32 [2]; the same seed gives the same image, bit for bit.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped.
+      seed: int64 [...]; the same seed gives the same image.
       strength, jitter, blur_probability, warp_probability: as in `simclr`.
       layers, magnitude: as in `randaugment`.
 
     Returns:
-      float32 [H, W, 3] in [0, 1].
+      float32 [..., H, W, 3] in [0, 1].
 
     Raises:
       ValueError: an option is not as described.
@@ -213,17 +240,21 @@ def stacked_randaugment(
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.data import augment
-      >>> image = tf.random.stateless_uniform([32, 32, 3], [0, 0])
-      >>> augment.stacked_randaugment(image, seed=tf.constant([0, 1])).shape
-      TensorShape([32, 32, 3])
+      >>> image = tf.random.stateless_uniform([4, 32, 32, 3], [0, 0])
+      >>> augment.stacked_randaugment(image, seed=[1, 2, 3, 4]).shape
+      TensorShape([4, 32, 32, 3])
     """
     _check_simclr(strength, jitter, blur_probability, warp_probability)
-    color_seed, layers_seed, grey_seed, warp_seed, blur_seed = tf.unstack(tf.random.split(seed, 5))
-    image = random_color_jitter(image, seed=color_seed, strength=strength, jitter=jitter)
-    image = randaugment(image, seed=layers_seed, layers=layers, magnitude=magnitude)
-    image = random_grey(image, seed=grey_seed)
-    image = random_warp(image, seed=warp_seed, probability=warp_probability)
-    return random_blur(image, seed=blur_seed, probability=blur_probability)
+
+    def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        color, layered, grey, warp, blur = tf.unstack(split(seeds, 5), axis=1)
+        images = random_color_jitter(images, seed=color, strength=strength, jitter=jitter)
+        images = randaugment(images, seed=layered, layers=layers, magnitude=magnitude)
+        images = random_grey(images, seed=grey)
+        images = random_warp(images, seed=warp, probability=warp_probability)
+        return random_blur(images, seed=blur, probability=blur_probability)
+
+    return as_one_batch(image, seed, augmented)
 
 
 def _check_simclr(
@@ -240,11 +271,3 @@ def _check_simclr(
     ):
         if not 0 <= probability <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {probability}")
-
-
-def _to_bytes(image: tf.Tensor) -> tf.Tensor:
-    return tf.cast(image * 255.0 + 0.5, tf.uint8)
-
-
-def _to_floats(image: tf.Tensor) -> tf.Tensor:
-    return tf.cast(image, tf.float32) * (1.0 / 255.0)

@@ -2,27 +2,42 @@
 
 import tensorflow as tf
 
+from supcon_tf.data.augment.clipping import clip
+from supcon_tf.data.augment.draws import uniforms
+from supcon_tf.data.augment.groups import one_by_one, where_chosen
+
 _REFERENCE_SIDE = 224.0
 _MAX_LENGTH = 23.0
 
 
-def random_warp(image: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """`thin_plate_warp` with four random moves, with this probability.
+def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """`thin_plate_warp` of each image with four random moves, with this probability.
 
     A move is a standard normal vector times one length for the image, uniform in [0, 23] pixels
     at 224 px: on an image of shorter side s the length is times s / 224.
+
+    Args:
+      images: float32 [N, H, W, 3] in [0, 1].
+      seed: int64 [N].
+      probability: of a warp.
     """
     if probability == 0:
-        return image
-    seed, move_seed = tf.unstack(tf.random.split(seed))
-    coin, length = tf.unstack(tf.random.stateless_uniform([2], seed))
+        return images
+    coin = uniforms(seed, 1)[:, 0]
 
-    def warped() -> tf.Tensor:
+    def warped(image: tf.Tensor, image_seed: tf.Tensor) -> tf.Tensor:
+        numbers = uniforms(image_seed, 10)
         scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / _REFERENCE_SIDE
-        moves = _MAX_LENGTH * length * scale * tf.random.stateless_normal([4, 2], move_seed)
-        return tf.clip_by_value(thin_plate_warp(image, moves=moves), 0.0, 1.0)
+        # The middle of a 2^24th: never 0, where the normal deviate would be infinite.
+        normal = tf.math.ndtri(tf.reshape(numbers[2:], [4, 2]) + 2.0**-25)
+        moves = _MAX_LENGTH * numbers[1] * scale * normal
+        return clip(thin_plate_warp(image, moves=moves))
 
-    return tf.cond(coin < probability, warped, lambda: image)
+    return where_chosen(
+        images,
+        coin < probability,
+        lambda part, of_part: one_by_one(part, tf.gather(seed, of_part), warped),
+    )
 
 
 def thin_plate_warp(image: tf.Tensor, *, moves: tf.Tensor) -> tf.Tensor:

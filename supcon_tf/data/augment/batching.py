@@ -1,0 +1,36 @@
+"""How a recipe comes to a batch: all images at once, or one by one."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from supcon_tf.data.augment.groups import one_by_one
+
+Function = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def as_one_batch(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
+    """Calls function(images [N, H, W, 3], seeds [N]) for image [..., H, W, 3] and seed [...]."""
+    image = tf.convert_to_tensor(image)
+    pixels = [
+        tf.shape(image)[axis] if size is None else size
+        for axis, size in zip((-3, -2, -1), image.shape[-3:], strict=True)
+    ]
+    seeds = tf.reshape(tf.convert_to_tensor(seed, tf.int64), [-1])
+    result = tf.reshape(function(tf.reshape(image, [-1, *pixels]), seeds), tf.shape(image))
+    return tf.ensure_shape(result, image.shape)
+
+
+def on_images(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
+    """Calls function(image [H, W, 3], seed []) for each image of [..., H, W, 3] and seed [...]."""
+    return as_one_batch(image, seed, lambda images, seeds: one_by_one(images, seeds, function))
+
+
+def on_bytes(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
+    """As `on_images` on images rounded to bytes; the results are multiples of 1/255."""
+
+    def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        rounded = tf.cast(images * 255.0 + 0.5, tf.uint8)
+        return tf.cast(one_by_one(rounded, seeds, function), tf.float32) * (1.0 / 255.0)
+
+    return as_one_batch(image, seed, augmented)

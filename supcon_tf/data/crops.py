@@ -1,0 +1,233 @@
+"""Where a random crop lies, and its resampling to a square: of one image, or of a whole batch."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from supcon_tf.data.augment.clipping import clip
+from supcon_tf.data.augment.draws import uniforms
+from supcon_tf.data.image_decoding import open_image, reduced
+
+# So few crops of an image are traced one by one, which saves a loop in the graph.
+_FEW = 4
+
+
+class Windows(NamedTuple):
+    """Parts of images, int32 [...] in pixels, and which of them are mirrored, bool [...]."""
+
+    top: tf.Tensor
+    left: tf.Tensor
+    height: tf.Tensor
+    width: tf.Tensor
+    mirrored: tf.Tensor
+
+
+def random_resized_crop(
+    image: tf.Tensor,
+    *,
+    seed: int | tf.Tensor,
+    size_px: int,
+    area_range: tuple[float, float] = (0.08, 1.0),
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_probability: float = 0.5,
+    num_tries: int = 10,
+) -> tf.Tensor:
+    """Crops a random part of the image, resizes it to a square, and mirrors it at random.
+
+    The part's area is uniform within `area_range` of the image's, its aspect ratio (width /
+    height) log-uniform within `aspect_range`, its place uniform. Where no try fits into the image
+    the largest centre square is taken. The resampling is bilinear, and averages where both
+    sides shrink to less than half. Source: SimCLR (Chen et al. 2020), appendix A.
+
+    Of an upright JPEG only the smallest window around all crops is decoded, once; where every crop
+    shrinks to less than half, the JPEG is decoded at a half, a quarter or an eighth of its size,
+    and the windows are rounded to its pixels.
+
+    Args:
+      image: encoded (string scalar), or uint8 or float32 in [0, 1] [H, W, 3], or a batch of such
+        pixels [B, H, W, 3].
+      seed: int64. [] or [V] for one image, [B] or [B, V] for a batch: V crops of each.
+      size_px: side of the result.
+      area_range: smallest and largest share of the image's area.
+      aspect_range: smallest and largest width / height.
+      flip_probability: of mirroring left and right.
+      num_tries: how many parts are drawn before falling back.
+
+    Returns:
+      float32 [..., size_px, size_px, 3] in [0, 1] but for rounding, with the axes of the seed in
+      front.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import views
+      >>> image = tf.zeros([40, 60, 3], tf.uint8)
+      >>> views.random_resized_crop(image, seed=1, size_px=32).shape
+      TensorShape([32, 32, 3])
+      >>> batch = tf.zeros([5, 32, 32, 3], tf.uint8)
+      >>> seeds = tf.range(10, dtype=tf.int64)
+      >>> views.random_resized_crop(batch, seed=tf.reshape(seeds, [5, 2]), size_px=32).shape
+      TensorShape([5, 2, 32, 32, 3])
+    """
+    image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
+    windows_of = functools.partial(
+        draw_windows,
+        area_range=area_range,
+        aspect_range=aspect_range,
+        flip_probability=flip_probability,
+        num_tries=num_tries,
+    )
+    if image.shape.rank == 4:
+        windows = windows_of(tf.shape(image)[1:3], tf.reshape(seed, [tf.shape(image)[0], -1]))
+        crops = resample_batch(image, windows, size_px)
+    else:
+        size, reducible, read = open_image(image)
+        windows = windows_of(size, tf.reshape(seed, [-1]))
+        # No crop is read at less than its size in the result.
+        smallest = tf.reduce_min(tf.minimum(windows.height, windows.width)) // size_px
+        reduction = tf.where(reducible, _power_of_two(smallest), 1)
+        top, left = tf.reduce_min(windows.top), tf.reduce_min(windows.left)
+        bottom = tf.reduce_max(windows.top + windows.height)
+        right = tf.reduce_max(windows.left + windows.width)
+        part = read(tf.stack([top, left, bottom - top, right - left]), reduction)
+        within = windows._replace(
+            top=reduced(windows.top, reduction) - reduced(top, reduction),
+            left=reduced(windows.left, reduction) - reduced(left, reduction),
+            height=reduced(windows.top + windows.height, reduction)
+            - reduced(windows.top, reduction),
+            width=reduced(windows.left + windows.width, reduction)
+            - reduced(windows.left, reduction),
+        )
+        crops = resample_each(part, within, size_px)
+    return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))
+
+
+def draw_windows(
+    size: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    area_range: tuple[float, float],
+    aspect_range: tuple[float, float],
+    flip_probability: float,
+    num_tries: int,
+) -> Windows:
+    """A window for each seed, int64 [...], in images of this size, int32 [2]."""
+    height, width = size[0], size[1]
+    numbers = uniforms(seed, 2 * num_tries + 3)
+    area_numbers, aspect_numbers, place = tf.split(numbers, [num_tries, num_tries, 3], axis=-1)
+    area = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
+    areas = area * (area_range[0] + (area_range[1] - area_range[0]) * area_numbers)
+    low, high = (math.log(aspect) for aspect in aspect_range)
+    aspects = tf.exp(low + (high - low) * aspect_numbers)
+    widths = tf.maximum(tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32), 1)
+    heights = tf.maximum(tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32), 1)
+    fits = (widths <= width) & (heights <= height)
+    found = tf.reduce_any(fits, axis=-1)
+    chosen = tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
+    side = tf.minimum(height, width)
+    rank = len(seed.shape)
+    crop_height = tf.where(found, tf.gather(heights, chosen, batch_dims=rank), side)
+    crop_width = tf.where(found, tf.gather(widths, chosen, batch_dims=rank), side)
+
+    def corner(room: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        anywhere = tf.cast(number * tf.cast(room + 1, tf.float32), tf.int32)
+        # float32 may round up to room + 1 itself.
+        return tf.where(found, tf.minimum(anywhere, room), room // 2)
+
+    return Windows(
+        corner(height - crop_height, place[..., 0]),
+        corner(width - crop_width, place[..., 1]),
+        crop_height,
+        crop_width,
+        place[..., 2] < flip_probability,
+    )
+
+
+def resample_each(image: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor:
+    """The windows [V] of one image [H, W, 3] as float32 [V, size_px, size_px, 3] in [0, 1]."""
+
+    def resampled(window: Windows) -> tf.Tensor:
+        begin = tf.stack([window.top, window.left, 0])
+        part = tf.slice(image, begin, tf.stack([window.height, window.width, 3]))
+        part = tf.cond(window.mirrored, lambda: tf.reverse(part, axis=[1]), lambda: part)
+        return resize(part, (size_px, size_px))
+
+    count = windows.top.shape[0]
+    if count is None or count > _FEW:
+        return tf.map_fn(resampled, windows, fn_output_signature=tf.float32)
+    return tf.stack([resampled(Windows(*window)) for window in zip(*map(tf.unstack, windows))])
+
+
+def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor:
+    """The windows [B, V] of images of one size [B, H, W, 3], as one product for each axis.
+
+    Returns:
+      float32 [B, V, size_px, size_px, 3] in [0, 1]; rounding apart what `resample_each` gives.
+    """
+    height, width = images.shape[1], images.shape[2]
+    scale = 1.0 / 255.0 if images.dtype == tf.uint8 else 1.0
+    averaged = tf.minimum(windows.height, windows.width) > 2 * size_px
+    upright = tf.zeros_like(windows.mirrored)
+    down = _weights(windows.top, windows.height, height, size_px, averaged, upright, total=scale)
+    across = _weights(windows.left, windows.width, width, size_px, averaged, windows.mirrored)
+    # [B, H, W, 3] -> [B, H, 3, W]; of bytes, tf.transpose is slower, and oneDNN complains.
+    pixels = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=2), tf.float32)
+    rows = tf.matmul(down, tf.reshape(pixels, [-1, 1, height, 3 * width]))  # [B, V, s, 3*W]
+    rows = tf.reshape(rows, tf.concat([tf.shape(down)[:2], [size_px * 3, width]], axis=0))
+    crops = tf.matmul(rows, across, transpose_b=True)  # [B, V, s*3, s]
+    crops = tf.reshape(crops, [-1, size_px, 3, size_px])
+    crops = tf.transpose(crops, [0, 1, 3, 2])
+    return tf.reshape(crops, [-1, tf.shape(down)[1], size_px, size_px, 3])
+
+
+def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
+    """Bilinear, averaging where both sides shrink to less than half; float32 in [0, 1].
+
+    Args:
+      image: uint8, or float32 in [0, 1], [..., H, W, 3].
+      size: height and width of the result.
+    """
+    height, width = tf.shape(image)[-3], tf.shape(image)[-2]
+    shrinks = (height > 2 * size[0]) & (width > 2 * size[1])
+    resized = tf.cond(
+        shrinks,
+        lambda: tf.image.resize(image, size, antialias=True),
+        lambda: tf.image.resize(image, size),
+    )
+    if image.dtype == tf.uint8:
+        resized *= 1.0 / 255.0
+    return clip(resized)
+
+
+def _power_of_two(number: tf.Tensor) -> tf.Tensor:
+    """The largest of 1, 2, 4 and 8 that is not above the number, and 1 for 0."""
+    return tf.reduce_max(tf.where(tf.constant([1, 2, 4, 8]) <= number, [1, 2, 4, 8], 1))
+
+
+def _weights(
+    start: tf.Tensor,
+    length: tf.Tensor,
+    source_px: int,
+    size_px: int,
+    averaged: tf.Tensor,
+    mirrored: tf.Tensor,
+    *,
+    total: float = 1.0,
+) -> tf.Tensor:
+    """How much of a source pixel is in a pixel of the result: [B, V] -> [B, V, size, source]."""
+    step = tf.cast(length, tf.float32)[..., None] / size_px
+    place = tf.range(size_px, dtype=tf.float32)
+    place = tf.where(mirrored[..., None], size_px - 1.0 - place, place)
+    # Positions are those within the window, as small numbers are the more exact ones.
+    last = tf.cast(length, tf.float32)[..., None] - 1.0
+    centre = (place + 0.5) * step - 0.5
+    source = tf.cast(tf.range(source_px) - start[..., None], tf.float32)[..., None, :]
+    if source_px <= 2 * size_px:
+        offset = total * tf.clip_by_value(centre, 0.0, last)[..., None] - total * source
+        return tf.nn.relu(total - tf.abs(offset))
+    spread = tf.where(averaged[..., None], tf.maximum(step, 1.0), 1.0)[..., None]
+    weights = tf.nn.relu(1.0 - tf.abs(centre[..., None] - source) / spread)
+    inside = (source >= 0.0) & (source <= last[..., None])
+    weights = tf.where(inside, weights, 0.0)
+    return weights * (total / tf.reduce_sum(weights, axis=-1, keepdims=True))

@@ -1,0 +1,133 @@
+"""From encoded images to pixels: upright, in RGB, and only the part that is wanted."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# The EXIF orientation is looked for in so many bytes; cameras write it into the first kilobyte.
+_EXIF_BYTES = 4096
+# JPEG can be decoded at a half, a quarter and an eighth of its size: averaged, and faster.
+_REDUCTIONS = (1, 2, 4, 8)
+
+# window int32 [4] (top, left, height, width), reduction int32 [] -> pixels.
+Read = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def decode(image: tf.Tensor) -> tf.Tensor:
+    """An encoded image (string scalar) or uint8 [H, W, 3] -> uint8 [H, W, 3].
+
+    JPEG (CMYK too), PNG, WebP, BMP and the first frame of a GIF. A JPEG is turned upright as its
+    EXIF orientation says, grey becomes RGB, 16 bits become 8, an alpha channel is left out.
+    """
+    if image.dtype != tf.string:
+        return image
+    decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
+    decoded.set_shape([None, None, 3])
+    turned = exif_orientation(image)
+    return tf.cond(turned > 1, lambda: upright(decoded, turned), lambda: decoded)
+
+
+def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
+    """The size of an image, and what reads a window of it.
+
+    Of an upright JPEG only the window is decoded, or the image at a reduced size.
+
+    Args:
+      image: encoded (string scalar), or decoded [H, W, 3].
+
+    Returns:
+      int32 [2], height and width; a bool [], whether it can be read at a reduced size; and a
+      function of a window, int32 [4] (top, left, height, width), and a reduction of 1, 2, 4 or 8,
+      to the pixels of that window. In a reduced image it begins and ends at the `reduced` numbers.
+    """
+
+    def window_of(pixels: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+        begin = tf.concat([window[:2], [0]], axis=0)
+        return tf.slice(pixels, begin, tf.concat([window[2:], [3]], axis=0))
+
+    if image.dtype != tf.string:
+        size, reducible = tf.shape(image)[:2], tf.constant(False)
+        return size, reducible, lambda window, _: window_of(image, window)
+    by_window = tf.io.is_jpeg(image) & (exif_orientation(image) == 1)
+    whole = tf.cond(by_window, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode(image))
+    size = tf.cond(
+        by_window,
+        lambda: tf.io.extract_jpeg_shape(image)[:2],
+        lambda: tf.shape(whole)[:2],
+    )
+
+    def read(window: tf.Tensor, reduction: tf.Tensor) -> tf.Tensor:
+        def at(ratio: int) -> tf.Tensor:
+            if ratio == 1:
+                # Two columns more, as the colour of the outermost ones depends on their neighbours.
+                top, left, height, width = tf.unstack(window)
+                begin, end = tf.maximum(left - 2, 0), tf.minimum(left + width + 2, size[1])
+                wider = tf.stack([top, begin, height, end - begin])
+                pixels = tf.io.decode_and_crop_jpeg(image, wider, channels=3)
+                return pixels[:, left - begin : left - begin + width]
+            pixels = tf.io.decode_jpeg(image, channels=3, ratio=ratio)
+            begin, end = reduced(window[:2], ratio), reduced(window[:2] + window[2:], ratio)
+            return window_of(pixels, tf.concat([begin, end - begin], axis=0))
+
+        which = tf.reduce_sum(tf.cast(reduction >= tf.constant(_REDUCTIONS), tf.int32)) - 1
+        pixels = tf.cond(
+            by_window,
+            lambda: tf.switch_case(which, [lambda r=r: at(r) for r in _REDUCTIONS]),
+            lambda: window_of(whole, window),
+        )
+        return tf.ensure_shape(pixels, [None, None, 3])
+
+    return size, by_window, read
+
+
+def reduced(position: tf.Tensor, reduction: int | tf.Tensor) -> tf.Tensor:
+    """The nearest position in an image that is so many times smaller."""
+    return (position + reduction // 2) // reduction
+
+
+def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """How a JPEG is to be turned: 1 (not at all) to 8, the numbers of the EXIF standard; int32 [].
+
+    Args:
+      encoded: string scalar; what is no JPEG or does not say is 1.
+    """
+    one = tf.constant(1, tf.int32)
+
+    def found() -> tf.Tensor:
+        values = tf.cast(
+            tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_BYTES), tf.uint8), tf.int32
+        )
+        # Four bytes from every place on as one number; three zeros make the last ones whole.
+        padded = tf.pad(values, [[0, 12]])
+        count = tf.size(values)
+        words = sum(padded[k : k + count + 4] * 256 ** (3 - k) for k in range(4))
+        first, second = words[:count], words[4:]
+        little = (first == 0x12010300) & (second == 0x01000000)
+        big = (first == 0x01120003) & (second == 0x00000001)
+        value = tf.where(little, padded[8 : 8 + count], padded[9 : 9 + count])
+        place = tf.argmax(tf.cast(little | big, tf.int32), output_type=tf.int32)
+        says = tf.reduce_any(words == 0x45786966) & (little | big)[place]  # "Exif"
+        return tf.where(says & (value[place] >= 1) & (value[place] <= 8), value[place], 1)
+
+    return tf.cond(tf.io.is_jpeg(encoded), found, lambda: one)
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns and mirrors an image [H, W, 3] as its EXIF orientation, 1 to 8, asks for."""
+
+    def where(
+        numbers: list[int], change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor
+    ) -> tf.Tensor:
+        applies = tf.reduce_any(orientation == tf.constant(numbers))
+        return tf.cond(applies, lambda: change(image), lambda: image)
+
+    image = where([5, 6, 7, 8], _transposed, image)
+    image = where([2, 3, 6, 7], lambda x: tf.reverse(x, [1]), image)
+    return where([3, 4, 7, 8], lambda x: tf.reverse(x, [0]), image)
+
+
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    # [H, W, 3] -> [W, H, 3] as gathered rows: oneDNN complains of a transposition of bytes.
+    height, width, _ = tf.unstack(tf.shape(image))
+    numbers = tf.range(height) * width + tf.range(width)[:, None]  # [W, H]
+    return tf.gather(tf.reshape(image, [-1, 3]), numbers)

@@ -1,0 +1,129 @@
+"""Batches whose images are mixed in pairs, and their labels with them: MixUp and CutMix.
+
+Both are a function of a seed; keras-cv's layers draw from a state, which a run that goes on after
+a kill would not find again.
+"""
+
+from typing import Protocol
+
+import tensorflow as tf
+
+from supcon_tf.data.augment.draws import split, uniforms
+
+
+class Mixing(Protocol):
+    """Images [B, H, W, 3], targets [B, C] and a seed [] -> the same shapes, mixed."""
+
+    def __call__(
+        self, images: tf.Tensor, targets: tf.Tensor, *, seed: int | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]: ...
+
+
+def mixup(
+    images: tf.Tensor, targets: tf.Tensor, *, seed: int | tf.Tensor, alpha: float = 0.2
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends every image with another one of the batch, all with the same weight.
+
+    Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412.
+
+    Args:
+      images: float32 [B, H, W, 3].
+      targets: float32 [B, C], rows that add up to one.
+      seed: int64 [].
+      alpha: the weight is drawn from Beta(alpha, alpha).
+
+    Returns:
+      Images and targets, w x + (1 - w) partner.
+
+    Raises:
+      ValueError: alpha <= 0.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.data import mixing
+      >>> images = tf.reshape([0., 1.], [2, 1, 1, 1]) * tf.ones([2, 4, 4, 3])
+      >>> mixed, targets = mixing.mixup(images, tf.eye(2), seed=3)
+      >>> bool(tf.reduce_all(abs(mixed[:, 0, 0, 0] - targets[:, 1]) < 1e-6))
+      True
+    """
+    _check(alpha)
+    weight_seed, partner_seed = tf.unstack(split(seed, 2))
+    weight = _beta(weight_seed, alpha)
+    partners = _partners(partner_seed, tf.shape(images)[0])
+
+    def blend(values: tf.Tensor) -> tf.Tensor:
+        return weight * values + (1.0 - weight) * tf.gather(values, partners)
+
+    return blend(images), blend(targets)
+
+
+def cutmix(
+    images: tf.Tensor,
+    targets: tf.Tensor,
+    *,
+    seed: int | tf.Tensor,
+    alpha: float = 1.0,
+    probability: float = 1.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a box of another image of the batch into every image, all at the same place.
+
+    Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features", arXiv 1905.04899. The box has the image's aspect and 1 - w of its area, w from
+    Beta(alpha, alpha), around a uniform place; the border cuts it, and the targets follow the
+    area that is left.
+
+    Args:
+      images: float32 [B, H, W, 3].
+      targets: float32 [B, C], rows that add up to one.
+      seed: int64 [].
+      alpha: of the Beta distribution.
+      probability: of mixing this batch at all; the paper takes 0.5 on CIFAR, 1 on ImageNet.
+
+    Returns:
+      Images and targets.
+
+    Raises:
+      ValueError: alpha <= 0 or a probability outside of [0, 1].
+    """
+    _check(alpha)
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1], got {probability}")
+    weight_seed, partner_seed, place_seed = tf.unstack(split(seed, 3))
+    side = tf.sqrt(1.0 - _beta(weight_seed, alpha))
+    row, column, coin = tf.unstack(uniforms(place_seed, 3))
+    side = tf.where(coin < probability, side, 0.0)
+
+    def covered(size: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        # 1 where the box covers this row or column.
+        length = tf.cast(size, tf.float32)
+        half = tf.cast(side * length, tf.int32) // 2
+        offset = tf.range(size) - tf.cast(place * length, tf.int32)
+        return tf.cast((offset >= -half) & (offset < half), tf.float32)
+
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
+    box = covered(height, row)[:, None] * covered(width, column)  # [H, W]
+    partners = _partners(partner_seed, tf.shape(images)[0])
+    share = tf.reduce_mean(box)
+    # Along rows of W * 3 numbers, as TensorFlow is slow along an innermost axis of 3.
+    rows = tf.reshape(images, [-1, height, 3 * width])
+    mask = tf.repeat(box, 3, axis=1)
+    mixed = (1.0 - mask) * rows + mask * tf.gather(rows, partners)
+    return (
+        tf.reshape(mixed, tf.shape(images)),
+        (1.0 - share) * targets + share * tf.gather(targets, partners),
+    )
+
+
+def _partners(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    return tf.argsort(uniforms(seed, count))
+
+
+def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
+    # In float64: at a small alpha both gammas may be below the least float32.
+    pair = tf.random.stateless_gamma([2], tf.bitcast(seed, tf.int32), alpha, dtype=tf.float64)
+    return tf.cast(pair[0] / tf.reduce_sum(pair), tf.float32)
+
+
+def _check(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"alpha must be > 0, got {alpha}")

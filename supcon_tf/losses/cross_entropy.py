@@ -1,0 +1,77 @@
+"""Cross-entropy of class scores, for class numbers and for mixed labels alike."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from supcon_tf.losses.per_sample import PerSampleLoss
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class CrossEntropyLoss(PerSampleLoss):
+    """Softmax cross-entropy of class scores: - sum_c t_c log softmax(scores)_c.
+
+    With label smoothing e, t is (1 - e) t + e / C. Keras has a class for class numbers, without
+    smoothing, and another one for rows; a stage whose labels may be mixed needs both in one.
+
+    Args:
+      label_smoothing: e, in [0, 1).
+      reduction: a Keras reduction; with None, `[N]` values.
+      name: of the loss.
+
+    `y_true` are integers [N] or [N, 1], or rows [N, C] that add up to one, as MixUp and CutMix
+    give them. `y_pred` are scores (logits) [N, C] of any float dtype; the computation is in
+    float32.
+
+    Raises:
+      ValueError: a label_smoothing outside of [0, 1), or labels of another shape.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import CrossEntropyLoss
+      >>> scores = tf.constant([[2., 0.], [0., 0.]])
+      >>> loss = CrossEntropyLoss(reduction=None)
+      >>> print(loss(tf.constant([0, 1]), scores).numpy().round(4))
+      [0.1269 0.6931]
+      >>> print(loss(tf.constant([[0.5, 0.5], [0., 1.]]), scores).numpy().round(4))
+      [1.1269 0.6931]
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "cross_entropy_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values."""
+        scores = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
+        labels = tf.convert_to_tensor(y_true)
+        num_classes = scores.shape[1]
+        if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
+            labels = labels[:, 0]
+        smoothing = self.label_smoothing
+        if labels.shape.rank == 1 and labels.dtype.is_integer:
+            # A number beyond the classes is an error here, where its row of zeros would be none.
+            own = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int64), scores)
+        elif labels.shape.rank == 2 and labels.shape[1] == num_classes:
+            own = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), scores)
+        else:
+            raise ValueError(
+                f"labels must be integers [N] or rows [N, {num_classes}], got "
+                f"{labels.dtype.name} of shape {labels.shape}"
+            )
+        if not smoothing:
+            return own
+        every = -tf.reduce_mean(tf.nn.log_softmax(scores), axis=1)
+        return (1.0 - smoothing) * own + smoothing * every
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}

@@ -1,0 +1,267 @@
+"""Where crops lie and what they show: windows, resampling, and JPEGs read only in part."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from scipy import stats
+
+from supcon_tf.data import crops
+from supcon_tf.data.image_decoding import decode
+
+DEFAULTS = {
+    "area_range": (0.08, 1.0),
+    "aspect_range": (3 / 4, 4 / 3),
+    "flip_probability": 0.5,
+    "num_tries": 10,
+}
+
+
+def axis_weights(length, size, averaged):
+    """Row i: how much of each of `length` pixels is in pixel i of `size`."""
+    step = length / size
+    reach = step if averaged else 1.0
+    table = np.zeros((size, length))
+    for place in range(size):
+        centre = (place + 0.5) * step - 0.5
+        for pixel in range(length):
+            table[place, pixel] = max(0.0, 1.0 - abs(centre - pixel) / reach)
+        table[place] /= table[place].sum()
+    return table
+
+
+def loop_resample(image, window, size):
+    """Bilinear in float64; triangles as wide as the steps where both sides shrink by over two."""
+    top, left, height, width, mirrored = window
+    scale = 255.0 if image.dtype == np.uint8 else 1.0
+    part = image[top : top + height, left : left + width].astype(np.float64) / scale
+    averaged = min(height, width) > 2 * size
+    down = axis_weights(height, size, averaged)
+    across = axis_weights(width, size, averaged)
+    result = np.einsum("ih,hwc,jw->ijc", down, part, across)
+    return result[:, ::-1] if mirrored else result
+
+
+def random_windows(shape, count):
+    rng = np.random.default_rng(5)
+    height, width = shape
+    heights, widths = (rng.integers(1, side + 1, count) for side in shape)
+    heights[0], widths[0] = height, width
+    tops, lefts = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
+    values = (tops, lefts, heights, widths)
+    mirrored = np.arange(count) % 2 == 1
+    return crops.Windows(*(tf.constant(v, tf.int32) for v in values), tf.constant(mirrored))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((13, 9), 16), ((40, 57), 8), ((33, 31), 24), ((70, 20), 9), ((32, 32), 32), ((1, 1), 3)],
+)
+def test_resampling_is_bilinear_alone_and_in_a_batch(shape, size, dtype):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, *shape, 3)).astype(np.uint8)
+    if dtype == np.float32:
+        images = images.astype(np.float32) / np.float32(255.0)
+    windows = random_windows(shape, 18)
+    of_images = crops.Windows(*(tf.reshape(values, [6, 3]) for values in windows))
+    batch = crops.resample_batch(tf.constant(images), of_images, size)
+    assert batch.shape == (6, 3, size, size, 3)
+    for number, image in enumerate(images):
+        mine = crops.Windows(*(values[number] for values in of_images))
+        # Places of up to 70 pixels have a float32 rounding of 4e-6.
+        alone = crops.resample_each(tf.constant(image), mine, size)
+        np.testing.assert_allclose(batch[number], alone, atol=4e-6)
+        for view in range(3):
+            window = [int(values[view]) for values in mine]
+            expected = loop_resample(image, window, size)
+            np.testing.assert_allclose(alone[view], expected, atol=4e-6)
+            np.testing.assert_allclose(batch[number, view], expected, atol=4e-6)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((32, 32), 32), ((40, 61), 16), ((90, 70), 12)])
+def test_crops_of_a_batch_are_those_of_each_image_and_seed(shape, size):
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape, 3)).astype(np.uint8)
+    seeds = np.arange(40, dtype=np.int64).reshape(5, 8)
+    batch = crops.random_resized_crop(images, seed=seeds, size_px=size)
+    assert batch.shape == (5, 8, size, size, 3)
+    for image, of_image, expected in zip(images, seeds, batch, strict=True):
+        many = crops.random_resized_crop(image, seed=of_image, size_px=size)
+        np.testing.assert_allclose(many, expected, atol=2e-6)
+        for view in (0, 7):
+            one = crops.random_resized_crop(image, seed=int(of_image[view]), size_px=size)
+            assert one.shape == (size, size, 3)
+            np.testing.assert_allclose(one, expected[view], atol=2e-6)
+    one_each = crops.random_resized_crop(images, seed=seeds[:, 0], size_px=size)
+    np.testing.assert_allclose(one_each, batch[:, 0], atol=2e-6)
+
+
+def test_white_stays_white_and_within_one():
+    images = tf.fill([20, 37, 41, 3], tf.constant(255, tf.uint8))
+    seeds = tf.range(20, dtype=tf.int64)
+    for size in (8, 24, 60):
+        batch = crops.random_resized_crop(images, seed=seeds, size_px=size).numpy()
+        np.testing.assert_allclose(batch, 1.0, atol=2e-6)
+        assert batch.max() <= 1.0 + 1e-6
+
+
+def drawn(size, count, **options):
+    seeds = tf.range(count, dtype=tf.int64)
+    windows = crops.draw_windows(tf.constant(size), seeds, **{**DEFAULTS, **options})
+    return crops.Windows(*(values.numpy() for values in windows))
+
+
+def test_area_log_aspect_and_place_are_uniform_where_every_try_fits():
+    # A part of half the area and aspect 4 / 3 is 0.82 of the side of a square.
+    side, count = 100_000, 4000
+    windows = drawn((side, side), count, area_range=(0.08, 0.5))
+    areas = windows.height.astype(float) * windows.width / side**2
+    log_aspects = np.log(windows.width / windows.height)
+    span = math.log(4 / 3)
+    assert stats.kstest(areas, stats.uniform(0.08, 0.42).cdf).pvalue > 1e-3
+    assert stats.kstest(log_aspects, stats.uniform(-span, 2 * span).cdf).pvalue > 1e-3
+    assert stats.kstest(windows.top / (side - windows.height), "uniform").pvalue > 1e-3
+    assert stats.kstest(windows.left / (side - windows.width), "uniform").pvalue > 1e-3
+    table = np.stack([areas, log_aspects, windows.top / (side - windows.height)])
+    assert np.abs(np.corrcoef(table) - np.eye(3)).max() < 0.08
+
+
+def test_a_part_that_does_not_fit_is_drawn_again():
+    height, width, count = 300, 500, 4000
+    windows = drawn((height, width), count)
+    assert np.all(windows.top + windows.height <= height)
+    assert np.all(windows.left + windows.width <= width)
+    assert min(windows.top.min(), windows.left.min()) == 0
+    # The same distribution by a loop with numbers of its own.
+    rng = np.random.default_rng(0)
+    areas = []
+    while len(areas) < count:
+        area, log_aspect = rng.uniform(0.08, 1.0), rng.uniform(-math.log(4 / 3), math.log(4 / 3))
+        high = math.sqrt(area * height * width / math.exp(log_aspect))
+        if round(high) <= height and round(high * math.exp(log_aspect)) <= width:
+            areas.append(area)
+    ours = windows.height.astype(float) * windows.width / (height * width)
+    assert stats.ks_2samp(ours, areas).pvalue > 1e-3
+
+
+def test_every_corner_of_a_small_image_is_equally_likely():
+    # 2 x 2 parts of a 4 x 5 image.
+    windows = drawn((4, 5), 6000, area_range=(0.2, 0.2), aspect_range=(1.0, 1.0))
+    assert set(windows.height) == set(windows.width) == {2}
+    counts = np.bincount(4 * windows.top + windows.left, minlength=12)
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 0.5, 1.0])
+def test_crops_are_mirrored_as_often_as_asked_for(probability):
+    mirrored = drawn((20, 20), 4000, flip_probability=probability).mirrored
+    assert stats.binomtest(int(mirrored.sum()), 4000, probability).pvalue > 1e-3
+
+
+def test_where_no_try_fits_the_largest_centre_square_is_taken():
+    for size, expected in (((10, 1001), (0, 495, 10, 10)), ((1000, 30), (485, 0, 30, 30))):
+        windows = drawn(size, 200, area_range=(0.9, 1.0))
+        for values, value in zip(windows[:4], expected, strict=True):
+            assert set(values.tolist()) == {value}
+        assert 60 < windows.mirrored.sum() < 140
+    # Half of the tries fit: with one try half of the windows are the square.
+    options = {"area_range": (0.75, 0.75), "aspect_range": (0.5, 2.0), "flip_probability": 0.0}
+    one, ten = (drawn((100, 100), 1000, num_tries=tries, **options) for tries in (1, 10))
+    fit = 2 * abs(math.log(0.75)) / (2 * math.log(2))
+    fallen = np.mean((one.height == 100) & (one.width == 100))
+    # Binomial(1000, 0.585): standard deviation of the share 0.0156.
+    assert abs(fallen - (1 - fit)) < 0.07
+    assert np.mean((ten.height == 100) & (ten.width == 100)) < 0.02
+
+
+def jpeg_of(image, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", **options)
+    return tf.constant(file.getvalue())
+
+
+def waves(height, width):
+    rows, columns = np.mgrid[0:height, 0:width]
+    planes = [np.sin(rows / 19), np.cos(columns / 23), np.sin((rows + columns) / 31)]
+    return ((np.stack(planes, -1) + 1) * 127.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 95, "subsampling": 0},
+        {"quality": 75, "subsampling": 2},
+        {"quality": 75, "subsampling": 1},
+        {"quality": 50, "progressive": True},
+    ],
+    ids=["444", "420", "422", "progressive"],
+)
+@pytest.mark.parametrize("shape", [(61, 83), (64, 48), (17, 200)])
+def test_a_window_of_a_jpeg_gives_the_crop_of_the_whole_bit_for_bit(shape, options):
+    noise = np.random.default_rng(0).integers(-40, 40, (*shape, 3))
+    encoded = jpeg_of(np.clip(waves(*shape) + noise, 0, 255).astype(np.uint8), **options)
+    whole = decode(encoded)
+    for count in (1, 2, 6):
+        seeds = tf.range(count, dtype=tf.int64) + 10 * count
+        # No side is twice 64 pixels, but for the last shape, whose windows are 17 high at most.
+        by_window = crops.random_resized_crop(encoded, seed=seeds, size_px=64)
+        expected = crops.random_resized_crop(whole, seed=seeds, size_px=64)
+        np.testing.assert_array_equal(by_window, expected)
+
+
+def test_a_grey_jpeg_is_cropped_as_rgb():
+    encoded = jpeg_of(waves(50, 60)[..., 0])
+    crop = crops.random_resized_crop(encoded, seed=3, size_px=32)
+    assert crop.shape == (32, 32, 3)
+    np.testing.assert_array_equal(crop[..., 0], crop[..., 2])
+    np.testing.assert_array_equal(
+        crop, crops.random_resized_crop(decode(encoded), seed=3, size_px=32)
+    )
+
+
+@pytest.mark.parametrize("size", [14, 24, 50, 100])
+def test_a_reduced_jpeg_gives_nearly_the_averaged_crop(size):
+    # Windows are at least 306 pixels high and wide: read at 1/8, 1/8, 1/4 and 1/2.
+    encoded = jpeg_of(waves(400, 430), quality=95)
+    reduction = {14: 8, 24: 8, 50: 4, 100: 2}[size]
+    seeds = tf.range(8, dtype=tf.int64)
+    options = {"size_px": size, "area_range": (0.6, 0.8), "aspect_range": (0.9, 1.1)}
+    reduced = crops.random_resized_crop(encoded, seed=seeds, **options).numpy()
+    averaged = crops.random_resized_crop(decode(encoded), seed=seeds, **options).numpy()
+    assert not np.array_equal(reduced, averaged)
+    # Either end of a window moves by less than a reduced pixel, all of its pixels by less than
+    # two in both directions together; the waves rise by at most 1/38 a pixel.
+    assert np.abs(reduced - averaged).max() < 2 * reduction / 38 + 0.02
+    assert np.abs(reduced - averaged).mean() < reduction / 38 / 2 + 0.005
+
+
+def test_reduced_windows_show_the_same_place_on_average():
+    # A ramp's mean tells the place. Windows are 219 pixels and more, read at a quarter or an eighth.
+    columns = np.linspace(0, 255, 512)
+    ramp = np.repeat(np.tile(columns, [400, 1])[..., None], 3, axis=2).astype(np.uint8)
+    encoded = jpeg_of(ramp, quality=95)
+    seeds = tf.range(60, dtype=tf.int64)
+    options = {"size_px": 32, "area_range": (0.4, 0.6)}
+    reduced = crops.random_resized_crop(encoded, seed=seeds, **options).numpy()
+    averaged = crops.random_resized_crop(decode(encoded), seed=seeds, **options).numpy()
+    moved = (reduced - averaged).mean(axis=(1, 2, 3)) * 512
+    # Begin and size are rounded down: the middle moves by less than 8 + 4 pixels, 5.25 at 1/8 and
+    # 2.25 at a quarter on average.
+    assert np.abs(moved).max() < 12
+    assert abs(moved.mean()) < 5.25
+
+
+def test_an_image_turned_by_exif_is_cropped_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = jpeg_of(waves(60, 90), exif=exif)
+    upright = decode(encoded)
+    assert upright.shape == (90, 60, 3)
+    seeds = tf.range(3, dtype=tf.int64)
+    np.testing.assert_array_equal(
+        crops.random_resized_crop(encoded, seed=seeds, size_px=24),
+        crops.random_resized_crop(upright, seed=seeds, size_px=24),
+    )

@@ -1,0 +1,81 @@
+"""Cross-entropy against a float64 loop, for class numbers, rows and smoothed labels."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf.losses import CrossEntropyLoss
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.normal(scale=3.0, size=(7, 5))
+NUMBERS = np.array([0, 4, 2, 2, 1, 3, 0])
+ROWS = RNG.dirichlet(np.ones(5), size=7)
+
+
+def loop(targets, scores, smoothing):
+    values = []
+    for target, score in zip(targets, scores, strict=True):
+        total = math.fsum(math.exp(s - max(score)) for s in score)
+        logs = [s - max(score) - math.log(total) for s in score]
+        smoothed = [(1 - smoothing) * t + smoothing / len(score) for t in target]
+        values.append(-math.fsum(t * log for t, log in zip(smoothed, logs, strict=True)))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("labels", [NUMBERS, NUMBERS[:, None], np.eye(5)[NUMBERS], ROWS])
+def test_values_equal_the_float64_loop(labels, smoothing):
+    targets = np.eye(5)[labels.reshape(-1)] if labels.dtype.kind == "i" else labels
+    loss = CrossEntropyLoss(label_smoothing=smoothing, reduction=None)
+    expected = loop(targets, SCORES, smoothing)
+    result = loss(tf.constant(labels), tf.constant(SCORES, tf.float32))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    mean = CrossEntropyLoss(label_smoothing=smoothing)
+    np.testing.assert_allclose(mean(labels, SCORES.astype(np.float32)), expected.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [NUMBERS, ROWS])
+def test_the_gradient_is_probability_minus_smoothed_target(labels):
+    scores = tf.Variable(SCORES, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(CrossEntropyLoss(label_smoothing=0.1, reduction=None)(labels, scores))
+    targets = np.eye(5)[labels] if labels.ndim == 1 else labels
+    probabilities = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
+    expected = probabilities - (0.9 * targets + 0.1 / 5)
+    np.testing.assert_allclose(tape.gradient(value, scores), expected, atol=1e-6)
+
+
+def test_bfloat16_and_huge_scores_stay_finite():
+    scores = tf.constant([[1e4, -1e4, 0.0]], tf.bfloat16)
+    loss = CrossEntropyLoss(label_smoothing=0.1, reduction=None)
+    for label in range(3):
+        value = loss(tf.constant([label]), scores)
+        assert value.dtype == tf.float32
+        assert np.isfinite(value.numpy()).all()
+
+
+def test_the_configuration_gives_the_loss_back():
+    loss = CrossEntropyLoss(label_smoothing=0.05, name="smooth")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert again.get_config() == loss.get_config()
+    assert again.label_smoothing == 0.05
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros([7]), r"integers \[N\] or rows \[N, 5\], got float64 of shape \(7,\)"),
+        (np.zeros([7, 4]), r"got float64 of shape \(7, 4\)"),
+    ],
+)
+def test_labels_of_another_shape_are_named(labels, message):
+    with pytest.raises(ValueError, match=message):
+        CrossEntropyLoss()(labels, SCORES)
+
+
+def test_a_smoothing_that_cannot_be_is_named():
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        CrossEntropyLoss(label_smoothing=1)

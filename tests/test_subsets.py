@@ -1,0 +1,148 @@
+"""Parts of the training images, and wrong labels: how many, which ones, and what stays whole."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from supcon_tf.data import sources
+from supcon_tf.data.splits import IndexedSplit, StreamedSplit
+
+COUNTS = [30, 12, 25, 8]
+
+
+def source_of(counts=COUNTS):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    split = IndexedSplit(
+        labels, lambda number: number * 10, tuple(f"{n}.jpg" for n in range(len(labels)))
+    )
+    names = tuple("abcdefghij"[: len(counts)])
+    return sources.Source("mine", names, split, split.take(np.arange(5)))
+
+
+def streamed():
+    split = StreamedSplit(4, lambda seed: tf.data.Dataset.from_tensors((0, 1)).repeat(4))
+    return sources.Source("stream", ("a", "b"), split, split)
+
+
+def numbers_in(split):
+    return [int(image) // 10 for image, _ in split.in_order()]
+
+
+def test_the_first_images_are_taken_as_they_are_stored():
+    source = source_of()
+    part = sources.subset(source, first=20)
+    assert numbers_in(part.train) == list(range(20))
+    np.testing.assert_array_equal(part.train.labels, source.train.labels[:20])
+    assert part.train.paths == source.train.paths[:20]
+    assert part.test is source.test
+    assert part.class_names == source.class_names
+    assert sources.subset(source, first=75).train.num_examples == 75
+
+
+@pytest.mark.parametrize("per_class", [1, 5, 8])
+def test_so_many_of_each_class_are_taken_with_their_labels(per_class):
+    source = source_of()
+    part = sources.subset(source, per_class=per_class)
+    assert np.bincount(part.train.labels).tolist() == [per_class] * 4
+    chosen = numbers_in(part.train)
+    assert chosen == sorted(set(chosen))
+    np.testing.assert_array_equal(part.train.labels, source.train.labels[chosen])
+    assert part.train.paths == tuple(f"{number}.jpg" for number in chosen)
+    assert part.test is source.test
+
+
+def test_a_smaller_subset_is_part_of_a_larger_one_of_the_same_seed():
+    source = source_of()
+    for seed in range(3):
+        sets = [
+            set(numbers_in(sources.subset(source, per_class=size, seed=seed).train))
+            for size in (1, 3, 4, 8)
+        ]
+        assert sets[0] < sets[1] < sets[2] < sets[3]
+    choices = {
+        tuple(numbers_in(sources.subset(source, per_class=3, seed=seed).train)) for seed in range(5)
+    }
+    assert len(choices) == 5
+
+
+def test_every_image_of_a_class_is_equally_likely():
+    source = source_of([6, 10])
+    counts = np.zeros(16)
+    for seed in range(600):
+        paths = sources.subset(source, per_class=2, seed=seed).train.paths
+        counts[[int(path.removesuffix(".jpg")) for path in paths]] += 1
+    for label, size in ((0, 6), (1, 10)):
+        of_class = counts[source.train.labels == label]
+        np.testing.assert_allclose(of_class.sum(), 1200)
+        # Two of n without putting back: a variance of p (1 - p) each, as 600 single draws.
+        share = 2 / size
+        z = (of_class - 600 * share) / np.sqrt(600 * share * (1 - share))
+        assert np.abs(z).max() < 3.9
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
+def test_labels_are_replaced_with_the_probability_by_any_class(probability):
+    source = source_of([2000, 2000, 2000, 2000])
+    noisy = sources.label_noise(source, probability=probability)
+    changed = noisy.train.labels != source.train.labels
+    # A quarter of the replaced labels keeps its class.
+    expected = 0.75 * probability
+    assert stats.binomtest(int(changed.sum()), 8000, expected).pvalue > 1e-3
+    for label in range(4):
+        shifts = (noisy.train.labels - source.train.labels)[
+            changed & (source.train.labels == label)
+        ]
+        assert stats.chisquare(np.bincount(shifts % 4, minlength=4)[1:]).pvalue > 1e-3
+    assert noisy.train.labels.dtype == np.int64
+    assert numbers_in(noisy.train.take(np.arange(20))) == list(range(20))
+    assert noisy.test is source.test
+
+
+def test_noise_is_the_same_for_the_same_seed_and_grows_with_the_probability():
+    source = source_of([200, 200])
+    labels = {
+        (probability, seed): sources.label_noise(
+            source, probability=probability, seed=seed
+        ).train.labels
+        for probability in (0.0, 0.3, 0.6)
+        for seed in (0, 1)
+    }
+    np.testing.assert_array_equal(labels[0.0, 0], source.train.labels)
+    again = sources.label_noise(source, probability=0.3, seed=0).train.labels
+    np.testing.assert_array_equal(again, labels[0.3, 0])
+    assert not np.array_equal(labels[0.3, 0], labels[0.3, 1])
+    few, many = (labels[p, 0] != source.train.labels for p in (0.3, 0.6))
+    assert np.all(many[few])
+    assert many.sum() > few.sum() > 0
+    # The source itself keeps its labels.
+    np.testing.assert_array_equal(source.train.labels, source_of([200, 200]).train.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give first or per_class, the training images that are wanted"),
+        ({"first": 3, "per_class": 2}, "give first or per_class, got 3 and 2"),
+        ({"first": 0}, r"first must be in 1 ... 75, the training images of 'mine', got 0"),
+        ({"first": 76}, r"first must be in 1 ... 75, the training images of 'mine', got 76"),
+        ({"per_class": 0}, r"per_class must be in 1 ... 30, .* of class 'a', got 0"),
+        ({"per_class": 9}, r"per_class must be in 1 ... 8, .* of class 'd', got 9"),
+    ],
+)
+def test_a_subset_that_cannot_be_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        sources.subset(source_of(), **options)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.01])
+def test_a_probability_outside_of_0_to_1_is_named(probability):
+    with pytest.raises(ValueError, match=rf"probability must be in \[0, 1\], got {probability}"):
+        sources.label_noise(source_of(), probability=probability)
+
+
+def test_a_streamed_source_is_refused():
+    with pytest.raises(ValueError, match=r"a subset needs .* 'stream' is streamed.*cache = \"disk"):
+        sources.subset(streamed(), first=2)
+    with pytest.raises(ValueError, match="label noise needs images that are read by number"):
+        sources.label_noise(streamed(), probability=0.5)

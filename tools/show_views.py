@@ -1,0 +1,206 @@
+"""Shows the views that a configuration trains on, or what strength does to them.
+
+python tools/show_views.py --gin_file=cifar10/supcon_resnet18.gin --output=views.png
+python tools/show_views.py --gin_file=folder/supcon.gin --strengths --output=strengths.png \\
+    --gin_param="sources.folder.root = '/data/photos'" \\
+    --gin_param="views.Preprocessing.image_px = 224"
+
+A row for each image: its evaluation crop, then random views, of pretraining's source,
+preprocessing and augmentation, chosen by its seed. With --strengths, a row for each augmentation
+and groups of random views at low, middle and high strength, from evaluation crops of the same
+images: what the configuration says of augmentations is not used, but for the jitter's formulas.
+"""
+
+import copy
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from supcon_tf import command, configuration  # Before TensorFlow, whose start they make quiet.
+
+# isort: split
+import tensorflow as tf
+from PIL import Image, ImageDraw, ImageFont
+
+from supcon_tf.data import whitening
+from supcon_tf.data.augment import blur, color, draws, warp
+from supcon_tf.data.image_decoding import decode
+from supcon_tf.data.sources import Source
+from supcon_tf.data.views import (
+    Augmentation,
+    Preprocessing,
+    autoaugment,
+    randaugment,
+    stacked_randaugment,
+)
+from supcon_tf.stages.view_sheet import view_sheet
+
+# float32 [N, H, W, 3] and seeds [N] -> the same shape.
+Distortion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+GAP_PX, LABEL_PX, MARGIN_PX = 2, 18, 150
+# A view is shown at least so large.
+SHOWN_PX = 96
+
+
+def of_pretraining(name: str) -> Any:
+    """What gin gives `pretrain.run` for this parameter."""
+    bound = configuration.bound_value(f"pretrain.run.{name}")
+    # Copying a reference is how gin itself resolves one: @name() is called, %NAME looked up.
+    return copy.deepcopy(bound)
+
+
+def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
+    """Augmentation -> (label, distortion) from low to high."""
+
+    def colour(strength: float) -> Distortion:
+        # Always, not with SimCLR's probability, which would leave some as they are.
+        return lambda images, seeds: color.random_color_jitter(
+            images, seed=seeds, strength=strength, jitter=jitter, probability=1.0
+        )
+
+    def blurred(low: float, high: float) -> Distortion:
+        def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+            sigma = low + (high - low) * draws.uniforms(seeds, 1)[:, 0]
+            return blur.gaussian_blur(images, sigma=sigma)
+
+        return of
+
+    def warped(length_px: float) -> Distortion:
+        def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+            numbers = draws.uniforms(seeds, 8) + 2.0**-25
+            normal = tf.math.ndtri(tf.reshape(numbers, [-1, 4, 2]))
+            moves = normal * length_px / 224.0 * images.shape[1]
+            each = [warp.thin_plate_warp(x, moves=m) for x, m in zip(images, moves)]
+            return tf.stack(each)
+
+        return of
+
+    def by_policy(policy: Any) -> Distortion:
+        return lambda images, seeds: autoaugment(images, seed=seeds, policy=policy)
+
+    def layered(magnitude: float) -> Distortion:
+        return lambda images, seeds: randaugment(images, seed=seeds, magnitude=magnitude)
+
+    def stacked(strength: float, magnitude: float) -> Distortion:
+        return lambda images, seeds: stacked_randaugment(
+            images, seed=seeds, strength=strength, magnitude=magnitude, jitter=jitter
+        )
+
+    sigmas = ((0.1, 0.7), (0.7, 1.4), (1.4, 2.0))
+    return {
+        "simclr's colour jitter": [(f"strength {s}", colour(s)) for s in (0.25, 0.5, 1.0)],
+        "blur": [(f"sigma {a} to {b} px", blurred(a, b)) for a, b in sigmas],
+        "warp": [(f"{p} px at 224", warped(p)) for p in (6, 12, 23)],
+        "autoaugment": [(f"policy {p}", by_policy(p)) for p in ("cifar10", "imagenet", "released")],
+        "randaugment": [(f"magnitude {m}", layered(m)) for m in (3, 6, 10)],
+        "stacked_randaugment": [
+            (f"strength {s}, magnitude {m}", stacked(s, m))
+            for s, m in ((0.25, 3), (0.5, 6), (1.0, 10))
+        ],
+    }
+
+
+def evaluation_crops(
+    source: Source, preprocessing: Preprocessing, *, seed: int, count: int
+) -> Iterator[tf.Tensor]:
+    """Float32 [image_px, image_px, 3] in [0, 1], of the images that the sheet begins with."""
+    count = min(count, source.train.num_examples)
+    for image, _ in source.train.shuffled(seed=seed, start=0, stop=count):
+        yield preprocessing.eval_crop(decode(image), size_px=preprocessing.image_px)
+
+
+def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) -> bytes:
+    """A PNG with a row per augmentation, and in it a group of views per strength.
+
+    Args:
+      crops: float32 [N, H, W, 3] in [0, 1]; view k of a group is of image k modulo N.
+      jitter: the formulas of the colour jitter.
+      seed: of the views, the same in all groups of a row.
+      num_views: random views in a group.
+    """
+    images = tf.gather(crops, tf.range(num_views) % crops.shape[0])
+    factor = math.ceil(SHOWN_PX / crops.shape[1])
+    side = crops.shape[1] * factor
+    rows = strengths(jitter)
+    step, group = side + GAP_PX, num_views * (side + GAP_PX) + 4 * GAP_PX
+    width = MARGIN_PX + step + 4 * GAP_PX + 3 * group
+    sheet = Image.new("RGB", (width, len(rows) * (step + LABEL_PX)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+
+    def paste(pixels: tf.Tensor, left: int, top: int) -> None:
+        values = tf.image.convert_image_dtype(pixels, tf.uint8, saturate=True).numpy()
+        enlarged = values.repeat(factor, axis=0).repeat(factor, axis=1)
+        sheet.paste(Image.fromarray(enlarged), (left, top))
+
+    for number, (name, columns) in enumerate(rows.items()):
+        top = number * (step + LABEL_PX)
+        pen.text((GAP_PX, top + LABEL_PX + side // 2), name, "black", font)
+        pen.text((MARGIN_PX, top + 1), "image", "black", font)
+        paste(crops[0], MARGIN_PX, top + LABEL_PX)
+        seeds = draws.split(draws.fold_in(seed, number), num_views)
+        for place, (label, distortion) in enumerate(columns):
+            left = MARGIN_PX + step + 4 * GAP_PX + place * group
+            pen.text((left, top + 1), label, "black", font)
+            for view, pixels in enumerate(distortion(images, seeds)):
+                paste(pixels, left + view * step, top + LABEL_PX)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the tool."""
+    parser = command.Parser(__doc__, prog="show_views")
+    parser.prog = "tools/show_views.py"
+    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="as train")
+    parser.add_argument(
+        "--gin_param", action="append", default=[], metavar="BINDING", help="as train"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.png", help="the picture to write")
+    parser.add_argument("--strengths", action="store_true", help="a row per augmentation")
+    parser.add_argument("--images", type=int, help="default 8; with --strengths 1")
+    parser.add_argument("--views", type=int, help="of each, default 10; with --strengths 4")
+    parser.add_argument("--seed", type=int, help="default pretraining's own")
+    options = parser.parse_args(arguments)
+    if not options.gin_file or options.output is None:
+        parser.error("--gin_file and --output are needed")
+    num_images = options.images if options.images is not None else 1 if options.strengths else 8
+    num_views = options.views if options.views is not None else 4 if options.strengths else 10
+    if min(num_images, num_views) < 1:
+        parser.error("--images and --views must be at least 1")
+    configuration.parse(options.gin_file, options.gin_param)
+    for name in ("source", "preprocessing", "augmentation"):
+        if configuration.bound_value(f"pretrain.run.{name}") is None:
+            parser.error(f'add --gin_param="pretrain.run.{name} = ...", which is not set')
+    source: Source = of_pretraining("source")
+    preprocessing: Preprocessing = of_pretraining("preprocessing")
+    seed = options.seed if options.seed is not None else of_pretraining("seed") or 0
+    if options.strengths:
+        count = min(num_images, num_views)
+        crops = list(evaluation_crops(source, preprocessing, seed=seed, count=count))
+        jitter = configuration.bound_value("views.simclr.jitter") or "tensorflow"
+        picture = strength_sheet(tf.stack(crops), jitter, seed=seed, num_views=num_views)
+    else:
+        if preprocessing.whitening == "measure":
+            constants = whitening.measure(preprocessing, source.train)
+            preprocessing = dataclasses.replace(preprocessing, whitening=constants)
+        augmentation: Augmentation = of_pretraining("augmentation")
+        picture = view_sheet(
+            source.train,
+            preprocessing,
+            augmentation,
+            seed=seed,
+            num_images=num_images,
+            num_views=num_views,
+        )
+    options.output.write_bytes(picture)
+    width, height = Image.open(io.BytesIO(picture)).size
+    print(f"{options.output}: {width} x {height} pixels, seed {seed}")
+
+
+if __name__ == "__main__":
+    command.run(main)
