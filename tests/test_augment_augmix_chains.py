@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from supcon_tf.data import augment
 from supcon_tf.data.augment import augmix_chains as module
+from supcon_tf.data.augment.operations import OPERATIONS, Ranges, parameter
 
 
 def pictures(count):
@@ -59,3 +60,16 @@ def test_more_severity_changes_more():
 def test_options_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         augment.augmix(pictures(1), seed=[0], **options)
+
+
+@pytest.mark.parametrize("level", [0.1, 2.0, 2.6, 5.0, 9.9])
+def test_levels_mean_what_they_do_in_the_paper(level):
+    # Posterize keeps 4 - int(0.4 level) bits, Solarize inverts from 256 - int(25.6 level) on; the
+    # rest grows with the level.
+    expected = {"Posterize": 4 - int(0.4 * level), "Solarize": 256 - int(25.6 * level)}
+    expected |= {"Rotate": 3.0 * level, "ShearX": 0.03 * level, "TranslateY": 224 / 30 * level}
+    for name, value in expected.items():
+        operation = OPERATIONS.index(name)
+        full = parameter(name, 10, Ranges(translate=224 / 3))
+        found = module._at_level(tf.constant(full, tf.float32), tf.constant(operation), level)
+        np.testing.assert_allclose(found, value, rtol=1e-6)

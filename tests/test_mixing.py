@@ -97,8 +97,8 @@ def test_the_same_seed_mixes_alike_and_another_one_differently(name):
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        (functools.partial(mixing.mixup, alpha=0), "alpha must be > 0, got 0"),
-        (functools.partial(mixing.cutmix, alpha=-1), "alpha must be > 0, got -1"),
+        (functools.partial(mixing.mixup, alpha=0), "alpha must be >= 0.02, got 0"),
+        (functools.partial(mixing.cutmix, alpha=-1), "alpha must be >= 0.02, got -1"),
         (functools.partial(mixing.cutmix, probability=2), r"in \[0, 1\], got 2"),
     ],
 )

@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import train
+from supcon_tf.data import views
+from supcon_tf.stages import linear
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train as train_loop
 
@@ -115,13 +117,20 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path)
     folder, root = finished
     for encoder in (folder.root, folder.model("pretrain")):
         there = RunFolder(tmp_path / encoder.name)
+        # A run's folder knows what was measured for it, a file does not.
+        whitening = "'measure'" if encoder.is_dir() else folder.whitening()
         run(
             there.root,
             f"sources.folder.root = '{root}'",
+            f"views.Preprocessing.whitening = {whitening}",
             "experiment.run.stages = ('linear',)",
             f"linear.run.encoder = '{encoder}'",
         )
         assert there.metrics()["linear"]["knn_top_1"] == folder.metrics()["linear"]["knn_top_1"]
+    with pytest.raises(ValueError, match="would not be what the encoder"):
+        linear.as_encoder_saw(
+            views.Preprocessing(16, whitening="measure"), folder.model("pretrain")
+        )
     with pytest.raises(ValueError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):
         run(
             tmp_path / "other",
@@ -129,6 +138,16 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path)
             "experiment.run.stages = ('linear',)",
             f"linear.run.encoder = '{folder.root}'",
             "views.Preprocessing.image_px = 24",
+        )
+
+
+def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
+    with pytest.raises(ValueError, match="multiple of samples_per_class, got 8 and 3"):
+        run(
+            tmp_path / "run",
+            f"sources.folder.root = '{photos}'",
+            "pretrain.run.epochs = 1",
+            "linear/batches.training_batches.samples_per_class = 3",
         )
 
 

@@ -12,7 +12,6 @@ images: what the configuration says of augmentations is not used, but for the ji
 """
 
 import copy
-import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -71,7 +70,7 @@ def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
 
     def warped(length_px: float) -> Distortion:
         def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-            numbers = draws.uniforms(seeds, 8) + 2.0**-25
+            numbers = tf.maximum(draws.uniforms(seeds, 8), 2.0**-25)
             normal = tf.math.ndtri(tf.reshape(numbers, [-1, 4, 2]))
             moves = normal * length_px / 224.0 * images.shape[1]
             each = [warp.thin_plate_warp(x, moves=m) for x, m in zip(images, moves)]
@@ -185,9 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         jitter = configuration.bound_value("views.simclr.jitter") or "tensorflow"
         picture = strength_sheet(tf.stack(crops), jitter, seed=seed, num_views=num_views)
     else:
-        if preprocessing.whitening == "measure":
-            constants = whitening.measure(preprocessing, source.train)
-            preprocessing = dataclasses.replace(preprocessing, whitening=constants)
+        preprocessing = whitening.with_measured_whitening(preprocessing, source.train)
         augmentation: Augmentation = of_pretraining("augmentation")
         picture = view_sheet(
             source.train,

@@ -35,9 +35,9 @@ def training_batches(
 
     A batch, images float32 [B, V, H, W, 3] and labels int64 [B], is a function of (seed, step):
     the samples by the split's shuffled order, the views by a seed folded from (seed, step, place
-    in the batch, view). The order runs on over epoch boundaries, so no image is dropped. Images
-    of one size that are held decoded become views a batch at a time, others one by one; the
-    numbers are the same.
+    in the batch, view). The order of images that are read by number runs on over epoch boundaries,
+    so none is dropped. Images of one size that are held decoded become views a batch at a time,
+    others one by one; of decoded images both give the same views but for rounding.
 
     Args:
       split: the images.
@@ -73,7 +73,15 @@ def training_batches(
         )
     index, count = shard
     if not 0 <= index < count or batch_size % count:
-        raise ValueError(f"shard {shard} is no equal part of a batch of {batch_size}")
+        raise ValueError(
+            "shard must be (h, H) with h in 0 ... H - 1 and H a divisor of batch_size, got "
+            f"{shard} and {batch_size}"
+        )
+    if samples_per_class is not None and isinstance(split, StreamedSplit):
+        raise ValueError(
+            "batches by class need images that are read by number, which a streamed split has not: "
+            'set sources.tfds.cache = "disk", or samples_per_class = None'
+        )
     if samples_per_class is not None and (samples_per_class < 1 or batch_size % samples_per_class):
         raise ValueError(
             f"batch_size must be a multiple of samples_per_class, got {batch_size} and "
@@ -116,11 +124,6 @@ def training_batches(
 
     def batches(start: int, stop: int) -> tf.data.Dataset:
         if isinstance(split, StreamedSplit):
-            if samples_per_class is not None:
-                raise ValueError(
-                    "batches by class need images that are read by number, which a streamed split "
-                    'has not: set sources.tfds.cache = "disk", or samples_per_class = None'
-                )
             images = split.batched(seed=seed, start=start, stop=stop, batch_size=batch_size)
             numbered = images.enumerate(start * batch_size)
             if count > 1:

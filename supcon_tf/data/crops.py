@@ -166,6 +166,8 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
       float32 [B, V, size_px, size_px, 3] in [0, 1]; rounding apart what `resample_each` gives.
     """
     height, width = images.shape[1], images.shape[2]
+    if height is None or width is None:
+        raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
     scale = 1.0 / 255.0 if images.dtype == tf.uint8 else 1.0
     averaged = tf.minimum(windows.height, windows.width) > 2 * size_px
     upright = tf.zeros_like(windows.mirrored)

@@ -50,7 +50,7 @@ def cached_split(
 
 def _write(folder: Path, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Removed whatever happens, and of a name that no other process has.
+    # Of a name that no other process has, and removed unless this one is killed.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
         part = Path(beside) / folder.name
         part.mkdir()

@@ -36,7 +36,7 @@ def mixup(
       Images and targets, w x + (1 - w) partner.
 
     Raises:
-      ValueError: alpha <= 0.
+      ValueError: alpha < 0.02.
 
     Example:
       >>> import tensorflow as tf
@@ -83,7 +83,7 @@ def cutmix(
       Images and targets.
 
     Raises:
-      ValueError: alpha <= 0 or a probability outside of [0, 1].
+      ValueError: alpha < 0.02 or a probability outside of [0, 1].
     """
     _check(alpha)
     if not 0 <= probability <= 1:
@@ -125,5 +125,6 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
 
 
 def _check(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"alpha must be > 0, got {alpha}")
+    # Below it, both gammas of a Beta weight may be less than the least float64.
+    if not alpha >= 0.02:
+        raise ValueError(f"alpha must be >= 0.02, got {alpha}")

@@ -55,13 +55,15 @@ class IndexedSplit:
         """The images' numbers in batches start ... stop - 1 of so many classes, K images of each.
 
         The classes come in rounds, each round all of them in an order of its own and as many whole
-        batches as it gives; each class has its own endless shuffled order.
+        batches as it gives. A class has an endless shuffled order of its own too, of which each
+        round takes the next K; those that are left at the end of a shuffle are passed over, so
+        that no image is twice in a batch.
 
         Returns:
-          int64 [stop - start, num_classes * samples_per_class], class by class.
+          int64 [stop - start, num_classes * K], class by class.
 
         Raises:
-          ValueError: more classes than there are.
+          ValueError: more classes than there are, or fewer images of one than K.
         """
         classes, counts = np.unique(self.labels, return_counts=True)
         if num_classes > len(classes):
@@ -69,28 +71,28 @@ class IndexedSplit:
                 f"a batch of {samples_per_class} images of each of {num_classes} classes needs so "
                 f"many classes, got {len(classes)}: raise samples_per_class or lower batch_size"
             )
+        if counts.min() < samples_per_class:
+            raise ValueError(
+                f"samples_per_class must be at most {counts.min()}, the images of class number "
+                f"{classes[counts.argmin()]}, got {samples_per_class}"
+            )
         members = [np.flatnonzero(self.labels == label) for label in classes]
         batches_per_round = len(classes) // num_classes
 
         @functools.lru_cache(maxsize=2 * len(classes))
         def order_of(number: int, epoch: int) -> np.ndarray:
-            return np.random.default_rng([seed, 1, number, epoch]).permutation(counts[number])
+            return np.random.default_rng([seed, 1, number, epoch]).permutation(members[number])
 
-        def image(number: int, position: int) -> int:
-            epoch, place = divmod(position, int(counts[number]))
-            return members[number][order_of(number, epoch)[place]]
+        def images(number: int, turn: int) -> np.ndarray:
+            epoch, place = divmod(turn, int(counts[number]) // samples_per_class)
+            return order_of(number, epoch)[place * samples_per_class :][:samples_per_class]
 
         batches = []
         for step in range(start, stop):
             turn, batch = divmod(step, batches_per_round)
             order = np.random.default_rng([seed, 0, turn]).permutation(len(classes))
-            batches.append(
-                [
-                    image(number, turn * samples_per_class + sample)
-                    for number in order[batch * num_classes : (batch + 1) * num_classes]
-                    for sample in range(samples_per_class)
-                ]
-            )
+            chosen = order[batch * num_classes : (batch + 1) * num_classes]
+            batches.append(np.concatenate([images(number, turn) for number in chosen]))
         return np.array(batches, np.int64)
 
     def in_order(self) -> tf.data.Dataset:
@@ -131,8 +133,9 @@ class StreamedSplit:
         return self.batched(seed=seed, start=start, stop=stop, batch_size=1)
 
     def batched(self, *, seed: int, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
-        """As `IndexedSplit.batched`, but every epoch begins with a pass of its own.
+        """The (image, label) of batches start ... stop - 1, one after the other.
 
+        Every epoch begins with a pass of its own:
         Epoch e begins with batch e n // batch_size; the less than batch_size images that the pass
         before has left by then are not used. Otherwise nearly all of that pass would have to be
         read over to reach them.

@@ -19,7 +19,8 @@ def subset(
 
     Args:
       source: with training images that are read by number.
-      first: the first so many training images, in the stored order.
+      first: the first so many training images, in the stored order, which in a folder is class by
+        class: there, `per_class` is what is wanted.
       per_class: so many of each class, drawn from the seed; a smaller number is a part of a
         larger one's choice.
       seed: of that choice.
@@ -41,7 +42,13 @@ def subset(
                 f"first must be in 1 ... {train.num_examples}, the training images of "
                 f"{source.name!r}, got {first}"
             )
-        return dataclasses.replace(source, train=train.take(np.arange(first)))
+        part = train.take(np.arange(first))
+        if len(np.unique(part.labels)) < 2:
+            raise ValueError(
+                f"the first {first} training images of {source.name!r} are of one class only: give "
+                "per_class instead"
+            )
+        return dataclasses.replace(source, train=part)
     if per_class is None:
         raise ValueError("give first or per_class, the training images that are wanted")
     chosen = []

@@ -1,5 +1,7 @@
 """A TensorFlow Datasets image-classification set as a source."""
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +16,8 @@ from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
 
 # A set of fewer bytes than this is held in memory and read by number.
 IN_MEMORY_BYTES = 2 << 30
+
+_LARGEST_BATCHED_PX = 96
 
 Cache = Literal["auto", "memory", "disk", "none"]
 
@@ -46,7 +50,7 @@ def tfds(
       cache: "memory": decoded where all images have one size, encoded otherwise; "disk": encoded,
         in one file in cache_dir that is written once; "none": streamed; "auto": "memory" below
         2 GiB, "none" above.
-      cache_dir: for "disk", by default the data_dir.
+      cache_dir: for "disk", by default where TFDS keeps this set.
       download: fetch and prepare the set when it is not there.
       seed: of the choice of the validation images.
 
@@ -86,8 +90,15 @@ def tfds(
     ):
         raise ValueError(f"the TFDS set {name!r} has no pair of an image and a class label")
 
+    directory = str(cache_dir or builder.data_dir)
+    if cache == "disk" and "://" in directory:
+        raise ValueError(
+            f"a cache on disk cannot be at {directory!r}: set sources.tfds.cache_dir to a local "
+            "folder"
+        )
+
     def read(split: str) -> Split:
-        return _tfds_split(builder, split, keys, cache, Path(cache_dir or builder.data_dir))
+        return _tfds_split(builder, split, keys, cache, Path(directory).expanduser())
 
     source = Source(
         name,
@@ -142,22 +153,29 @@ def _tfds_split(
         examples = examples.map(
             lambda image, label: (decode(image), label), num_parallel_calls=tf.data.AUTOTUNE
         )
-    progress = tqdm(
-        # In batches, as Python is slow to ask for one image at a time.
-        examples.batch(1024).prefetch(tf.data.AUTOTUNE).as_numpy_iterator(),
-        desc=f"reading {builder.info.name} {split}",
-        total=-(-info.num_examples // 1024),
-        unit=" x 1024 images",
-        leave=False,
-        disable=None,
-    )
+
+    # A generator: it begins, and shows its bar, when the first batch is asked for.
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield from tqdm(
+            # In batches, as Python is slow to ask for one image at a time.
+            examples.batch(1024).prefetch(tf.data.AUTOTUNE).as_numpy_iterator(),
+            desc=f"reading {builder.info.name} {split}",
+            total=-(-info.num_examples // 1024),
+            unit=" x 1024 images",
+            leave=False,
+            disable=None,
+        )
+
     if cache == "disk":
-        name = f"{builder.info.full_name}-{split}".replace("/", "-")
-        return cached_split(cache_dir / f"{name}.cache", progress, info.num_examples)
-    parts, labels = zip(*progress, strict=True)
+        # Sets of one name and version may still differ between folders.
+        where = hashlib.sha256(str(builder.data_dir).encode()).hexdigest()[:8]
+        name = f"{builder.info.full_name}-{split}-{where}".replace("/", "-")
+        return cached_split(cache_dir / f"{name}.cache", batches(), info.num_examples)
+    parts, labels = zip(*batches(), strict=True)
     images = tf.constant(np.concatenate(parts))
     return IndexedSplit(
         np.concatenate(labels).astype(np.int64),
         lambda number: tf.gather(images, number),
-        reads_batches=one_size,
+        # A batch of larger ones would take much memory at once.
+        reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
     )

@@ -88,6 +88,9 @@ def eval_crop(
     height, width = tf.shape(image)[-3], tf.shape(image)[-2]
     short = tf.minimum(height, width)
     if method == "resize_then_crop":
+        # What a very long side has beyond the crop would only be resized for nothing.
+        image = _centre(image, tf.minimum(height, 4 * width), tf.minimum(width, 4 * height))
+        height, width = tf.shape(image)[-3], tf.shape(image)[-2]
         new_height = tf.maximum(full * height // short, full)
         new_width = tf.maximum(full * width // short, full)
         return _centre(resize(image, (new_height, new_width)), size_px, size_px)
@@ -146,7 +149,7 @@ class Preprocessing:
         of the training images, which `with_measured_whitening` fills in.
 
     Raises:
-      ValueError: image_px < 1, or another word than "measure".
+      ValueError: image_px < 1, or a whitening that is none of these.
     """
 
     image_px: int
@@ -155,11 +158,20 @@ class Preprocessing:
     whitening: Whitening | Literal["measure"] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.whitening, str) and self.whitening != "measure":
+        if self.whitening is None or self.whitening == "measure":
+            return
+        try:
+            constants = np.array(self.whitening, np.float64)
+            fits = constants.shape == (2, 3) and bool((constants[1] > 0).all())
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
             raise ValueError(
-                'whitening must be None, "measure", or three means and three deviations, got '
+                'whitening must be None, "measure", or three means and three deviations > 0, got '
                 f"{self.whitening!r}"
             )
+        means, deviations = constants.tolist()
+        object.__setattr__(self, "whitening", (tuple(means), tuple(deviations)))
         if self.image_px < 1:
             raise ValueError(f"image_px must be >= 1, got {self.image_px}")
 
@@ -208,7 +220,8 @@ class Preprocessing:
     def _constants(self) -> Whitening | None:
         if isinstance(self.whitening, str):
             raise ValueError(
-                'whitening = "measure" has not been measured: call with_measured_whitening'
+                'whitening = "measure" has not been measured: a stage does, or '
+                "whitening.with_measured_whitening"
             )
         return self.whitening
 

@@ -10,7 +10,7 @@ from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.losses import CrossEntropyLoss
-from supcon_tf.stages.linear import load_encoder
+from supcon_tf.stages.linear import as_encoder_saw, load_encoder
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
 
@@ -59,7 +59,7 @@ def run(
         losses={"logits": loss or CrossEntropyLoss()},
         decayed=("encoder", "classifier"),
         source=source,
-        preprocessing=preprocessing,
+        preprocessing=as_encoder_saw(preprocessing, encoder),
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,

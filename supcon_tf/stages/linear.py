@@ -1,5 +1,6 @@
 """Linear evaluation: a classifier on the embedding of an encoder that stays as it is."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def run(
         losses={"logits": loss or CrossEntropyLoss()},
         decayed=("classifier",),
         source=source,
-        preprocessing=preprocessing,
+        preprocessing=as_encoder_saw(preprocessing, encoder),
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,
@@ -110,3 +111,20 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
             f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
         )
     return encoder
+
+
+def as_encoder_saw(preprocessing: Preprocessing, encoder: str | Path | None) -> Preprocessing:
+    """With the whitening that was measured where the encoder was trained, if that was elsewhere.
+
+    Raises:
+      ValueError: whitening = "measure", for an encoder that came without what was measured for it.
+    """
+    if preprocessing.whitening != "measure" or encoder is None:
+        return preprocessing
+    constants = RunFolder(Path(encoder).expanduser()).whitening()
+    if constants is None:
+        raise ValueError(
+            f'whitening = "measure" would not be what the encoder {str(encoder)!r} was trained '
+            "with: set views.Preprocessing.whitening to its numbers, or to None"
+        )
+    return dataclasses.replace(preprocessing, whitening=constants)

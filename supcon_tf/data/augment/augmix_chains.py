@@ -31,6 +31,7 @@ def augmix(
     Uncertainty", arXiv 1912.02781, without its consistency loss. Each chain is one to three of
     nine operations, each at a level uniform in [0.1, severity] of 10; the chains' weights are
     uniform over those that add up to one, and so is the share of the mixture in the result.
+    Angles and shifts are not rounded to whole degrees and pixels, as they are in the authors' code.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1], already cropped. The operations see it rounded to
@@ -63,7 +64,8 @@ def augmix(
     def mixed(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         weight_seed, *chain_seeds = tf.unstack(split(seed, 1 + chains))
         share, *numbers = tf.unstack(uniforms(weight_seed, 1 + chains))
-        exponentials = -tf.math.log1p(-tf.stack(numbers))
+        # Not 0, which a single chain would be divided by.
+        exponentials = tf.maximum(-tf.math.log1p(-tf.stack(numbers)), 1e-12)
         weights = exponentials / tf.reduce_sum(exponentials)
         rounded = tf.cast(image * 255.0 + 0.5, tf.uint8)
 

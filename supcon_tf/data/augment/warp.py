@@ -28,8 +28,8 @@ def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf
     def warped(image: tf.Tensor, image_seed: tf.Tensor) -> tf.Tensor:
         numbers = uniforms(image_seed, 10)
         scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / _REFERENCE_SIDE
-        # The middle of a 2^24th: never 0, where the normal deviate would be infinite.
-        normal = tf.math.ndtri(tf.reshape(numbers[2:], [4, 2]) + 2.0**-25)
+        # Not 0, where the normal deviate would be infinite.
+        normal = tf.math.ndtri(tf.reshape(tf.maximum(numbers[2:], 2.0**-25), [4, 2]))
         moves = _MAX_LENGTH * numbers[1] * scale * normal
         return clip(thin_plate_warp(image, moves=moves))
 
