@@ -113,13 +113,23 @@ def test_any_stretch_of_balanced_batches_is_the_same_alone():
 
 
 def test_balanced_batches_take_each_class_equally_often_and_each_image_of_a_class():
-    counts = np.array([12, 4, 6, 3, 8, 2])
+    counts = np.array([12, 4, 6, 4, 8, 2])
     split = labelled(counts)
     # Three batches to a round of six classes: 24 rounds take 48 images of each class.
     numbers = split.balanced_numbers(seed=3, start=0, stop=72, num_classes=2, samples_per_class=2)
     assert np.bincount(split.labels[numbers.ravel()]).tolist() == [48] * 6
     times = np.bincount(numbers.ravel(), minlength=split.num_examples)
     np.testing.assert_array_equal(times, 48 // counts[split.labels])
+
+
+def test_no_image_is_twice_in_a_balanced_batch():
+    split = labelled([3, 5, 2])
+    numbers = split.balanced_numbers(seed=3, start=0, stop=60, num_classes=3, samples_per_class=2)
+    assert all(len(set(batch)) == 6 for batch in numbers.tolist())
+    # Also of classes that the two do not divide, every image comes.
+    assert len(np.unique(numbers)) == 10
+    with pytest.raises(ValueError, match="at most 2, the images of class number 2, got 3"):
+        split.balanced_numbers(seed=3, start=0, stop=1, num_classes=3, samples_per_class=3)
 
 
 def test_classes_left_over_in_a_round_are_others_each_time():

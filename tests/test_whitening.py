@@ -45,5 +45,7 @@ def test_constants_that_are_given_stay(split):
 def test_whitening_that_was_not_measured_is_named():
     with pytest.raises(ValueError, match="has not been measured"):
         views.Preprocessing(8, whitening="measure").evaluation_view(tf.zeros([8, 8, 3]))
-    with pytest.raises(ValueError, match="whitening must be None"):
-        views.Preprocessing(8, whitening="measured")
+    zero_deviation = ((0.0,) * 3, (0.5, 0.0, 0.5))
+    for wrong in ("measured", (0.0, 1.0), zero_deviation):
+        with pytest.raises(ValueError, match="whitening must be None"):
+            views.Preprocessing(8, whitening=wrong)

@@ -158,6 +158,8 @@ class Preprocessing:
     whitening: Whitening | Literal["measure"] | None = None
 
     def __post_init__(self) -> None:
+        if self.image_px < 1:
+            raise ValueError(f"image_px must be >= 1, got {self.image_px}")
         if self.whitening is None or self.whitening == "measure":
             return
         try:
@@ -172,8 +174,6 @@ class Preprocessing:
             )
         means, deviations = constants.tolist()
         object.__setattr__(self, "whitening", (tuple(means), tuple(deviations)))
-        if self.image_px < 1:
-            raise ValueError(f"image_px must be >= 1, got {self.image_px}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
