@@ -251,7 +251,7 @@ def test_batches_that_cannot_be_are_named(large):
     with pytest.raises(ValueError, match="2 images of each of 8 classes needs so many classes"):
         batches_of(large, batch_size=16, samples_per_class=2)(0, 1)
     for shard in ((0, 5), (3, 3), (-1, 3)):
-        with pytest.raises(ValueError, match="H a divisor of batch_size, got .* and 12"):
+        with pytest.raises(ValueError, match=r"H a divisor of batch_size, got .* and 12"):
             batches_of(large, batch_size=12, shard=shard)
     with pytest.raises(ValueError, match="which a streamed split has not"):
         batches_of(as_streamed(large), batch_size=12, samples_per_class=2)(0, 1)
