@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.data.augment.clipping import clip
 from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.image_decoding import open_image, reduced
+from supcon_tf.data.image_decoding import REDUCTIONS, open_image, reduced
 
 # So few crops of an image are traced one by one, which saves a loop in the graph.
 _FEW = 4
@@ -86,7 +86,8 @@ def random_resized_crop(
         windows = windows_of(size, tf.reshape(seed, [-1]))
         # No crop is read at less than its size in the result.
         smallest = tf.reduce_min(tf.minimum(windows.height, windows.width)) // size_px
-        reduction = tf.where(reducible, _power_of_two(smallest), 1)
+        possible = reducible & (tf.constant(REDUCTIONS) <= smallest)
+        reduction = tf.reduce_max(tf.where(possible, REDUCTIONS, 1))
         top, left = tf.reduce_min(windows.top), tf.reduce_min(windows.left)
         bottom = tf.reduce_max(windows.top + windows.height)
         right = tf.reduce_max(windows.left + windows.width)
@@ -200,11 +201,6 @@ def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> t
     if image.dtype == tf.uint8:
         resized *= 1.0 / 255.0
     return clip(resized)
-
-
-def _power_of_two(number: tf.Tensor) -> tf.Tensor:
-    """The largest of 1, 2, 4 and 8 that is not above the number, and 1 for 0."""
-    return tf.reduce_max(tf.where(tf.constant([1, 2, 4, 8]) <= number, [1, 2, 4, 8], 1))
 
 
 def _weights(

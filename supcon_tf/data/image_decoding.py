@@ -7,7 +7,7 @@ import tensorflow as tf
 # The EXIF orientation is looked for in so many bytes; cameras write it into the first kilobyte.
 _EXIF_BYTES = 4096
 # JPEG can be decoded at a half, a quarter and an eighth of its size: averaged, and faster.
-_REDUCTIONS = (1, 2, 4, 8)
+REDUCTIONS = (1, 2, 4, 8)
 
 # window int32 [4] (top, left, height, width), reduction int32 [] -> pixels.
 Read = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -69,10 +69,10 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
             begin, end = reduced(window[:2], ratio), reduced(window[:2] + window[2:], ratio)
             return window_of(pixels, tf.concat([begin, end - begin], axis=0))
 
-        which = tf.reduce_sum(tf.cast(reduction >= tf.constant(_REDUCTIONS), tf.int32)) - 1
+        which = tf.reduce_sum(tf.cast(reduction >= tf.constant(REDUCTIONS), tf.int32)) - 1
         pixels = tf.cond(
             by_window,
-            lambda: tf.switch_case(which, [lambda r=r: at(r) for r in _REDUCTIONS]),
+            lambda: tf.switch_case(which, [lambda r=r: at(r) for r in REDUCTIONS]),
             lambda: window_of(whole, window),
         )
         return tf.ensure_shape(pixels, [None, None, 3])
