@@ -1,5 +1,7 @@
 """Replicas: a strategy from its name, and the gather that lets a loss see the global batch."""
 
+import functools
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import tensorflow as tf
@@ -7,8 +9,12 @@ import tensorflow as tf
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 
 
+@functools.cache
 def strategy(name: StrategyName = "auto") -> tf.distribute.Strategy:
-    """Builds a `tf.distribute` strategy from its name.
+    """The `tf.distribute` strategy of a name, one object for the whole process.
+
+    A second one of the same kind would mix its collectives with the first one's. "multi_worker"
+    must be asked for before TensorFlow runs its first operation.
 
     Args:
       name: "auto" is "mirrored" with two or more GPUs and else TensorFlow's default, which takes
@@ -43,6 +49,47 @@ def strategy(name: StrategyName = "auto") -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one of its workers that writes the run's files."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+        return True
+    jobs = resolver.cluster_spec().as_dict()
+    first = "chief" if "chief" in jobs else "worker"
+    return not jobs or (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
+    """Returns when every worker has called it."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones([])))
+
+
+def input_of_replicas(
+    strategy: tf.distribute.Strategy,
+    batches_of_host: Callable[[int, int, int, int], tf.data.Dataset],
+    batch_size: int,
+    start: int,
+    stop: int,
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Batches of steps start ... stop - 1, split over replicas in the order of their rows.
+
+    Args:
+      strategy: whose replicas.
+      batches_of_host: (host, number of hosts, start, stop) -> that part of each batch.
+      batch_size: over all replicas.
+      start, stop: steps.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batches_of_host(0, 1, start, stop)
+    return strategy.distribute_datasets_from_function(
+        lambda context: batches_of_host(
+            context.input_pipeline_id, context.num_input_pipelines, start, stop
+        ).rebatch(batch_size // replicas)
+    )
+
+
 def gather(values: tf.Tensor) -> tf.Tensor:
     """Concatenates every replica's rows along axis 0, in replica order, with a gradient.
 
@@ -64,7 +111,8 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
-    return context.all_gather(values, axis=0)
+    # An input of the step stands on no device, and TensorFlow gathers between workers by device.
+    return context.all_gather(tf.identity(values), axis=0)
 
 
 def first_row(num_rows: int | tf.Tensor) -> tf.Tensor:

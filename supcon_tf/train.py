@@ -16,7 +16,7 @@ from pathlib import Path
 
 import gin
 
-from supcon_tf import command, configuration
+from supcon_tf import command, configuration, distribution
 from supcon_tf.reporting import write_report
 from supcon_tf.stages import experiment
 from supcon_tf.stages.run_folder import RunFolder
@@ -54,12 +54,18 @@ def main(arguments: list[str] | None = None) -> None:
     check_stages()
     if not options.workdir:
         parser.error("--workdir is needed: the folder that the run writes to")
-    folder = RunFolder(Path(options.workdir))
+    # Before the first operation, as workers need it.
+    strategy = gin.get_configurable(distribution.strategy)()
+    folder = RunFolder(Path(options.workdir), is_written=distribution.is_chief(strategy))
     claim(folder, settings)
-    print(f"{options.gin_file[-1]} on {command.DEVICES}, into {folder.root}")
+    replicas = strategy.num_replicas_in_sync
+    print(
+        f"{options.gin_file[-1]} on {command.DEVICES}{f', {replicas} replicas' * (replicas > 1)}, "
+        f"into {folder.root}"
+    )
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)
-    report = write_report(folder.root)
-    print(f"done: {report}")
+    if folder.is_written:
+        print(f"done: {write_report(folder.root)}")
 
 
 def check_stages() -> None:
@@ -94,6 +100,8 @@ def claim(folder: RunFolder, settings: str) -> None:
     file = folder.root / "config.gin"
     folder.root.mkdir(parents=True, exist_ok=True)
     begun = folder.begun_stages()
+    if not folder.is_written:
+        return
     if not begun:
         folder.remove_leftovers()
     elif file.exists():

@@ -32,6 +32,9 @@ BINDINGS = [
         )
     ),
     "pretrain.run.model = @models.contrastive_model",
+    'pretrain.run.precision = "mixed_bfloat16"',
+    "pretrain.run.clip_norm = 1.0",
+    "pretrain.run.gradient_cache_chunk = 4",
     *(
         f"pretrain.run.loss = @losses.{loss}()"
         for loss in ("SupConLoss", "SimCLRLoss", "NPairsLoss", "SuNCEtLoss")

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+from supcon_tf.models.replicated import ReplicatedModel
 
 
 def contrastive_model(
@@ -67,12 +68,12 @@ def contrastive_model(
     embedding = embed(images)  # [B*V, D]
     projected = ops.reshape(head(embedding), (-1, num_views, projection[-1]))  # -> [B, V, P]
     if num_classes is None:
-        return keras.Model(views, projected, name=name)
+        return ReplicatedModel(views, projected, name=name)
 
     classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
     first_view = ops.reshape(embedding, (-1, num_views, dim))[:, 0]  # [B*V, D] -> [B, D]
     logits = classify(ops.stop_gradient(first_view))
-    return keras.Model(views, {"projection": projected, "logits": logits}, name=name)
+    return ReplicatedModel(views, {"projection": projected, "logits": logits}, name=name)
 
 
 def classification_model(
@@ -123,7 +124,7 @@ def classification_model(
     )
     classify = classification_head(embed.output_shape[-1], num_classes, zero_init=zero_init)
     images = keras.Input(image_shape, name="images")
-    return keras.Model(images, {"logits": classify(embed(images))}, name=name)
+    return ReplicatedModel(images, {"logits": classify(embed(images))}, name=name)
 
 
 def embedding_model(model: keras.Model) -> keras.Model:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from supcon_tf.models.batch_norm import BatchNormalization
+
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class L2Normalization(layers.Layer):
@@ -69,7 +71,7 @@ def projection_head(
     for i, hidden in enumerate(units[:-1], start=1):
         x = _dense(hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")(x)
         if batch_norm:
-            x = layers.BatchNormalization(
+            x = BatchNormalization(
                 momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_bn{i}"
             )(x)
         x = layers.ReLU(name=f"{name}_relu{i}")(x)

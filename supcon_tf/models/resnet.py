@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple, get_args
 import keras
 from keras import layers
 
+from supcon_tf.models.batch_norm import BatchNormalization
+
 Stem = Literal["imagenet", "cifar"]
 
 _BLOCKS_PER_GROUP = {
@@ -164,7 +166,7 @@ def _residual_network(
     if stem not in get_args(Stem):
         raise ValueError(f"stem must be one of {get_args(Stem)}, got {stem!r}")
     batch_norm = partial(
-        layers.BatchNormalization,
+        BatchNormalization,
         momentum=0.9,
         epsilon=1e-5,
         synchronized=synchronized_batch_norm,

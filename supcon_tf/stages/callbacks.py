@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 
@@ -55,6 +56,21 @@ class Progress(keras.callbacks.Callback):
             self.images_per_second = (steps - 1) * self.batch_size / (now - self._after_first_step)
         else:
             self.images_per_second = self.batch_size / self.seconds
+
+
+class CountSteps(keras.callbacks.Callback):
+    """Counts the batches that were trained on.
+
+    Args:
+      step: int64 variable.
+    """
+
+    def __init__(self, step: tf.Variable):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.step.assign_add(1)
 
 
 def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:

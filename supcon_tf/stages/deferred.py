@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.models.replicated import ReplicatedModel
 
 
 def augmenting_model(
@@ -25,7 +26,7 @@ def augmenting_model(
     crops = keras.Input(model.input_shape[1:], dtype="float32", name="crops")
     seeds = keras.Input(model.input_shape[1:-3], dtype="int64", name="seeds")
     views = _Distorted(preprocessing, augmentation)(crops, seeds)
-    return keras.Model({"crops": crops, "seeds": seeds}, model(views))
+    return ReplicatedModel({"crops": crops, "seeds": seeds}, model(views))
 
 
 class _Distorted(keras.layers.Layer):

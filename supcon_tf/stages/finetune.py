@@ -11,6 +11,7 @@ from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.losses import CrossEntropyLoss
 from supcon_tf.stages.linear import as_encoder_saw, load_encoder
+from supcon_tf.stages.pretrain import Precision
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
 
@@ -34,6 +35,9 @@ def run(
     checkpoints_to_keep: int = 3,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
+    precision: Precision = "float32",
+    clip_norm: float | None = None,
+    gradient_cache_chunk: int | None = None,
 ) -> None:
     """Trains all weights on one augmented view of each image.
 
@@ -42,8 +46,12 @@ def run(
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
       loss, encoder, zero_init: as in `linear.run`.
       weight_decay: of encoder and classifier, not of batch normalisation.
+      precision: as the encoder's, whose layers keep their own; with "mixed_float16" the loss is
+        scaled.
+      clip_norm, gradient_cache_chunk: as in `pretrain.run`.
     """
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         model = models.classification_model(
@@ -71,4 +79,6 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         batches=batches,
         strategy=strategy,
+        clip_norm=clip_norm,
+        gradient_cache_chunk=gradient_cache_chunk,
     )

@@ -49,6 +49,7 @@ def run(
       weight_decay: of the classifier.
     """
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy("float32")
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         model = models.classification_model(

@@ -1,6 +1,7 @@
 """Training an encoder: contrastively with a projection head, or with a classification loss."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,8 @@ from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def run(
@@ -30,6 +33,9 @@ def run(
     checkpoints_to_keep: int = 3,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
+    precision: Precision = "float32",
+    clip_norm: float | None = None,
+    gradient_cache_chunk: int | None = None,
 ) -> None:
     """Trains an encoder and leaves its model and results in the run's folder.
 
@@ -54,8 +60,14 @@ def run(
       checkpoints_to_keep: the last so many.
       batches: how batches are made, as `training_batches`.
       strategy: where to train; None is where TensorFlow would.
+      precision: of the layers; "mixed_bfloat16" and "mixed_float16" keep the weights, the
+        normalisations and the losses in float32, the latter with loss scaling.
+      clip_norm: largest global norm of the gradient of the whole batch; None for any.
+      gradient_cache_chunk: samples that go through the encoder at a time, for a batch larger than
+        the memory; see `training_model.TrainingModel`.
     """
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         built = model(image_shape=preprocessing.image_shape, num_classes=source.num_classes)
@@ -85,4 +97,6 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         batches=batches,
         strategy=strategy,
+        clip_norm=clip_norm,
+        gradient_cache_chunk=gradient_cache_chunk,
     )

@@ -16,9 +16,11 @@ class RunFolder:
 
     Args:
       root: the folder given as --workdir.
+      is_written: False for a worker that only reads what the chief writes.
     """
 
     root: Path
+    is_written: bool = True
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage keeps its checkpoints."""

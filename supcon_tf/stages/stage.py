@@ -1,6 +1,7 @@
 """What every training stage does once its model is built: compile, train, measure, save."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from supcon_tf import distribution
 from supcon_tf.data.batches import Batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
@@ -19,6 +21,7 @@ from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.serving import save_serving_model
 from supcon_tf.stages.training import train
+from supcon_tf.stages.training_model import TrainingModel
 from supcon_tf.stages.view_sheet import view_sheet
 
 
@@ -42,6 +45,8 @@ def run_stage(
     checkpoints_to_keep: int,
     batches: Callable[..., Batches],
     strategy: tf.distribute.Strategy,
+    clip_norm: float | None = None,
+    gradient_cache_chunk: int | None = None,
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
 
@@ -52,33 +57,33 @@ def run_stage(
       losses: one per output of the model; each takes the labels.
       decayed: the parts of the model, as in `models.parts_of`, that weight decay acts on.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, weight_decay,
-        seed, jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
+        seed, jit_compile, checkpoints_to_keep, batches, strategy, clip_norm,
+        gradient_cache_chunk: as in `pretrain.run`.
 
     Raises:
-      ValueError: epochs or batch_size that cannot be, or as in `training.train`.
+      ValueError: numbers that cannot be, what cannot be done on several replicas, or as in
+        `training.train`.
     """
-    if epochs < 1:
-        raise ValueError(f"{stage}.run.epochs must be >= 1, got {epochs}")
-    if batch_size < 1 or batch_size % strategy.num_replicas_in_sync:
-        raise ValueError(
-            f"{stage}.run.batch_size must be a positive multiple of the "
-            f"{strategy.num_replicas_in_sync} replicas, got {batch_size}"
-        )
+    _check_numbers(stage, epochs, batch_size, strategy, clip_norm, gradient_cache_chunk)
     num_examples = source.train.num_examples
     has_views = len(model.input_shape) == 5
     preprocessing = _whitened(folder, preprocessing, source)
-    made = batches(
-        source.train,
-        preprocessing=preprocessing,
-        augmentation=augmentation,
-        num_views=model.input_shape[1] if has_views else 1,
-        batch_size=batch_size,
-        num_classes=source.num_classes,
-        seed=seed,
-    )
 
-    def steps(start: int, stop: int) -> tf.data.Dataset:
-        return made(start, stop).map(
+    @functools.cache
+    def batches_of(host: int, num_hosts: int) -> Batches:
+        return batches(
+            source.train,
+            preprocessing=preprocessing,
+            augmentation=augmentation,
+            num_views=model.input_shape[1] if has_views else 1,
+            batch_size=batch_size,
+            num_classes=source.num_classes,
+            seed=seed,
+            shard=(host, num_hosts),
+        )
+
+    def steps_of(host: int, num_hosts: int, start: int, stop: int) -> tf.data.Dataset:
+        return batches_of(host, num_hosts)(start, stop).map(
             lambda images, labels: (
                 images if has_views else tf.nest.map_structure(lambda x: x[:, 0], images),
                 dict.fromkeys(losses, labels),
@@ -102,11 +107,19 @@ def run_stage(
         if "projection" not in losses:
             # What Keras calls the loss of a model with one output has the weight decay in it.
             measured.append(
-                keras.metrics.MeanMetricWrapper(losses["logits"], name="loss_without_decay")
+                # Per sample: what the loss itself returns is divided by the number of replicas.
+                keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay")
             )
         trained = model
-        if isinstance(made(0, 1).element_spec[0], dict):
+        if isinstance(batches_of(0, 1)(0, 1).element_spec[0], dict):
             trained = augmenting_model(model, preprocessing, augmentation)
+        if clip_norm is not None or gradient_cache_chunk is not None:
+            trained = TrainingModel(
+                trained.input,
+                trained.output,
+                clip_norm=clip_norm,
+                gradient_cache_chunk=gradient_cache_chunk,
+            )
         trained.compile(
             compiled_optimizer,
             dict(losses),
@@ -114,7 +127,7 @@ def run_stage(
             jit_compile=jit_compile,
         )
 
-    if not folder.view_sheet.exists():
+    if folder.is_written and not folder.view_sheet.exists():
         folder.view_sheet.write_bytes(
             view_sheet(source.train, preprocessing, augmentation, seed=seed)
         )
@@ -122,7 +135,7 @@ def run_stage(
     validation = source.validation
     train(
         trained,
-        steps,
+        functools.partial(distribution.input_of_replicas, strategy, steps_of, batch_size),
         folder=folder,
         stage=stage,
         epochs=epochs,
@@ -133,6 +146,9 @@ def run_stage(
         ),
         checkpoints_to_keep=checkpoints_to_keep,
     )
+    if not folder.is_written:
+        distribution.wait_for_workers(strategy)
+        return
 
     end_of_training = time.perf_counter()
     # The probe of a contrastive run is a measurement; a stage classifies where its loss does.
@@ -162,6 +178,39 @@ def run_stage(
         np.median([record["images_per_second"] for record in curve])
     )
     folder.set_metrics(stage, metrics)
+    distribution.wait_for_workers(strategy)
+
+
+def _check_numbers(
+    stage: str,
+    epochs: int,
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+    clip_norm: float | None,
+    gradient_cache_chunk: int | None,
+) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if epochs < 1:
+        raise ValueError(f"{stage}.run.epochs must be >= 1, got {epochs}")
+    if batch_size < 1 or batch_size % replicas:
+        raise ValueError(
+            f"{stage}.run.batch_size must be a positive multiple of the {replicas} replicas, got "
+            f"{batch_size}"
+        )
+    if clip_norm is not None and clip_norm <= 0:
+        raise ValueError(f"{stage}.run.clip_norm must be > 0 or None, got {clip_norm}")
+    if gradient_cache_chunk is None:
+        return
+    if gradient_cache_chunk < 1 or batch_size % gradient_cache_chunk:
+        raise ValueError(
+            f"{stage}.run.gradient_cache_chunk must divide batch_size = {batch_size}, got "
+            f"{gradient_cache_chunk}"
+        )
+    if replicas > 1:
+        raise ValueError(
+            f"{stage}.run.gradient_cache_chunk is for one replica, got {replicas}: set it to None, "
+            'or distribution.strategy.name = "one_device"'
+        )
 
 
 def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from supcon_tf.stages.callbacks import Progress, SaveEvery, StopWhenNotFinite, steps_taken, summary
+from supcon_tf.stages.callbacks import CountSteps, Progress, SaveEvery, StopWhenNotFinite, summary
 from supcon_tf.stages.run_folder import RunFolder
 
 
 def train(
     model: keras.Model,
-    batches: Callable[[int, int], tf.data.Dataset],
+    batches: Callable[[int, int], tf.data.Dataset | tf.distribute.DistributedDataset],
     *,
     folder: RunFolder,
     stage: str,
@@ -28,7 +28,7 @@ def train(
     int(e * num_examples / batch_size) steps.
 
     Args:
-      model: compiled; its optimizer is built and counts the steps.
+      model: compiled; its optimizer is built.
       batches: (start, stop) -> the batches of those steps, as the model takes them.
       folder: where checkpoints, curves and TensorBoard scalars go.
       stage: the name of the stage.
@@ -42,9 +42,13 @@ def train(
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
+      RuntimeError: another worker died.
     """
     optimizer = model.optimizer
+    # Not the optimizer's count, in which steps are missing that loss scaling passed over.
+    step = tf.Variable(0, trainable=False, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(
+        step=step,
         model=[variable.value for variable in model.variables],
         optimizer=[variable.value for variable in optimizer.variables],
     )
@@ -53,18 +57,19 @@ def train(
     best = tf.train.CheckpointManager(checkpoint, directory / "best", max_to_keep=1)
     if last.latest_checkpoint:
         checkpoint.restore(last.latest_checkpoint).assert_consumed()
-        print(f"{stage}: going on from step {steps_taken(optimizer)}")
-    curve = [record for record in folder.curve(stage) if record["step"] <= steps_taken(optimizer)]
+        print(f"{stage}: going on from step {int(step)}")
+    curve = [record for record in folder.curve(stage) if record["step"] <= int(step)]
 
     def save() -> None:
-        last.save(checkpoint_number=steps_taken(optimizer))
+        if folder.is_written:
+            last.save(checkpoint_number=int(step))
 
     def end_of(epoch: int) -> int:
         return epoch * num_examples // batch_size
 
-    with tf.summary.create_file_writer(str(folder.tensorboard(stage))).as_default():
+    with _scalar_writer(folder, stage).as_default():
         for epoch in range(1, epochs + 1):
-            start, stop = steps_taken(optimizer), end_of(epoch)
+            start, stop = int(step), end_of(epoch)
             if start >= stop:
                 continue
             progress = Progress(
@@ -77,6 +82,7 @@ def train(
                     shuffle=False,
                     verbose=0,
                     callbacks=[
+                        CountSteps(step),
                         StopWhenNotFinite(stage=stage),
                         progress,
                         SaveEvery(minutes=checkpoint_minutes, save=save),
@@ -87,6 +93,11 @@ def train(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
                     "image_px or the width of the encoder, in a new --workdir"
                 ) from None
+            except (tf.errors.UnavailableError, tf.errors.AbortedError):
+                raise RuntimeError(
+                    f"another worker is gone in epoch {epoch} of {stage}: start the same command "
+                    "on all workers again, and the run goes on from its last checkpoint"
+                ) from None
             record = {
                 "epoch": epoch,
                 "step": stop,
@@ -95,6 +106,8 @@ def train(
                 "seconds": progress.seconds,
                 "images_per_second": progress.images_per_second,
             }
+            if not folder.is_written:
+                continue
             if validation_accuracy is not None:
                 record["validation_accuracy"] = validation_accuracy()
                 if all(record["validation_accuracy"] > at["validation_accuracy"] for at in curve):
@@ -104,8 +117,14 @@ def train(
             folder.set_curve(stage, curve)
             save()
             _show(record, f"{stage} epoch {epoch}/{epochs}")
-    if validation_accuracy is not None:
+    if validation_accuracy is not None and folder.is_written:
         checkpoint.restore(best.latest_checkpoint).assert_consumed()
+
+
+def _scalar_writer(folder: RunFolder, stage: str) -> tf.summary.SummaryWriter:
+    if not folder.is_written:
+        return tf.summary.create_noop_writer()
+    return tf.summary.create_file_writer(str(folder.tensorboard(stage)))
 
 
 def _show(record: dict[str, float], description: str) -> None:
