@@ -151,6 +151,27 @@ def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
         )
 
 
+def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path):
+    source = f"sources.folder.root = '{photos}'"
+    bindings = [
+        source,
+        "experiment.run.stages = ('pretrain',)",
+        "pretrain.run.epochs = 1",
+        "optimizers.warmup_schedule.base_learning_rate = 1e6",
+        "pretrain.run.clip_norm = 1e-9",
+        "pretrain.run.gradient_cache_chunk = 4",
+        'pretrain.run.precision = "mixed_bfloat16"',
+    ]
+    run(tmp_path / "run", *bindings)
+    model = keras.saving.load_model(RunFolder(tmp_path / "run").model("pretrain"), compile=False)
+    head = model.get_layer("projection_head")
+    assert head.layers[1].compute_dtype == "bfloat16"
+    # Not clipped, a step at this rate would have thrown it far away.
+    assert np.std(head.trainable_variables[0]) == pytest.approx(0.01, rel=0.3)
+    with pytest.raises(ValueError, match=r"gradient_cache_chunk must divide batch_size = 8, got 3"):
+        run(tmp_path / "other", *bindings, "pretrain.run.gradient_cache_chunk = 3")
+
+
 def test_the_linear_stage_leaves_the_encoder_as_it_is(finished):
     folder, _ = finished
     pretrained = keras.saving.load_model(folder.model("pretrain"), compile=False)
