@@ -12,6 +12,7 @@ examples:
 """
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import gin
@@ -19,6 +20,7 @@ import gin
 from supcon_tf import command, configuration, distribution
 from supcon_tf.reporting import write_report
 from supcon_tf.stages import experiment
+from supcon_tf.stages.linear import encoder_file
 from supcon_tf.stages.run_folder import RunFolder
 
 
@@ -57,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Before the first operation, as workers need it.
     strategy = gin.get_configurable(distribution.strategy)()
     folder = RunFolder(Path(options.workdir), is_written=distribution.is_chief(strategy))
+    check_encoder(folder)
     claim(folder, settings)
     replicas = strategy.num_replicas_in_sync
     print(
@@ -68,6 +71,25 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"done: {write_report(folder.root)}")
 
 
+def check_encoder(folder: RunFolder) -> None:
+    """Finds that stages on top of an encoder have none, before they load their images.
+
+    Raises:
+      FileNotFoundError: no encoder where one should be.
+    """
+    stages = named_stages()
+    for stage in {"linear", "finetune"}.intersection(stages) - folder.metrics().keys():
+        given = configuration.bound_value(f"{stage}.run.encoder")
+        if given is not None or "pretrain" not in stages:
+            encoder_file(given or folder.root)
+
+
+def named_stages() -> Sequence[str]:
+    """What experiment.run.stages was set to, or its default."""
+    default = inspect.signature(experiment.run).parameters["stages"].default
+    return configuration.bound_value("experiment.run.stages") or default
+
+
 def check_stages() -> None:
     """Finds what a later stage lacks before the first one runs.
 
@@ -75,10 +97,8 @@ def check_stages() -> None:
       ValueError: a stage's argument that is not set, or a number that cannot be.
     """
     least = {"epochs": 1, "batch_size": 1, "seed": 0}
-    default = inspect.signature(experiment.run).parameters["stages"].default
-    stages = configuration.bound_value("experiment.run.stages") or default
     # What is not a stage is refused by `experiment.run`.
-    for stage in filter(experiment.STAGES.get, stages):
+    for stage in filter(experiment.STAGES.get, named_stages()):
         for parameter in inspect.signature(experiment.STAGES[stage]).parameters.values():
             name = f"{stage}.run.{parameter.name}"
             value = configuration.bound_value(name)

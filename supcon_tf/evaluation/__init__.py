@@ -1,6 +1,7 @@
 """What a trained encoder is worth: features, accuracies, neighbours, calibration, robustness."""
 
-from supcon_tf.evaluation.accuracy import top_k_accuracy
+from supcon_tf.evaluation.accuracy import mean_per_class_accuracy, top_k_accuracy
+from supcon_tf.evaluation.average_precision import mean_average_precision
 from supcon_tf.evaluation.calibration import expected_calibration_error
 from supcon_tf.evaluation.corruption_error import CorruptionError, mean_corruption_error
 from supcon_tf.evaluation.features import predict
@@ -10,7 +11,9 @@ __all__ = [
     "CorruptionError",
     "expected_calibration_error",
     "knn_probabilities",
+    "mean_average_precision",
     "mean_corruption_error",
+    "mean_per_class_accuracy",
     "predict",
     "top_k_accuracy",
 ]

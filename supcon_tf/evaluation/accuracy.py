@@ -27,3 +27,29 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
         raise ValueError(f"k must be >= 1 and n >= 1, got k={k} and n={len(labels)}")
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return float(np.mean(np.any(best == np.asarray(labels)[:, None], axis=1)))
+
+
+def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes of the top-1 accuracy on their examples, whatever their number.
+
+    The measure of Pets, Caltech-101, Flowers and Aircraft in transfer; equal scores as in
+    `top_k_accuracy`.
+
+    Args:
+      scores: [n, C], larger is likelier.
+      labels: integers [n]; classes without an example are left out.
+
+    Raises:
+      ValueError: no example.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import mean_per_class_accuracy
+      >>> scores = np.array([[1, 0], [1, 0], [1, 0], [1, 0]])
+      >>> mean_per_class_accuracy(scores, np.array([0, 0, 0, 1]))
+      0.5
+    """
+    if not len(labels):
+        raise ValueError("n must be >= 1, got no example")
+    is_right = np.argmax(scores, axis=1) == labels
+    return float(np.mean([is_right[labels == c].mean() for c in np.unique(labels)]))

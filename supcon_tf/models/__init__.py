@@ -7,12 +7,13 @@ from supcon_tf.models.contrastive import (
     parts_of,
 )
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
-from supcon_tf.models.margin_head import LargeMarginHead
+from supcon_tf.models.margin_head import LargeMarginHead, class_scores
 from supcon_tf.models.resnet import resnet, resnext
 
 __all__ = [
     "L2Normalization",
     "LargeMarginHead",
+    "class_scores",
     "classification_head",
     "classification_model",
     "contrastive_model",

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+from supcon_tf.models.margin_head import LargeMarginHead
 from supcon_tf.models.replicated import ReplicatedModel
 
 
@@ -23,6 +24,7 @@ def contrastive_model(
     normalize_embedding: bool = True,
     num_classes: int | None = None,
     zero_init_classifier: bool = False,
+    stop_classifier_gradient: bool = True,
     name: str = "contrastive_model",
 ) -> keras.Model:
     """Encoder and projection head over several views of each image.
@@ -30,7 +32,8 @@ def contrastive_model(
     z = head(e), e = encoder(x) (/ ||encoder(x)||), Khosla et al. 2020, arXiv 2004.11362. The views
     are folded into the batch, so that the encoder and its batch normalisation see all of them at
     once. With `num_classes` a linear classifier trains along on view 0's embedding, behind a
-    stopped gradient: it measures the encoder and does not change it.
+    stopped gradient: it measures the encoder and does not change it. Joint training by both losses
+    lets that gradient through.
 
     Args:
       encoder: any Keras model from images to vectors.
@@ -39,8 +42,9 @@ def contrastive_model(
       projection: units of the projection head's layers.
       batch_norm: batch normalisation in the projection head.
       normalize_embedding: scale the embedding to unit length before both heads.
-      num_classes: classes of the linear probe; None for no probe.
-      zero_init_classifier: start the probe's kernel from zeros.
+      num_classes: classes of the linear classifier; None for no classifier.
+      zero_init_classifier: start the classifier's kernel from zeros.
+      stop_classifier_gradient: False trains the encoder by the classifier's loss too.
       name: of the model.
 
     Returns:
@@ -72,7 +76,7 @@ def contrastive_model(
 
     classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
     first_view = ops.reshape(embedding, (-1, num_views, dim))[:, 0]  # [B*V, D] -> [B, D]
-    logits = classify(ops.stop_gradient(first_view))
+    logits = classify(ops.stop_gradient(first_view) if stop_classifier_gradient else first_view)
     return ReplicatedModel(views, {"projection": projected, "logits": logits}, name=name)
 
 
@@ -84,6 +88,7 @@ def classification_model(
     normalize_embedding: bool = False,
     train_encoder: bool = True,
     zero_init: bool = False,
+    large_margin: bool = False,
     name: str = "classification_model",
 ) -> keras.Model:
     """Encoder and linear classifier, for cross-entropy training, linear evaluation and fine-tuning.
@@ -97,13 +102,16 @@ def classification_model(
       train_encoder: False runs the encoder in inference mode (fixed batch statistics, no dropout)
         and computes no gradient through it.
       zero_init: start the classifier's kernel from zeros.
+      large_margin: a `LargeMarginHead` as classifier, for `losses.LargeMarginSoftmaxLoss`.
       name: of the model.
 
     Returns:
-      A model from float [B, H, W, C] to {"logits": float32 [B, num_classes]}.
+      A model from float [B, H, W, C] to {"logits": float32 [B, num_classes]}, or with
+      `large_margin` [B, num_classes, 2], whose scores `models.class_scores` takes out.
 
     Raises:
-      ValueError: if the encoder does not give vectors or `image_shape` has unknowns.
+      ValueError: if the encoder does not give vectors, `image_shape` has unknowns, or a
+        `large_margin` classifier would start from zeros, which have no angles.
 
     Example:
       >>> from supcon_tf import models
@@ -113,6 +121,8 @@ def classification_model(
       >>> [variable.path for variable in model.trainable_variables]
       ['classifier/kernel', 'classifier/bias']
     """
+    if large_margin and zero_init:
+        raise ValueError("zero_init must be False with large_margin, got True: zeros have no angle")
     if not train_encoder or not encoder.trainable_variables:
         # Twice: Keras does not pass on to the layers a value that the model itself already has.
         encoder.trainable = not train_encoder
@@ -122,7 +132,10 @@ def classification_model(
         image_shape,
         normalize=normalize_embedding,
     )
-    classify = classification_head(embed.output_shape[-1], num_classes, zero_init=zero_init)
+    if large_margin:
+        classify = LargeMarginHead(num_classes, name="classifier")
+    else:
+        classify = classification_head(embed.output_shape[-1], num_classes, zero_init=zero_init)
     images = keras.Input(image_shape, name="images")
     return ReplicatedModel(images, {"logits": classify(embed(images))}, name=name)
 

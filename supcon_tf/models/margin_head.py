@@ -48,6 +48,24 @@ class LargeMarginHead(layers.Layer):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
+def class_scores(logits):
+    """The class scores in a classifier's output, which a `LargeMarginHead` gives with lengths.
+
+    Args:
+      logits: [B, C], or [B, C, 2] as `LargeMarginHead` gives them.
+
+    Returns:
+      [B, C].
+
+    Example:
+      >>> import keras
+      >>> from supcon_tf.models import class_scores
+      >>> class_scores(keras.ops.array([[[2.0, 2.5], [0.0, 3.0]]])).numpy().tolist()
+      [[2.0, 0.0]]
+    """
+    return logits[..., 0] if len(logits.shape) == 3 else logits
+
+
 def _length(vectors, *, axis):
     # The smallest square keeps the gradient of the root finite at zero.
     square = ops.sum(ops.square(vectors), axis=axis, keepdims=True)

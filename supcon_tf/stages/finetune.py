@@ -1,6 +1,6 @@
 """Fine-tuning: encoder and classifier trained together, from a pretrained encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,7 @@ from supcon_tf.stages.linear import as_encoder_saw, load_encoder
 from supcon_tf.stages.pretrain import Precision
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
+from supcon_tf.stages.warm_start import take_over
 
 
 def run(
@@ -28,6 +29,8 @@ def run(
     batch_size: int,
     loss: keras.losses.Loss | None = None,
     encoder: str | None = None,
+    classifier: str | None = None,
+    learning_rate_multipliers: Mapping[str, float] | None = None,
     zero_init: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
@@ -45,6 +48,11 @@ def run(
       folder, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
       loss, encoder, zero_init: as in `linear.run`.
+      classifier: a run's folder, whose linear stage's classifier is taken if it had one, or a
+        `.keras` file to take it from; None starts a fresh one.
+      learning_rate_multipliers: of the variables whose paths a regular expression is found in, the
+        first that is; of the others 1. {"^stem_|^group[12]_": 0.1} is a tenth for the lower half
+        of a `models.resnet`, and 0 keeps weights as they are.
       weight_decay: of encoder and classifier, not of batch normalisation.
       precision: as the encoder's, whose layers keep their own; with "mixed_float16" the loss is
         scaled.
@@ -60,6 +68,8 @@ def run(
             num_classes=source.num_classes,
             zero_init=zero_init,
         )
+        if classifier is not None:
+            take_over(model, classifier, ("classifier",))
     run_stage(
         folder,
         "finetune",
@@ -81,4 +91,5 @@ def run(
         strategy=strategy,
         clip_norm=clip_norm,
         gradient_cache_chunk=gradient_cache_chunk,
+        learning_rate_multipliers=learning_rate_multipliers,
     )

@@ -92,14 +92,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
       FileNotFoundError: no such file, or a folder without a pretrained model.
       ValueError: an encoder that takes another shape.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = RunFolder(file).model("pretrain")
-    if not file.is_file():
-        raise FileNotFoundError(
-            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
-            "linear.run.encoder to a run's folder or a .keras file"
-        )
+    file = encoder_file(path)
     model = keras.saving.load_model(file, compile=False)
     is_ours = any(layer.name == "embedding" for layer in model.layers)
     encoder = models.embedding_model(model) if is_ours else model
@@ -112,6 +105,26 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
             f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
         )
     return encoder
+
+
+def encoder_file(path: str | Path) -> Path:
+    """The file of a trained encoder.
+
+    Args:
+      path: a run's folder, or a `.keras` file.
+
+    Raises:
+      FileNotFoundError: no such file, or a folder without a pretrained model.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = RunFolder(file).model("pretrain")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
+            "linear.run.encoder (or finetune.run.encoder) to a run's folder or a .keras file"
+        )
+    return file
 
 
 def as_encoder_saw(preprocessing: Preprocessing, encoder: str | Path | None) -> Preprocessing:

@@ -1,6 +1,6 @@
 """Training an encoder: contrastively with a projection head, or with a classification loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import keras
@@ -9,8 +9,10 @@ import tensorflow as tf
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.stages.linear import as_encoder_saw
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
+from supcon_tf.stages.warm_start import Part, take_over
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -27,6 +29,11 @@ def run(
     schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule],
     epochs: int,
     batch_size: int,
+    loss_weight: float = 1.0,
+    classification_loss: keras.losses.Loss | None = None,
+    classification_weight: float = 1.0,
+    warm_start: str | None = None,
+    warm_start_parts: Sequence[Part] = ("encoder",),
     weight_decay: float = 0.0,
     seed: int = 0,
     jit_compile: bool = False,
@@ -36,10 +43,13 @@ def run(
     precision: Precision = "float32",
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
+    callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
 ) -> None:
     """Trains an encoder and leaves its model and results in the run's folder.
 
-    A contrastive model trains its linear probe along, behind a stopped gradient.
+    A contrastive model trains its linear probe along, behind a stopped gradient; with a
+    `classification_loss` it trains jointly on loss_weight loss + classification_weight
+    classification_loss, both of which reach the encoder.
 
     Args:
       folder: the run's.
@@ -52,6 +62,11 @@ def run(
       optimizer: learning_rate -> the optimizer.
       schedule: batch_size, steps_per_epoch, epochs -> the learning rate, as
         `optimizers.warmup_schedule`.
+      loss_weight: of that loss.
+      classification_loss: of the class scores [B, C] of a contrastive model; None trains a probe.
+      classification_weight: of that one.
+      warm_start: a run's folder or a `.keras` file with weights to begin from; None for fresh ones.
+      warm_start_parts: what to take from there.
       epochs: passes over the training images.
       batch_size: images per step, over all replicas; each is seen in all its views.
       weight_decay: of the encoder and what the loss stands on, not of batch normalisation.
@@ -65,27 +80,40 @@ def run(
       clip_norm: largest global norm of the gradient of the whole batch; None for any.
       gradient_cache_chunk: samples that go through the encoder at a time, for a batch larger than
         the memory; see `training_model.TrainingModel`.
+      callbacks: steps -> a callback of `fit` that is told how many steps the stage has, such as
+        `losses.MarginAnnealing`.
+
+    Raises:
+      ValueError: as in `run_stage` and `take_over`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        built = model(image_shape=preprocessing.image_shape, num_classes=source.num_classes)
+        joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
+        built = model(
+            image_shape=preprocessing.image_shape, num_classes=source.num_classes, **joint
+        )
+        if warm_start is not None:
+            take_over(built, warm_start, warm_start_parts)
     if "projection" in built.output:
         probe_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        losses = {"projection": loss, "logits": probe_loss}
-        decayed = ("encoder", "projection_head")
+        losses = {"projection": loss, "logits": classification_loss or probe_loss}
+        loss_weights = {"projection": loss_weight, "logits": classification_weight}
+        decayed = ("encoder", "projection_head", *(["classifier"] if joint else []))
     else:
         losses = {"logits": loss}
+        loss_weights = {"logits": loss_weight}
         decayed = ("encoder", "classifier")
     run_stage(
         folder,
         "pretrain",
         built,
         losses=losses,
+        loss_weights=loss_weights,
         decayed=decayed,
         source=source,
-        preprocessing=preprocessing,
+        preprocessing=as_encoder_saw(preprocessing, warm_start),
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,
@@ -99,4 +127,5 @@ def run(
         strategy=strategy,
         clip_norm=clip_norm,
         gradient_cache_chunk=gradient_cache_chunk,
+        callbacks=callbacks,
     )

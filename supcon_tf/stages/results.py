@@ -10,8 +10,13 @@ from supcon_tf.data.batches import evaluation_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit, Split
 from supcon_tf.data.views import Preprocessing, decode
-from supcon_tf.evaluation import knn_probabilities, predict, top_k_accuracy
-from supcon_tf.models import embedding_model, parts_of
+from supcon_tf.evaluation import (
+    knn_probabilities,
+    mean_per_class_accuracy,
+    predict,
+    top_k_accuracy,
+)
+from supcon_tf.models import class_scores, embedding_model, parts_of
 from supcon_tf.stages.run_folder import RunFolder
 
 # More do not change a neighbour vote much, and their embeddings must fit into memory.
@@ -31,6 +36,10 @@ class Scores:
     def top_k(self, k: int) -> float:
         """Share of images whose class is among the k likeliest."""
         return top_k_accuracy(self.probabilities, self.labels, k=k)
+
+    def mean_per_class(self) -> float:
+        """Mean over the classes of the share of their images that are classified right."""
+        return mean_per_class_accuracy(self.probabilities, self.labels)
 
     def knn_top_1(self, references: "Scores") -> float:
         """Accuracy of a vote of the 20 nearest references."""
@@ -59,9 +68,9 @@ class Scorer:
     ):
         images = keras.Input(preprocessing.image_shape, name="images")
         embedding = embedding_model(trained)(images)
-        logits = parts_of(trained)["classifier"](embedding)
+        scores = class_scores(parts_of(trained)["classifier"](embedding))
         self.model = keras.Model(
-            images, {"embedding": embedding, "probabilities": keras.ops.softmax(logits)}
+            images, {"embedding": embedding, "probabilities": keras.ops.softmax(scores)}
         )
         self._preprocessing = preprocessing
         self._batch_size = batch_size

@@ -14,8 +14,8 @@ from supcon_tf.data.batches import Batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
 from supcon_tf.data.whitening import measure
-from supcon_tf.models import parts_of
-from supcon_tf.optimizers import apply_weight_decay
+from supcon_tf.models import class_scores, parts_of
+from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.stages.deferred import augmenting_model
 from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
 from supcon_tf.stages.run_folder import RunFolder
@@ -47,6 +47,9 @@ def run_stage(
     strategy: tf.distribute.Strategy,
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    learning_rate_multipliers: Mapping[str, float] | None = None,
+    callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
 
@@ -55,10 +58,13 @@ def run_stage(
       stage: its name, such as "linear".
       model: [B, V, H, W, C] or [B, H, W, C] -> {output: tensor}.
       losses: one per output of the model; each takes the labels.
-      decayed: the parts of the model, as in `models.parts_of`, that weight decay acts on.
+      decayed: the parts of the model, as in `models.parts_of`, that the losses train and weight
+        decay acts on; the stage classifies where "classifier" is one of them, and not a probe.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, weight_decay,
-        seed, jit_compile, checkpoints_to_keep, batches, strategy, clip_norm,
+        seed, jit_compile, checkpoints_to_keep, batches, strategy, callbacks, clip_norm,
         gradient_cache_chunk: as in `pretrain.run`.
+      loss_weights: of the losses in their sum; None is 1 for each.
+      learning_rate_multipliers: as in `finetune.run`.
 
     Raises:
       ValueError: numbers that cannot be, what cannot be done on several replicas, or as in
@@ -103,6 +109,10 @@ def run_stage(
             others=[variable for part in variables.values() for variable in part],
         )
         compiled_optimizer.build(model.trainable_variables)
+        if learning_rate_multipliers:
+            multiply_learning_rates(
+                compiled_optimizer, model.trainable_variables, learning_rate_multipliers
+            )
         measured = [keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")]
         if "projection" not in losses:
             # What Keras calls the loss of a model with one output has the weight decay in it.
@@ -123,6 +133,7 @@ def run_stage(
         trained.compile(
             compiled_optimizer,
             dict(losses),
+            loss_weights=None if loss_weights is None else dict(loss_weights),
             metrics={"logits": measured},
             jit_compile=jit_compile,
         )
@@ -145,6 +156,7 @@ def run_stage(
             None if validation is None else lambda: scorer.score(validation, "validation").top_k(1)
         ),
         checkpoints_to_keep=checkpoints_to_keep,
+        callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
     )
     if not folder.is_written:
         distribution.wait_for_workers(strategy)
@@ -152,7 +164,7 @@ def run_stage(
 
     end_of_training = time.perf_counter()
     # The probe of a contrastive run is a measurement; a stage classifies where its loss does.
-    classifies = "projection" not in losses
+    classifies = "classifier" in decayed
     held_out = scorer.score(source.test, "held-out")
     references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
     metrics = {
@@ -160,7 +172,11 @@ def run_stage(
         "knn_top_1": held_out.knn_top_1(references),
     }
     if classifies:
-        metrics |= {"top_1": held_out.top_k(1), "top_5": held_out.top_k(5)}
+        metrics |= {
+            "top_1": held_out.top_k(1),
+            "top_5": held_out.top_k(5),
+            "mean_per_class": held_out.mean_per_class(),
+        }
     else:
         metrics["probe_top_1"] = held_out.top_k(1)
     save_held_out(folder, held_out, source, with_probabilities=classifies)
@@ -218,7 +234,7 @@ def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     if labels.shape.rank == 2 and labels.shape[1] != 1:
         labels = tf.argmax(labels, axis=1)
     wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)
-    return tf.cast(tf.argmax(scores, axis=1) == wanted, tf.float32)
+    return tf.cast(tf.argmax(class_scores(scores), axis=1) == wanted, tf.float32)
 
 
 def _whitened(folder: RunFolder, preprocessing: Preprocessing, source: Source) -> Preprocessing:

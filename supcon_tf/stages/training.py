@@ -1,6 +1,6 @@
 """The loop that training stages share: fit, validate, record, save, go on after a kill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -21,6 +21,7 @@ def train(
     validation_accuracy: Callable[[], float] | None = None,
     checkpoints_to_keep: int = 3,
     checkpoint_minutes: float = 10.0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains a compiled model, from its last checkpoint if there is one.
 
@@ -39,6 +40,7 @@ def train(
         in the model at the end. None keeps the last ones.
       checkpoints_to_keep: the last so many.
       checkpoint_minutes: saves also within an epoch that takes longer.
+      callbacks: more of them for `fit`, which is called for each epoch.
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
@@ -86,6 +88,7 @@ def train(
                         StopWhenNotFinite(stage=stage),
                         progress,
                         SaveEvery(minutes=checkpoint_minutes, save=save),
+                        *callbacks,
                     ],
                 )
             except tf.errors.ResourceExhaustedError:
