@@ -4,8 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
-from supcon_tf.evaluation import knn_probabilities, predict, top_k_accuracy
+from supcon_tf.evaluation import (
+    knn_probabilities,
+    mean_average_precision,
+    mean_per_class_accuracy,
+    predict,
+    top_k_accuracy,
+)
 
 
 def test_top_k_counts_a_class_among_the_k_best():
@@ -25,6 +32,59 @@ def test_top_k_refuses_what_cannot_be_counted():
         top_k_accuracy(np.zeros((1, 2)), np.array([0]), k=0)
     with pytest.raises(ValueError, match="got k=1 and n=0"):
         top_k_accuracy(np.zeros((0, 2)), np.array([], int))
+
+
+def test_mean_per_class_accuracy_weighs_classes_and_not_images():
+    random = np.random.default_rng(0)
+    labels = random.choice(4, size=200, p=[0.7, 0.2, 0.09, 0.01])
+    scores = random.normal(size=(200, 5)) + 2 * np.eye(5)[labels] * (labels == 0)[:, None]
+    kept = scores.copy()
+    kept[:, 4] = -9.0  # scikit-learn counts a class that is only guessed.
+    value = mean_per_class_accuracy(kept, labels)
+    assert value == pytest.approx(balanced_accuracy_score(labels, kept.argmax(axis=1)))
+    assert abs(value - top_k_accuracy(kept, labels)) > 0.1
+    with pytest.raises(ValueError, match="got no example"):
+        mean_per_class_accuracy(np.zeros((0, 2)), np.array([], int))
+
+
+def interpolated_loop(scores, targets):
+    """VOC 2007: the mean over 11 recalls of the best precision from there on, for one class."""
+    points = []
+    for threshold in sorted(set(scores)):
+        chosen = scores >= threshold
+        points.append((targets[chosen].mean(), targets[chosen].sum() / targets.sum()))
+    best = [max(p for p, r in points if r >= n / 10 - 1e-12) for n in range(11)]
+    return sum(best) / 11
+
+
+def test_mean_average_precision_equals_a_loop_and_scikit_learn():
+    random = np.random.default_rng(1)
+    targets = (random.uniform(size=(60, 5)) < [0.5, 0.2, 0.1, 0.05, 0.0]).astype(int)
+    targets[3, 2:4] = 1
+    scores = (random.normal(size=(60, 5)) + targets).round(1)  # Rounded, so that some are equal.
+    loops = [interpolated_loop(scores[:, c], targets[:, c]) for c in range(4)]
+    assert mean_average_precision(scores, targets) == pytest.approx(np.mean(loops))
+    theirs = average_precision_score(targets[:, :4], scores[:, :4], average="macro")
+    assert mean_average_precision(scores, targets, interpolation="none") == pytest.approx(theirs)
+    assert mean_average_precision(targets, targets) == 1.0
+    # Constant scores: precision is the share of the class at every recall.
+    constant = mean_average_precision(np.zeros((60, 5)), targets)
+    assert constant == pytest.approx(targets[:, :4].mean())
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "options", "says"),
+    [
+        (np.zeros((2, 3)), np.ones((2, 2)), {}, r"got \(2, 3\) and \(2, 2\)"),
+        (np.zeros((2, 2)), np.full((2, 2), 2), {}, "targets must be 0 or 1"),
+        (np.full((2, 2), np.nan), np.ones((2, 2)), {}, "scores finite"),
+        (np.zeros((2, 2)), np.zeros((2, 2)), {}, "at least one image of a class, got none"),
+        (np.zeros((2, 2)), np.ones((2, 2)), {"interpolation": "voc"}, "got 'voc'"),
+    ],
+)
+def test_mean_average_precision_refuses_what_it_cannot_rank(scores, targets, options, says):
+    with pytest.raises(ValueError, match=says):
+        mean_average_precision(scores, targets, **options)
 
 
 def test_knn_votes_equal_a_loop_over_the_neighbours():

@@ -42,6 +42,8 @@ def failure_of(main, *arguments, capsys):
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.seed = -1"], "pretrain.run.seed must be >= 0, got -1"),
         (["--gin_file=digits/supcon.gin", "--gin_param=linear.run.batch_size = 0"], "linear.run.batch_size must be >= 1, got 0"),
         (["--gin_file=digits/supcon.gin", "--gin_param=experiment.run.stages = ('pretrain', 'finetune')"], "finetune.run.epochs is not set"),
+        (["--gin_file=cifar10/linear.gin", "--workdir=NEW"], "or set linear.run.encoder (or finetune.run.encoder) to a run's folder"),
+        (["--gin_file=imagenet/linear.gin", "--workdir=NEW", "--gin_param=linear.run.encoder = '/nowhere'"], "no encoder at '/nowhere'"),
         (["--gin_file=digits/supcon.gin", f"--workdir={__file__}"], f"{__file__!r}: File exists"),
         (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=SOURCE = @sources.tfds()"], "missing 1 required positional argument: 'name'"),
     ],

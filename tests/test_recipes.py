@@ -344,6 +344,11 @@ def test_an_ablation_is_the_recipe_with_one_other_option(file, option, value):
     assert gin.query_parameter(f"losses.SupConLoss.{option}") == value
 
 
+def test_a_second_file_wins_over_the_first():
+    both = configuration.parse(["cifar10/pytorch_supcon_resnet50.gin", "cifar100/base.gin"], [])
+    assert both == configuration.parse(["cifar100/pytorch_supcon_resnet50.gin"], [])
+
+
 def test_n_pairs_trains_on_one_view(monkeypatch):
     handed = handed_to_training("imagenet/n_pairs_resnet50", monkeypatch)
     assert handed["pretrain"].model.output["projection"].shape == (None, 1, 128)

@@ -81,6 +81,8 @@ def test_a_run_leaves_what_its_folder_promises(finished):
         assert metrics[stage]["images_per_second"] > 0
         assert 0 <= metrics[stage]["knn_top_1"] <= 1
     assert metrics["linear"]["top_5"] == 1.0
+    # Both classes have as many images.
+    assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
 
 
 def test_measured_whitening_is_kept_with_the_run(finished):

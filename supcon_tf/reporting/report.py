@@ -168,7 +168,7 @@ def _measure(value: float, key: str) -> str:
         return _duration(value)
     if key == "images_per_second":
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-    if key.endswith(("top_1", "top_5")):
+    if key.endswith(("top_1", "top_5", "mean_per_class")):
         return f"{value:.1%}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

@@ -1,5 +1,6 @@
 """Training an encoder: contrastively with a projection head, or with a classification loss."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -89,8 +90,13 @@ def run(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     strategy = strategy or tf.distribute.get_strategy()
+    joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
+    if not joint.keys() <= inspect.signature(model).parameters.keys():
+        raise ValueError(
+            "classification_loss is for models.contrastive_model, got another model: give its loss "
+            "as pretrain.run.loss"
+        )
     with strategy.scope():
-        joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
         built = model(
             image_shape=preprocessing.image_shape, num_classes=source.num_classes, **joint
         )

@@ -1,0 +1,84 @@
+"""Learning-rate multipliers: each variable goes as an optimizer of that rate would take it."""
+
+import keras
+import numpy as np
+import pytest
+
+from supcon_tf.optimizers import LARS, WarmupSchedule, multiply_learning_rates
+from tests.replicas import two_replicas
+
+OPTIMIZERS = {
+    "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+    "lars": lambda rate: LARS(rate, trust_coefficient=0.1, weight_decay=0.1),
+    "adam": keras.optimizers.Adam,
+    "rmsprop": lambda rate: keras.optimizers.RMSprop(rate, momentum=0.9, epsilon=0.001),
+}
+
+
+def gradient(step):
+    return np.random.default_rng(step).normal(size=3).astype("float32")
+
+
+def variable(name):
+    return keras.Variable(np.float32([1.0, -2.0, 3.0]), name=name)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_multiplied_variable_goes_as_with_that_rate(make):
+    low, high = variable("low_kernel"), variable("high_kernel")
+    optimizer = make(0.5)
+    optimizer.build([low, high])
+    multiply_learning_rates(optimizer, [low, high], {"^low": 0.25})
+    alone = {"low": (variable("a"), make(0.5 * 0.25)), "high": (variable("b"), make(0.5))}
+    for step in range(4):
+        optimizer.apply([gradient(step), gradient(step)], [low, high])
+        for own, own_optimizer in alone.values():
+            own_optimizer.apply([gradient(step)], [own])
+    np.testing.assert_allclose(low.numpy(), alone["low"][0].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(high.numpy(), alone["high"][0].numpy(), rtol=1e-5)
+    assert not np.allclose(low.numpy(), high.numpy(), rtol=1e-2)
+
+
+def fitted(*, multipliers, rate, **compile_options):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(3, name=name) for name in ("first", "second")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    optimizer = LARS(WarmupSchedule(rate, warmup_steps=2), trust_coefficient=0.05)
+    optimizer.build(model.trainable_variables)
+    if multipliers:
+        multiply_learning_rates(optimizer, model.trainable_variables, multipliers)
+    model.compile(optimizer, "mse", **compile_options)
+    before = model.get_weights()
+    x = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
+    model.fit(x, x[:, :3], batch_size=8, shuffle=False, verbose=0)
+    return before, model.get_weights()
+
+
+def test_compiled_and_over_replicas_the_steps_are_the_same():
+    expected = fitted(multipliers={"first/": 0.0, "second/kernel": 0.1}, rate=1.0)
+    compiled = fitted(multipliers={"first/": 0.0, "second/kernel": 0.1}, rate=1.0, jit_compile=True)
+    with two_replicas().scope():
+        split = fitted(multipliers={"first/": 0.0, "second/kernel": 0.1}, rate=1.0)
+    for after in (compiled[1], split[1]):
+        for weight, same in zip(after, expected[1], strict=True):
+            np.testing.assert_allclose(weight, same, rtol=1e-5, atol=1e-6)
+    stayed = [np.array_equal(start, end) for start, end in zip(*expected, strict=True)]
+    assert stayed == [True, True, False, False]
+
+
+def test_the_first_pattern_that_is_found_counts():
+    low = variable("group1_kernel")
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build([low])
+    multiply_learning_rates(optimizer, [low], {"kernel": 0.5, "group1": 0.1})
+    optimizer.apply([np.ones(3, "float32")])
+    np.testing.assert_allclose(low.numpy(), [0.5, -2.5, 2.5])
+
+
+def test_a_pattern_that_names_nothing_and_a_negative_factor_are_refused():
+    low = variable("low_kernel")
+    optimizer = keras.optimizers.SGD(1.0)
+    with pytest.raises(ValueError, match="no variable has 'hihg', known are low_kernel"):
+        multiply_learning_rates(optimizer, [low], {"hihg": 0.1})
+    with pytest.raises(ValueError, match=r"must be >= 0, got -1 of 'low'"):
+        multiply_learning_rates(optimizer, [low], {"low": -1})
