@@ -136,24 +136,33 @@ def test_the_header_says_the_command(file):
 
 
 @pytest.fixture(scope="module")
-def encoders():
-    """The encoders that files name, each built once, as they take the time."""
-    return {}
+def built():
+    """What was built so far: encoders by depth and stem, and the settings around them."""
+    return {}, []
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_model_is_built_as_written(file, encoders):
+def test_the_model_is_built_as_written(file, built):
+    """But for the width, which costs time alone; each encoder and what stands around it once."""
+    encoders, seen = built
+    settings = {
+        name: value
+        for name, value in values_of(file).items()
+        if name.startswith(("models.", "pretrain.run.model", "views.Preprocessing.image_px"))
+    }
+    architecture = settings["models.resnet.depth"], settings["models.resnet.stem"]
+    around = {name: value for name, value in settings.items() if "resnet" not in name}
+    if architecture in encoders and around in seen:
+        return
+    seen.append(around)
     configuration.parse([file], [])
-    described = tuple(
-        values_of(file)[f"models.resnet.{name}"] for name in ("depth", "width", "stem")
-    )
-    if described not in encoders:
-        encoders[described] = gin.get_configurable(models.resnet)()
+    if architecture not in encoders:
+        encoders[architecture] = gin.get_configurable(models.resnet)(width=1 / 16)
     model = gin.query_parameter("pretrain.run.model").configurable.wrapper
     size = gin.query_parameter("views.Preprocessing.image_px")
-    built = model(encoder=encoders[described], image_shape=(size, size, 3), num_classes=10)
-    assert isinstance(built, keras.Model)
-    assert built.input_shape[-3:] == (size, size, 3)
+    whole = model(encoder=encoders[architecture], image_shape=(size, size, 3), num_classes=10)
+    assert isinstance(whole, keras.Model)
+    assert whole.input_shape[-3:] == (size, size, 3)
 
 
 @pytest.mark.parametrize("file", FILES)
