@@ -25,6 +25,7 @@ from supcon_tf.data import batches
 from supcon_tf.data import mixing
 from supcon_tf.data import sources
 from supcon_tf.data import views
+from supcon_tf.methods import momentum_memory
 from supcon_tf.stages import experiment
 from supcon_tf.stages import finetune
 from supcon_tf.stages import linear

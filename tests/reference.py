@@ -216,3 +216,43 @@ def large_margin_softmax(labels, embeddings, kernel, *, margin=4, annealing=0.0)
             scores.append(length * cosine)
         losses[sample] = log_sum_exp(scores) - scores[label]
     return losses
+
+
+def supcon_against(
+    labels,
+    features,
+    contrast_labels,
+    contrast,
+    *,
+    contrast_mask=None,
+    temperature=0.1,
+    summation="outside",
+    denominator="all",
+    scale_by_temperature=True,
+    normalize=True,
+):
+    """Per-sample losses [N] of features [N, V, D] against rows [M, D], and their sum's gradients."""
+    features, contrast = np.asarray(features, np.float64), np.asarray(contrast, np.float64)
+    rows, others = (
+        (normalized(features), normalized(contrast)) if normalize else (features, contrast)
+    )
+    classes = label_sets(labels, len(features))
+    contrast_classes = label_sets(contrast_labels, len(contrast))
+    present = [m for m in range(len(contrast)) if contrast_mask is None or contrast_mask[m]]
+    num_views = features.shape[1]
+    scale = (temperature if scale_by_temperature else 1.0) / num_views
+    losses = np.zeros(len(features))
+    of_rows, of_others = np.zeros_like(rows), np.zeros_like(others)
+    for sample, view in np.ndindex(features.shape[:2]):
+        positives = [m for m in present if classes[sample] & contrast_classes[m]]
+        negatives = [m for m in present if not classes[sample] & contrast_classes[m]]
+        similarity = {m: float(rows[sample, view] @ others[m]) / temperature for m in present}
+        loss, of_similarity = anchor_loss(similarity, positives, negatives, summation, denominator)
+        losses[sample] += loss * scale
+        for m, slope in of_similarity.items():
+            of_rows[sample, view] += slope * scale / temperature * others[m]
+            of_others[m] += slope * scale / temperature * rows[sample, view]
+    if normalize:
+        of_rows = through_normalization(of_rows, features)
+        of_others = through_normalization(of_others, contrast)
+    return losses, of_rows, of_others

@@ -36,6 +36,7 @@ BINDINGS = [
     'pretrain.run.precision = "mixed_bfloat16"',
     "pretrain.run.clip_norm = 1.0",
     "pretrain.run.gradient_cache_chunk = 4",
+    "pretrain.run.model = @momentum_memory.momentum_memory_model",
     *(
         f"pretrain.run.loss = @losses.{loss}()"
         for loss in ("SupConLoss", "SimCLRLoss", "NPairsLoss", "SuNCEtLoss")
@@ -49,6 +50,9 @@ BINDINGS = [
     "models.resnet.depth = 34",
     "models.resnext.depth = 50",
     "models.contrastive_model.num_views = 3",
+    "momentum_memory.momentum_memory_model.memory_size = 16",
+    "momentum_memory.momentum_memory_model.momentum = 0.9",
+    'momentum_memory.momentum_memory_model.contrast = "queue"',
     "optimizers.LARS.trust_coefficient = 0.01",
     "optimizers.warmup_schedule.base_learning_rate = 0.3",
     "sources.digits.seed = 1",
@@ -83,6 +87,7 @@ BINDINGS = [
 # Files that run, one of each kind: whatever another file has in one of these, one of these has too.
 KINDS = {
     "digits/supcon.gin": ("pretrain", "linear"),
+    "digits/supcon_memory.gin": ("pretrain",),
     "cifar10/supcon_resnet18.gin": ("pretrain",),
     "imagenet/simclr_resnet50.gin": ("pretrain",),
     "imagenet/cross_entropy_two_stages_resnet50.gin": ("pretrain", "linear"),
@@ -188,11 +193,13 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
             f"sources.folder.root = '{image_folder}'",
             "models.contrastive_model.encoder = @keras.Sequential()",
             "models.classification_model.encoder = @keras.Sequential()",
+            "momentum_memory.momentum_memory_model.encoder = @keras.Sequential()",
             "keras.Sequential.layers = [@keras.layers.Conv2D(), @keras.layers.BatchNormalization(), "
             "@keras.layers.GlobalAveragePooling2D()]",
             "keras.layers.Conv2D.filters = 4",
             "keras.layers.Conv2D.kernel_size = 3",
             "models.contrastive_model.projection = (16, 16)",
+            "momentum_memory.momentum_memory_model.projection = (16, 16)",
             "views.Preprocessing.image_px = 16",
             *(
                 f"{name}.run.{binding}"

@@ -1,5 +1,6 @@
 """Losses: a pure function of labels and features each, and a Keras loss over it."""
 
+from supcon_tf.losses.against import supcon_against
 from supcon_tf.losses.cross_entropy import CrossEntropyLoss
 from supcon_tf.losses.margin import (
     LargeMarginSoftmaxLoss,
@@ -19,5 +20,6 @@ __all__ = [
     "SupConLoss",
     "large_margin_softmax_loss",
     "suncet_loss",
+    "supcon_against",
     "supcon_loss",
 ]

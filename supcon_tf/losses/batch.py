@@ -127,6 +127,11 @@ def leave_out_without_positives(
         num_views=features.shape[1],
         positives_cap=positives_cap,
     )
+    return leave_out(values, with_positive)
+
+
+def leave_out(values: tf.Tensor, with_positive: tf.Tensor) -> tf.Tensor:
+    """Scales [N] values so that their mean over all replicas is the mean over `with_positive`."""
     # Floats, because a gather of booleans is refused.
     counted = distribution.gather(tf.cast(with_positive, tf.float32))
     mean = tf.reduce_mean(counted)

@@ -56,6 +56,28 @@ def dense_supcon(
         kept = same_sample | (rank <= positives_cap // num_views)
         positives &= kept[:, None, :, None]
 
+    return masked_supcon(logits, positives, negatives, summation=summation, denominator=denominator)
+
+
+def masked_supcon(
+    logits: tf.Tensor,
+    positives: tf.Tensor,
+    negatives: tf.Tensor,
+    *,
+    summation: Summation,
+    denominator: Denominator,
+) -> tf.Tensor:
+    """SupCon from similarities and who is whose positive and negative.
+
+    Args:
+      logits: float32 [N, A, M, V], s of view a of anchor n with view v of contrast m.
+      positives, negatives: bool that broadcast to it, never both; what is in neither is not in
+        the contrast set.
+      summation, denominator: as in `supcon_loss`.
+
+    Returns:
+      float32 [N], the mean over A, not scaled by the temperature.
+    """
     if denominator == "one_positive":
         # s - log(exp(s) + sum over negatives), stable also without any negative.
         log_ratio = -tf.math.softplus(_masked_logsumexp(logits, negatives) - logits)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.methods import MemoryLoss, memory_of
 from supcon_tf.stages.linear import as_encoder_saw
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
@@ -57,8 +58,9 @@ def run(
       source: labelled images.
       preprocessing: crops, size and scale.
       augmentation: what makes the views differ.
-      model: image_shape, num_classes -> `models.contrastive_model` or
-        `models.classification_model`.
+      model: image_shape, num_classes -> `models.contrastive_model`,
+        `models.classification_model` or `momentum_memory.momentum_memory_model`, whose queue the
+        loss then takes.
       loss: of the projections [B, V, D], or of the class scores [B, C].
       optimizer: learning_rate -> the optimizer.
       schedule: batch_size, steps_per_epoch, epochs -> the learning rate, as
@@ -102,6 +104,15 @@ def run(
         )
         if warm_start is not None:
             take_over(built, warm_start, warm_start_parts)
+    memory = memory_of(built)
+    if memory is not None:
+        if gradient_cache_chunk is not None:
+            raise ValueError(
+                "pretrain.run.gradient_cache_chunk must be None with a memory, whose momentum "
+                f"encoder would move once for each chunk, got {gradient_cache_chunk}"
+            )
+        loss = MemoryLoss(loss, memory)
+        print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     if "projection" in built.output:
         probe_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         losses = {"projection": loss, "logits": classification_loss or probe_loss}
