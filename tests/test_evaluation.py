@@ -11,6 +11,8 @@ from supcon_tf.evaluation import (
     mean_average_precision,
     mean_per_class_accuracy,
     predict,
+    prototype_probabilities,
+    soft_neighbor_probabilities,
     top_k_accuracy,
 )
 
@@ -118,6 +120,53 @@ def test_knn_with_fewer_references_than_neighbours_takes_all():
     assert votes.argmax(1).tolist() == [0, 1]
     with pytest.raises(ValueError, match="got 0 and 20"):
         knn_probabilities(np.eye(2), np.eye(2), np.array([0, 1]), num_classes=2, temperature=0)
+
+
+def cosine(one, other):
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def softmax(values):
+    shares = np.exp(np.array(values) - np.max(values))
+    return shares / shares.sum()
+
+
+def test_prototypes_are_the_mean_directions_of_the_classes():
+    rng = np.random.default_rng(1)
+    # Lengths that differ: a mean of rows as they are would point elsewhere.
+    references = rng.normal(size=(30, 5)) * rng.uniform(0.1, 10, (30, 1))
+    labels, queries = rng.choice([0, 1, 3], 30), rng.normal(size=(9, 5))
+    found = prototype_probabilities(queries, references, labels, num_classes=5, temperature=0.3)
+    for query, row in zip(queries, found, strict=True):
+        prototypes = {}
+        for label in (0, 1, 3):
+            members = [rows / np.linalg.norm(rows) for rows in references[labels == label]]
+            prototypes[label] = sum(members) / len(members)
+        cosines = [cosine(query, prototype) / 0.3 for prototype in prototypes.values()]
+        expected = np.zeros(5)
+        expected[[0, 1, 3]] = softmax(cosines)
+        np.testing.assert_allclose(row, expected, rtol=1e-4)
+
+
+def test_soft_neighbours_all_vote():
+    rng = np.random.default_rng(2)
+    references, labels = rng.normal(size=(30, 5)), rng.integers(0, 4, 30)
+    queries = rng.normal(size=(9, 5))
+    found = soft_neighbor_probabilities(
+        queries, references, labels, num_classes=4, temperature=0.2, rows_per_block=4
+    )
+    for query, row in zip(queries, found, strict=True):
+        weights = softmax([cosine(query, other) / 0.2 for other in references])
+        expected = [weights[labels == label].sum() for label in range(4)]
+        np.testing.assert_allclose(row, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("classify", [prototype_probabilities, soft_neighbor_probabilities])
+def test_classifiers_on_references_refuse_what_they_cannot_use(classify):
+    with pytest.raises(ValueError, match="got 0 and 2"):
+        classify(np.eye(2), np.eye(2), np.array([0, 1]), num_classes=2, temperature=0)
+    with pytest.raises(ValueError, match="got 0.1 and 0"):
+        classify(np.eye(2), np.zeros((0, 2)), np.zeros(0, int), num_classes=2)
 
 
 def test_predict_runs_every_batch_in_inference_mode():

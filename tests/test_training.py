@@ -79,7 +79,8 @@ def test_a_run_leaves_what_its_folder_promises(finished):
     for stage in ("pretrain", "linear"):
         assert metrics[stage]["seconds"] > 0
         assert metrics[stage]["images_per_second"] > 0
-        assert 0 <= metrics[stage]["knn_top_1"] <= 1
+        for classifier in ("knn", "prototype", "soft_neighbor"):
+            assert 0 <= metrics[stage][f"{classifier}_top_1"] <= 1
     assert metrics["linear"]["top_5"] == 1.0
     # Both classes have as many images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])

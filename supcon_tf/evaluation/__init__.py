@@ -6,6 +6,7 @@ from supcon_tf.evaluation.calibration import expected_calibration_error
 from supcon_tf.evaluation.corruption_error import CorruptionError, mean_corruption_error
 from supcon_tf.evaluation.features import predict
 from supcon_tf.evaluation.knn import knn_probabilities
+from supcon_tf.evaluation.neighbors import prototype_probabilities, soft_neighbor_probabilities
 
 __all__ = [
     "CorruptionError",
@@ -15,5 +16,7 @@ __all__ = [
     "mean_corruption_error",
     "mean_per_class_accuracy",
     "predict",
+    "prototype_probabilities",
+    "soft_neighbor_probabilities",
     "top_k_accuracy",
 ]

@@ -14,6 +14,8 @@ from supcon_tf.evaluation import (
     knn_probabilities,
     mean_per_class_accuracy,
     predict,
+    prototype_probabilities,
+    soft_neighbor_probabilities,
     top_k_accuracy,
 )
 from supcon_tf.models import class_scores, embedding_model, parts_of
@@ -41,15 +43,26 @@ class Scores:
         """Mean over the classes of the share of their images that are classified right."""
         return mean_per_class_accuracy(self.probabilities, self.labels)
 
-    def knn_top_1(self, references: "Scores") -> float:
-        """Accuracy of a vote of the 20 nearest references."""
-        votes = knn_probabilities(
-            self.embeddings,
-            references.embeddings,
-            references.labels,
-            num_classes=self.probabilities.shape[1],
-        )
-        return top_k_accuracy(votes, self.labels)
+    def top_1_by_neighbors(self, references: "Scores") -> dict[str, float]:
+        """Accuracies of the classifiers that need labelled references and no training."""
+        classifiers = {
+            "knn_top_1": knn_probabilities,
+            "prototype_top_1": prototype_probabilities,
+            "soft_neighbor_top_1": soft_neighbor_probabilities,
+        }
+        num_classes = self.probabilities.shape[1]
+        return {
+            name: top_k_accuracy(
+                classify(
+                    self.embeddings,
+                    references.embeddings,
+                    references.labels,
+                    num_classes=num_classes,
+                ),
+                self.labels,
+            )
+            for name, classify in classifiers.items()
+        }
 
 
 class Scorer:

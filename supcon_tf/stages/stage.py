@@ -169,7 +169,7 @@ def run_stage(
     references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
     metrics = {
         "loss": folder.curve(stage)[-1]["loss"],
-        "knn_top_1": held_out.knn_top_1(references),
+        **held_out.top_1_by_neighbors(references),
     }
     if classifies:
         metrics |= {

@@ -1,0 +1,110 @@
+"""Classifiers on frozen embeddings that need no training: class means, and all neighbours softly."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def prototype_probabilities(
+    embeddings: np.ndarray,
+    reference_embeddings: np.ndarray,
+    reference_labels: np.ndarray,
+    *,
+    num_classes: int,
+    temperature: float = 0.1,
+) -> np.ndarray:
+    """Class probabilities by the nearest prototype, the mean direction of a class's references.
+
+    softmax over the classes of cos(z, mean of the class's z / ||z||) / temperature, as in Snell et
+    al. 2017, "Prototypical Networks", with cosines. The temperature does not change which class is
+    likeliest.
+
+    Args:
+      embeddings: [n, D] of the examples to classify.
+      reference_embeddings: [m, D].
+      reference_labels: integers [m].
+      num_classes: C. A class without references has probability 0.
+      temperature: > 0.
+
+    Returns:
+      float32 [n, C], rows sum to one.
+
+    Raises:
+      ValueError: temperature not positive, or no references.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import prototype_probabilities
+      >>> references = np.array([[1., 0.], [2., 0.2], [0., 3.]])
+      >>> near = prototype_probabilities(
+      ...     np.array([[0.9, 0.2]]), references, np.array([0, 0, 1]), num_classes=2)
+      >>> near.argmax(axis=1).tolist()
+      [0]
+    """
+    _check(temperature, reference_labels)
+    references = _unit_rows(reference_embeddings)
+    sums = tf.math.unsorted_segment_sum(references, tf.constant(reference_labels), num_classes)
+    similarities = tf.matmul(_unit_rows(embeddings), _unit_rows(sums), transpose_b=True)
+    has_references = np.isin(np.arange(num_classes), reference_labels)
+    logits = tf.where(has_references, similarities / temperature, -np.inf)
+    return tf.nn.softmax(logits, axis=1).numpy()
+
+
+def soft_neighbor_probabilities(
+    embeddings: np.ndarray,
+    reference_embeddings: np.ndarray,
+    reference_labels: np.ndarray,
+    *,
+    num_classes: int,
+    temperature: float = 0.1,
+    rows_per_block: int = 1024,
+) -> np.ndarray:
+    """Class probabilities by a vote of all references: a soft nearest-neighbour classifier.
+
+    p = softmax(cos(z, references) / temperature) @ one_hot(reference_labels), as Assran et al.
+    2020, "Supervision Accelerates Pre-training" (SuNCEt), arXiv 2006.10803, evaluate.
+
+    Args:
+      embeddings: [n, D] of the examples to classify.
+      reference_embeddings: [m, D].
+      reference_labels: integers [m].
+      num_classes: C.
+      temperature: > 0; a smaller one listens to the nearest more.
+      rows_per_block: examples at a time, which bounds the memory to that times m.
+
+    Returns:
+      float32 [n, C], rows sum to one.
+
+    Raises:
+      ValueError: temperature not positive, or no references.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import soft_neighbor_probabilities
+      >>> references = np.array([[1., 0.], [0., 1.]])
+      >>> votes = soft_neighbor_probabilities(
+      ...     references, references, np.array([0, 1]), num_classes=2, temperature=1.0)
+      >>> print(votes.round(4))
+      [[0.7311 0.2689]
+       [0.2689 0.7311]]
+    """
+    _check(temperature, reference_labels)
+    references = _unit_rows(reference_embeddings)
+    one_hot = tf.one_hot(reference_labels, num_classes)
+    blocks = []
+    for start in range(0, len(embeddings), rows_per_block):
+        rows = _unit_rows(embeddings[start : start + rows_per_block])
+        similarities = tf.matmul(rows, references, transpose_b=True)
+        blocks.append(tf.matmul(tf.nn.softmax(similarities / temperature), one_hot).numpy())
+    return np.concatenate(blocks)
+
+
+def _unit_rows(rows: np.ndarray | tf.Tensor) -> tf.Tensor:
+    return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
+
+
+def _check(temperature: float, reference_labels: np.ndarray) -> None:
+    if temperature <= 0 or not len(reference_labels):
+        raise ValueError(
+            "temperature must be > 0 and there must be references, got "
+            f"{temperature} and {len(reference_labels)}"
+        )
