@@ -165,7 +165,7 @@ def test_soft_neighbours_all_vote():
 def test_classifiers_on_references_refuse_what_they_cannot_use(classify):
     with pytest.raises(ValueError, match="got 0 and 2"):
         classify(np.eye(2), np.eye(2), np.array([0, 1]), num_classes=2, temperature=0)
-    with pytest.raises(ValueError, match="got 0.1 and 0"):
+    with pytest.raises(ValueError, match=r"got 0\.1 and 0"):
         classify(np.eye(2), np.zeros((0, 2)), np.zeros(0, int), num_classes=2)
 
 

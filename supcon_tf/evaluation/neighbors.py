@@ -1,4 +1,4 @@
-"""Classifiers on frozen embeddings that need no training: class means, and all neighbours softly."""
+"""Classifiers on frozen embeddings, without training: class means, and all neighbours softly."""
 
 import numpy as np
 import tensorflow as tf
