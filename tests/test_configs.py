@@ -42,6 +42,7 @@ BINDINGS = [
         for loss in ("SupConLoss", "SimCLRLoss", "NPairsLoss", "SuNCEtLoss")
     ),
     'linear.run.encoder = "/some/where"',
+    "linear.run.cache_features = True",
     "losses.SupConLoss.temperature = 0.2",
     "losses.SimCLRLoss.temperature = 0.2",
     "losses.NPairsLoss.normalize = False",

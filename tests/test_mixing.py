@@ -137,3 +137,9 @@ def test_mixing_of_several_views_or_on_the_device_is_refused():
     for options in ({"num_views": 2}, {"defer_to_device": True}):
         with pytest.raises(ValueError, match="mixing is for stages that train on one view"):
             batches(**options)
+
+
+@pytest.mark.parametrize("mix", [mixing.mixup, mixing.cutmix])
+def test_what_is_not_an_image_is_not_mixed(mix):
+    with pytest.raises(ValueError, match=r"got shape \(4, 7\): cached features cannot be mixed"):
+        mix(tf.zeros([4, 7]), tf.eye(4), seed=0)

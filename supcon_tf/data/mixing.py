@@ -36,7 +36,7 @@ def mixup(
       Images and targets, w x + (1 - w) partner.
 
     Raises:
-      ValueError: alpha < 0.02.
+      ValueError: alpha < 0.02, or not images.
 
     Example:
       >>> import tensorflow as tf
@@ -46,7 +46,7 @@ def mixup(
       >>> bool(tf.reduce_all(abs(mixed[:, 0, 0, 0] - targets[:, 1]) < 1e-6))
       True
     """
-    _check(alpha)
+    _check(images, alpha)
     weight_seed, partner_seed = tf.unstack(split(seed, 2))
     weight = _beta(weight_seed, alpha)
     partners = _partners(partner_seed, tf.shape(images)[0])
@@ -83,9 +83,9 @@ def cutmix(
       Images and targets.
 
     Raises:
-      ValueError: alpha < 0.02 or a probability outside of [0, 1].
+      ValueError: alpha < 0.02, a probability outside of [0, 1], or not images.
     """
-    _check(alpha)
+    _check(images, alpha)
     if not 0 <= probability <= 1:
         raise ValueError(f"probability must be in [0, 1], got {probability}")
     weight_seed, partner_seed, place_seed = tf.unstack(split(seed, 3))
@@ -124,7 +124,12 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
     return tf.cast(pair[0] / tf.reduce_sum(pair), tf.float32)
 
 
-def _check(alpha: float) -> None:
+def _check(images: tf.Tensor, alpha: float) -> None:
+    if images.shape.rank != 4:
+        raise ValueError(
+            f"mixing takes images [B, H, W, 3], got shape {images.shape}: cached features cannot "
+            "be mixed, set batches.training_batches.mixing = None"
+        )
     # Below it, both gammas of a Beta weight may be less than the least float64.
     if not alpha >= 0.02:
         raise ValueError(f"alpha must be >= 0.02, got {alpha}")

@@ -30,7 +30,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._start = time.perf_counter()
-        self._after_first_step = self._start
+        self._after_first_steps = self._start
+        self._first_steps = 0
         self._bar = tqdm(
             total=self.params["steps"],
             desc=self.description,
@@ -41,21 +42,23 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == 0:
-            self._after_first_step = time.perf_counter()
+        # With steps_per_execution, several since the last time, and Keras counts beyond the end.
+        done = min(batch + 1, self.params["steps"])
+        if not self._first_steps:
+            self._after_first_steps = time.perf_counter()
+            self._first_steps = done
         shown = {name: f"{value:.4f}" for name, value in summary(logs or {}).items()}
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        self._bar.update(done - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._bar.close()
         now = time.perf_counter()
         self.seconds = now - self._start
-        steps = self.params["steps"]
-        if steps > 1:
-            self.images_per_second = (steps - 1) * self.batch_size / (now - self._after_first_step)
-        else:
-            self.images_per_second = self.batch_size / self.seconds
+        steps, since = self.params["steps"] - self._first_steps, self._after_first_steps
+        if not steps:
+            steps, since = self._first_steps, self._start
+        self.images_per_second = steps * self.batch_size / (now - since)
 
 
 class CountSteps(keras.callbacks.Callback):
@@ -69,8 +72,12 @@ class CountSteps(keras.callbacks.Callback):
         super().__init__()
         self.step = step
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._before = int(self.step)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.step.assign_add(1)
+        # Several steps may have passed in one execution.
+        self.step.assign(self._before + batch + 1)
 
 
 def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:

@@ -29,6 +29,7 @@ def run(
     loss: keras.losses.Loss | None = None,
     encoder: str | None = None,
     zero_init: bool = False,
+    cache_features: bool = False,
     weight_decay: float = 0.0,
     seed: int = 0,
     jit_compile: bool = False,
@@ -46,14 +47,23 @@ def run(
       encoder: a run's folder, or a `.keras` file of a model of this package or of any Keras model
         from images to vectors; None is the one that this run pretrained.
       zero_init: start the classifier's kernel from zeros.
+      cache_features: train on the features of the evaluation views instead, which are computed
+        once and kept in the run's folder: no crops and no augmentation, and an epoch takes as
+        long as the classifier alone. They take 4 bytes per image and number of the embedding, in
+        memory too.
       weight_decay: of the classifier.
+
+    Raises:
+      FileNotFoundError: no encoder.
+      ValueError: as in `stage.run_stage`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("float32")
     strategy = strategy or tf.distribute.get_strategy()
+    file = encoder_file(encoder or folder.root)
     with strategy.scope():
         model = models.classification_model(
-            load_encoder(encoder or folder.root, image_shape=preprocessing.image_shape),
+            load_encoder(file, image_shape=preprocessing.image_shape),
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             train_encoder=False,
@@ -78,7 +88,25 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         batches=batches,
         strategy=strategy,
+        frozen_encoder=file if cache_features else None,
     )
+
+
+def encoder_file(path: str | Path) -> Path:
+    """The `.keras` file at a path, or the pretrained model's of the run's folder there.
+
+    Raises:
+      FileNotFoundError: no such file, or a folder without a pretrained model.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = RunFolder(file).model("pretrain")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
+            "linear.run.encoder (or finetune.run.encoder) to a run's folder or a .keras file"
+        )
+    return file
 
 
 def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> keras.Model:
@@ -89,7 +117,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
       image_shape: what the encoder will be given.
 
     Raises:
-      FileNotFoundError: no such file, or a folder without a pretrained model.
+      FileNotFoundError: as in `encoder_file`.
       ValueError: an encoder that takes another shape.
     """
     file = encoder_file(path)
@@ -105,26 +133,6 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
             f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
         )
     return encoder
-
-
-def encoder_file(path: str | Path) -> Path:
-    """The file of a trained encoder.
-
-    Args:
-      path: a run's folder, or a `.keras` file.
-
-    Raises:
-      FileNotFoundError: no such file, or a folder without a pretrained model.
-    """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = RunFolder(file).model("pretrain")
-    if not file.is_file():
-        raise FileNotFoundError(
-            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
-            "linear.run.encoder (or finetune.run.encoder) to a run's folder or a .keras file"
-        )
-    return file
 
 
 def as_encoder_saw(preprocessing: Preprocessing, encoder: str | Path | None) -> Preprocessing:

@@ -1,6 +1,7 @@
 """What a stage measures on its own splits, and the arrays that the report is drawn from."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from supcon_tf.evaluation import (
     top_k_accuracy,
 )
 from supcon_tf.models import class_scores, embedding_model, parts_of
+from supcon_tf.stages.cached_features import Features, cached_features
 from supcon_tf.stages.run_folder import RunFolder
 
 # More do not change a neighbour vote much, and their embeddings must fit into memory.
@@ -80,18 +82,52 @@ class Scorer:
         self, trained: keras.Model, *, preprocessing: Preprocessing, batch_size: int, stage: str
     ):
         images = keras.Input(preprocessing.image_shape, name="images")
-        embedding = embedding_model(trained)(images)
-        scores = class_scores(parts_of(trained)["classifier"](embedding))
+        self._encoder, self._classifier = embedding_model(trained), parts_of(trained)["classifier"]
+        embedding = self._encoder(images)
+        scores = class_scores(self._classifier(embedding))
         self.model = keras.Model(
             images, {"embedding": embedding, "probabilities": keras.ops.softmax(scores)}
         )
         self._preprocessing = preprocessing
         self._batch_size = batch_size
         self._stage = stage
+        self._features: dict[str, Features] = {}
+
+    def cache_features(
+        self, folder: RunFolder, source: Source, encoder_file: Path
+    ) -> tuple[keras.Model, dict[str, Features]]:
+        """Computes what the encoder says of the images to train on and to choose by, or reads it.
+
+        From then on the scores of these images come from it. Asks that the encoder does not train.
+
+        Returns:
+          The classifier alone, features [B, D] -> {"logits": [B, C]}, and the features of
+          "training" and, where there are such images, "validation".
+        """
+        for name, split in (("training", source.train), ("validation", source.validation)):
+            if split is not None:
+                self._features[name] = cached_features(
+                    folder.features,
+                    name,
+                    split,
+                    self._encoder,
+                    encoder_file=encoder_file,
+                    preprocessing=self._preprocessing,
+                    batch_size=self._batch_size,
+                    description=f"{self._stage}: features of {name} images",
+                )
+        rows = keras.Input(self._encoder.output_shape[1:], name="features")
+        return keras.Model(rows, {"logits": self._classifier(rows)}), self._features
 
     def score(self, split: Split, name: str, *, limit: int | None = None) -> Scores:
         """The images of the split, or up to `limit` of them, in an unchanging random order."""
         count = min(split.num_examples, limit or split.num_examples)
+        if name in self._features:
+            features = self._features[name]
+            chosen = features.as_split().shuffled_numbers(seed=0, start=0, stop=count)
+            embeddings = features.embeddings[chosen]
+            logits = self._classifier(embeddings, training=False)
+            return Scores(embeddings, tf.nn.softmax(logits).numpy(), features.labels[chosen])
         outputs, labels = predict(
             self.model,
             evaluation_batches(

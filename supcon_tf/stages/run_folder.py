@@ -40,6 +40,11 @@ class RunFolder:
         return self.root / "views.png"
 
     @property
+    def features(self) -> Path:
+        """Where a frozen encoder's features are kept."""
+        return self.root / "features"
+
+    @property
     def export(self) -> Path:
         """The SavedModel."""
         return self.root / "export"

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
 from supcon_tf.data.whitening import measure
 from supcon_tf.models import class_scores, parts_of
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
+from supcon_tf.stages.cached_features import AsTheyAre
 from supcon_tf.stages.deferred import augmenting_model
 from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
 from supcon_tf.stages.run_folder import RunFolder
@@ -23,6 +25,9 @@ from supcon_tf.stages.serving import save_serving_model
 from supcon_tf.stages.training import train
 from supcon_tf.stages.training_model import TrainingModel
 from supcon_tf.stages.view_sheet import view_sheet
+
+# Steps between two looks of the callbacks, where features are cached.
+STEPS_ON_FEATURES = 8
 
 
 def run_stage(
@@ -50,6 +55,7 @@ def run_stage(
     loss_weights: Mapping[str, float] | None = None,
     learning_rate_multipliers: Mapping[str, float] | None = None,
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
+    frozen_encoder: Path | None = None,
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
 
@@ -65,21 +71,34 @@ def run_stage(
         gradient_cache_chunk: as in `pretrain.run`.
       loss_weights: of the losses in their sum; None is 1 for each.
       learning_rate_multipliers: as in `finetune.run`.
+      frozen_encoder: the file of the encoder, to train the classifier on its cached features;
+        None trains on augmented views.
 
     Raises:
-      ValueError: numbers that cannot be, what cannot be done on several replicas, or as in
-        `training.train`.
+      ValueError: numbers that cannot be, what cannot be done on several replicas, batches on
+        cached features that need images, or as in `training.train`.
     """
     _check_numbers(stage, epochs, batch_size, strategy, clip_norm, gradient_cache_chunk)
     num_examples = source.train.num_examples
     has_views = len(model.input_shape) == 5
     preprocessing = _whitened(folder, preprocessing, source)
+    scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
+    trained, train_split, train_preprocessing = model, source.train, preprocessing
+    seconds_of_features = 0.0
+    if frozen_encoder is not None:
+        if not folder.is_written:
+            distribution.wait_for_workers(strategy)
+        trained, features = scorer.cache_features(folder, source, frozen_encoder)
+        if folder.is_written:
+            distribution.wait_for_workers(strategy)
+        train_split, train_preprocessing = features["training"].as_split(), AsTheyAre()
+        seconds_of_features = sum(found.seconds for found in features.values())
 
     @functools.cache
     def batches_of(host: int, num_hosts: int) -> Batches:
         return batches(
-            source.train,
-            preprocessing=preprocessing,
+            train_split,
+            preprocessing=train_preprocessing,
             augmentation=augmentation,
             num_views=model.input_shape[1] if has_views else 1,
             batch_size=batch_size,
@@ -120,8 +139,12 @@ def run_stage(
                 # Per sample: what the loss itself returns is divided by the number of replicas.
                 keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay")
             )
-        trained = model
         if isinstance(batches_of(0, 1)(0, 1).element_spec[0], dict):
+            if frozen_encoder is not None:
+                raise ValueError(
+                    f"{stage}.run.cache_features has nothing to augment, got defer_to_device: set "
+                    f"{stage}/batches.training_batches.defer_to_device = False"
+                )
             trained = augmenting_model(model, preprocessing, augmentation)
         if clip_norm is not None or gradient_cache_chunk is not None:
             trained = TrainingModel(
@@ -136,13 +159,16 @@ def run_stage(
             loss_weights=None if loss_weights is None else dict(loss_weights),
             metrics={"logits": measured},
             jit_compile=jit_compile,
+            # A classifier's step is shorter than the way to the next one.
+            steps_per_execution=(
+                STEPS_ON_FEATURES if frozen_encoder and strategy.num_replicas_in_sync == 1 else 1
+            ),
         )
 
-    if folder.is_written and not folder.view_sheet.exists():
+    if folder.is_written and frozen_encoder is None and not folder.view_sheet.exists():
         folder.view_sheet.write_bytes(
             view_sheet(source.train, preprocessing, augmentation, seed=seed)
         )
-    scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
     validation = source.validation
     train(
         trained,
@@ -188,7 +214,7 @@ def run_stage(
         class_names=source.class_names if classifies else None,
     )
     curve = folder.curve(stage)
-    seconds_training = sum(record["seconds"] for record in curve)
+    seconds_training = seconds_of_features + sum(record["seconds"] for record in curve)
     metrics["seconds"] = seconds_training + time.perf_counter() - end_of_training
     metrics["images_per_second"] = float(
         np.median([record["images_per_second"] for record in curve])
