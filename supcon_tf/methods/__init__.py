@@ -1,12 +1,8 @@
 """What methods have beyond a loss and a model: state of their own."""
 
-from supcon_tf.methods.momentum_memory import (
-    KeyMemory,
-    MemoryLoss,
-    MomentumProjection,
-    memory_of,
-    momentum_memory_model,
-)
+from supcon_tf.methods.key_memory import KeyMemory, MemoryLoss
+from supcon_tf.methods.momentum_memory import memory_of, momentum_memory_model
+from supcon_tf.methods.momentum_projection import MomentumProjection
 
 __all__ = [
     "KeyMemory",

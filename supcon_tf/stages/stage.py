@@ -116,28 +116,16 @@ def run_stage(
         )
 
     with strategy.scope():
-        learning_rate = schedule(
-            batch_size=batch_size, steps_per_epoch=num_examples / batch_size, epochs=epochs
+        compiled_optimizer = optimizer(
+            learning_rate=schedule(
+                batch_size=batch_size, steps_per_epoch=num_examples / batch_size, epochs=epochs
+            )
         )
-        compiled_optimizer = optimizer(learning_rate=learning_rate)
-        variables = {name: part.trainable_variables for name, part in parts_of(model).items()}
-        apply_weight_decay(
-            compiled_optimizer,
-            weight_decay,
-            decayed=[variable for name in decayed for variable in variables.pop(name)],
-            others=[variable for part in variables.values() for variable in part],
-        )
+        _decay(compiled_optimizer, weight_decay, model, decayed)
         compiled_optimizer.build(model.trainable_variables)
         if learning_rate_multipliers:
             multiply_learning_rates(
                 compiled_optimizer, model.trainable_variables, learning_rate_multipliers
-            )
-        measured = [keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")]
-        if "projection" not in losses:
-            # What Keras calls the loss of a model with one output has the weight decay in it.
-            measured.append(
-                # Per sample: what the loss itself returns is divided by the number of replicas.
-                keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay")
             )
         if isinstance(batches_of(0, 1)(0, 1).element_spec[0], dict):
             if frozen_encoder is not None:
@@ -157,7 +145,7 @@ def run_stage(
             compiled_optimizer,
             dict(losses),
             loss_weights=None if loss_weights is None else dict(loss_weights),
-            metrics={"logits": measured},
+            metrics={"logits": _metrics(losses)},
             jit_compile=jit_compile,
             # A classifier's step is shorter than the way to the next one.
             steps_per_execution=(
@@ -184,13 +172,62 @@ def run_stage(
         checkpoints_to_keep=checkpoints_to_keep,
         callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
     )
-    if not folder.is_written:
-        distribution.wait_for_workers(strategy)
-        return
+    if folder.is_written:
+        _finish(
+            folder,
+            stage,
+            model,
+            scorer,
+            source=source,
+            preprocessing=preprocessing,
+            # The probe of a contrastive run is a measurement and does not classify.
+            classifies="classifier" in decayed,
+            seconds_of_features=seconds_of_features,
+        )
+    distribution.wait_for_workers(strategy)
 
+
+def _decay(
+    optimizer: keras.optimizers.Optimizer,
+    weight_decay: float,
+    model: keras.Model,
+    decayed: Sequence[str],
+) -> None:
+    variables = {name: part.trainable_variables for name, part in parts_of(model).items()}
+    apply_weight_decay(
+        optimizer,
+        weight_decay,
+        decayed=[variable for name in decayed for variable in variables.pop(name)],
+        others=[variable for part in variables.values() for variable in part],
+    )
+
+
+def _metrics(losses: Mapping[str, keras.losses.Loss]) -> list[keras.metrics.Metric]:
+    """Of the class scores."""
+    accuracy = keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")
+    if "projection" in losses:
+        return [accuracy]
+    # What Keras calls the loss of a model with one output has the weight decay in it. Per sample:
+    # what the loss itself returns is divided by the number of replicas.
+    return [
+        accuracy,
+        keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay"),
+    ]
+
+
+def _finish(
+    folder: RunFolder,
+    stage: str,
+    model: keras.Model,
+    scorer: Scorer,
+    *,
+    source: Source,
+    preprocessing: Preprocessing,
+    classifies: bool,
+    seconds_of_features: float,
+) -> None:
+    """Measures the trained model and saves it with its results."""
     end_of_training = time.perf_counter()
-    # The probe of a contrastive run is a measurement; a stage classifies where its loss does.
-    classifies = "classifier" in decayed
     held_out = scorer.score(source.test, "held-out")
     references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
     metrics = {
@@ -220,7 +257,6 @@ def run_stage(
         np.median([record["images_per_second"] for record in curve])
     )
     folder.set_metrics(stage, metrics)
-    distribution.wait_for_workers(strategy)
 
 
 def _check_numbers(
