@@ -22,14 +22,17 @@ class ReplicatedModel(keras.Model):
       (None, 2)
     """
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' compile, which refuses what goes wrong on several replicas.
+    def make_train_function(self, force: bool = False) -> Any:
+        """Keras' own, which `fit` begins with, but refuses what goes wrong on several replicas.
 
         Raises:
           ValueError: an optimizer that clips (each replica would clip its own part), jit_compile
             or steps_per_execution, for a model of several replicas that are no TPU's.
         """
-        super().compile(*args, **kwargs)
+        self._check_replicas()
+        return super().make_train_function(force)
+
+    def _check_replicas(self) -> None:
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas == 1:
             return
