@@ -22,9 +22,11 @@ from supcon_tf import losses
 from supcon_tf import models
 from supcon_tf import optimizers
 from supcon_tf.data import batches
+from supcon_tf.data import corrupted
 from supcon_tf.data import mixing
 from supcon_tf.data import sources
 from supcon_tf.data import views
+from supcon_tf.evaluation import classifiers
 from supcon_tf.methods import momentum_memory
 from supcon_tf.stages import experiment
 from supcon_tf.stages import finetune

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supcon_tf.evaluation import expected_calibration_error
+from supcon_tf.evaluation import expected_calibration_error, reliability
 
 
 def loop(probabilities, labels, bins):
@@ -72,7 +72,7 @@ def test_a_float32_softmax_that_exceeds_one_by_rounding_is_taken():
 @pytest.mark.parametrize(
     ("probabilities", "bins", "message"),
     [
-        ([[2.0, -1.0]], 15, r"within \[0, 1\], got \[-1.0, 2.0\]"),
+        ([[2.0, -1.0]], 15, r"within \[0, 1\], got -1.0: apply a softmax"),
         ([[np.nan, 0.5]], 15, "within"),
         ([[0.5, 0.5]], 0, "bins=0"),
     ],
@@ -85,3 +85,61 @@ def test_what_cannot_be_is_refused(probabilities, bins, message):
 def test_no_example_is_refused():
     with pytest.raises(ValueError, match="n=0"):
         expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int))
+
+
+def equal_mass_loop(confidences, is_right, bins):
+    """Bin m ends at the ceil(n m / bins)-th smallest confidence; equal ones share a bin."""
+    ordered = sorted(confidences)
+    edges = [ordered[-(-len(ordered) * m // bins) - 1] for m in range(1, bins)]
+    groups = [[] for _ in range(bins)]
+    for confidence, right in zip(confidences, is_right, strict=True):
+        groups[sum(confidence > edge for edge in edges)].append((confidence, right))
+    gaps = (abs(sum(right - confidence for confidence, right in group)) for group in groups)
+    return sum(gaps) / len(confidences), [len(group) for group in groups]
+
+
+@pytest.mark.parametrize("bins", [1, 3, 7, 60])
+@pytest.mark.parametrize("decimals", [9, 1])
+def test_bins_of_equal_mass_equal_the_loop(bins, decimals):
+    generator = np.random.default_rng(bins)
+    confidences = generator.uniform(size=50).round(decimals)
+    is_right = generator.uniform(size=50) < confidences
+    found = reliability(confidences, is_right, bins=bins, binning="equal_mass")
+    error, counts = equal_mass_loop(confidences.tolist(), is_right.tolist(), bins)
+    assert found.error == pytest.approx(error)
+    assert found.counts.tolist() == counts
+    if decimals == 9:
+        assert max(counts) - min(counts) <= 1
+    # Nothing depends on the order of the examples, ties or not.
+    order = generator.permutation(50)
+    again = reliability(confidences[order], is_right[order], bins=bins, binning="equal_mass")
+    assert again.error == pytest.approx(found.error)
+
+
+def test_both_binnings_are_options_of_the_error():
+    probabilities = np.random.default_rng(0).dirichlet(np.full(3, 0.5), size=40)
+    labels = np.random.default_rng(1).integers(0, 3, 40)
+    is_right = probabilities.argmax(axis=1) == labels
+    expected, _ = equal_mass_loop(probabilities.max(axis=1).tolist(), is_right.tolist(), 15)
+    error = expected_calibration_error(probabilities, labels, binning="equal_mass")
+    assert error == pytest.approx(expected)
+    assert error != pytest.approx(expected_calibration_error(probabilities, labels))
+
+
+def test_diagrams_of_parts_add_up_to_the_whole():
+    generator = np.random.default_rng(0)
+    confidences = generator.uniform(size=50)
+    is_right = generator.uniform(size=50) < 0.5
+    first, second = (
+        reliability(confidences[part], is_right[part]) for part in (slice(20), slice(20, 50))
+    )
+    whole = reliability(confidences, is_right)
+    for name in ("counts", "confidences", "hits"):
+        np.testing.assert_allclose(getattr(first + second, name), getattr(whole, name))
+    assert whole.counts.sum() == 50
+    assert whole.hits.sum() == is_right.sum()
+
+
+def test_an_unknown_binning_is_refused():
+    with pytest.raises(ValueError, match=r"binning must be one of .* got 'quantile'"):
+        reliability(np.array([0.5]), np.array([True]), binning="quantile")

@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from supcon_tf.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
-from supcon_tf.evaluation import mean_corruption_error
+from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.corruption_error import ALEXNET
 
 
@@ -115,3 +117,50 @@ def test_what_cannot_be_compared_is_refused(options, message):
 def test_an_unknown_corruption_is_refused():
     with pytest.raises(ValueError, match=r"errors must be of .* got 'clean'"):
         mean_corruption_error({**constant_errors(), "clean": 0.1})
+
+
+def test_a_case_by_hand():
+    # 14 corruptions at 0.3 of 0.6; fog (0.1 + 0.2 + 0.3 + 0.4 + 0.5) / 5 = 0.3 of 0.4.
+    errors = {**constant_errors(0.3), "fog": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    baseline = {**constant_errors(0.6), "fog": 0.4, "clean": 0.2}
+    result = mean_corruption_error(errors, clean_error=0.1, baseline=baseline)
+    assert result.corruption_errors["fog"] == pytest.approx(75)
+    assert result.mce == pytest.approx((14 * 50 + 75) / 15)
+    # (0.3 - 0.1) / (0.6 - 0.2) and (0.3 - 0.1) / (0.4 - 0.2)
+    assert result.relative_mce == pytest.approx((14 * 50 + 100) / 15)
+
+
+def test_a_file_is_a_baseline(tmp_path):
+    file = tmp_path / "baseline.json"
+    errors = random_errors()
+    file.write_text(json.dumps({**errors, "clean": 0.25}))
+    result = mean_corruption_error(errors, clean_error=0.25, baseline=read_baseline(file))
+    assert (result.mce, result.relative_mce) == (100.0, 100.0)
+
+
+def test_another_run_is_a_baseline(tmp_path):
+    errors = random_errors()
+    measured = {"errors": errors, "clean_error": 0.25, "severities": [1, 2, 3, 4, 5]}
+    (tmp_path / "metrics.json").write_text(json.dumps({"robustness": measured}))
+    assert read_baseline(tmp_path) == {**errors, "clean": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"pretrain": {}}, "has no results of a robustness stage"),
+        ({"robustness": {"errors": {}, "clean_error": 0, "severities": [1, 3]}}, r"the severities \[1, 3\]: a"),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_no_baseline_is_named(tmp_path, content, says):
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=says):
+        read_baseline(tmp_path)
+
+
+def test_a_baseline_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no baseline at"):
+        read_baseline(tmp_path)
+    (tmp_path / "text.json").write_text("no json")
+    with pytest.raises(ValueError, match=r"has no \{corruption: errors\}"):
+        read_baseline(tmp_path / "text.json")

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 
@@ -5,12 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supcon_tf.data.corrupted import CorruptedImages, on_the_fly
+from supcon_tf.data.corrupted_images import images_of
 from supcon_tf.data.corruptions import CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import expected_calibration_error
+from supcon_tf.evaluation.classifiers import saved_model
 from supcon_tf.evaluation.corruption_error import ALEXNET
-from supcon_tf.stages import robustness
+from supcon_tf.stages import robustness, robustness_cells
 from supcon_tf.stages.run_folder import RunFolder
 
 
@@ -58,16 +62,34 @@ def source_of(labels=(0, 1, 2, 0, 1, 2), *, size=(32, 32), num_classes=3):
     return Source("colours", tuple(f"c{n}" for n in range(num_classes)), split, split)
 
 
+def made_by(function, *, description="made by a test"):
+    """What `robustness.run` takes for `corrupted`, from image and cell -> image."""
+
+    def corrupted(source, *, cells, num_images, seed):
+        def images(corruption, severity):
+            clean = images_of(source.test, num_images=num_images, seed=seed)
+            for number, (image, label) in enumerate(clean):
+                at = {"corruption": corruption, "severity": severity, "number": number}
+                yield function(image, **at), label
+
+        return CorruptedImages(description, images)
+
+    return corrupted
+
+
+def unchanged(image, **at):
+    return image
+
+
 def results_of(folder):
     return json.loads((folder.root / "metrics.json").read_text())["robustness"]
 
 
-def test_errors_and_calibration_are_those_of_the_corrupted_images(folder, monkeypatch):
-    def paint_by_number(image, *, corruption, severity, seed, number):
+def test_errors_and_calibration_are_those_of_the_corrupted_images(folder):
+    def paint_by_number(image, *, corruption, severity, number):
         # The first `severity` images become blue, others stay: class 2 for sure.
         return image * np.array([0, 0, 1], np.uint8) if number < severity else image
 
-    monkeypatch.setattr(robustness, "corrupt", paint_by_number)
     labels = (0, 1, 0, 1, 0, 1)
     robustness.run(
         folder,
@@ -75,6 +97,7 @@ def test_errors_and_calibration_are_those_of_the_corrupted_images(folder, monkey
         corruptions=("fog", "snow"),
         severities=(1, 3),
         batch_size=4,
+        corrupted=made_by(paint_by_number),
     )
     results = results_of(folder)
     assert results["clean_error"] == 0
@@ -82,7 +105,7 @@ def test_errors_and_calibration_are_those_of_the_corrupted_images(folder, monkey
         "fog": pytest.approx([1 / 6, 3 / 6]),
         "snow": pytest.approx([1 / 6, 3 / 6]),
     }
-    assert results["mean_error"] == pytest.approx((1 + 3) / 12)
+    assert results["unnormalized_mean_error"] == pytest.approx((1 + 3) / 12)
     assert (results["severities"], results["num_images"]) == ([1, 3], 6)
     means = coloured(labels).mean(axis=(1, 2)) / 255
     scores = np.exp(20 * means)
@@ -93,8 +116,39 @@ def test_errors_and_calibration_are_those_of_the_corrupted_images(folder, monkey
     assert results["images_per_second"] == pytest.approx(5 * 6 / results["seconds"])
 
 
+def test_a_cell_keeps_its_diagram_and_what_was_said_of_its_first_image(folder):
+    robustness.run(
+        folder,
+        source=source_of(),
+        corruptions=("fog",),
+        severities=(3,),
+        corrupted=made_by(lambda image, **at: np.zeros_like(image)),
+    )
+    record = json.loads((folder.root / "robustness.json").read_text())
+    assert record["class_names"] == ["c0", "c1", "c2"]
+    cell = record["cells"]["fog/3"]
+    # Black images: three equal probabilities, so class 0 at 1 / 3, right for two of six.
+    assert (
+        cell["reliability"]["counts"] == [0] * 4 + [6] + [0] * 10
+        or cell["reliability"]["counts"] == [0] * 5 + [6] + [0] * 9
+    )
+    assert sum(cell["reliability"]["hits"]) == 2
+    assert sum(cell["reliability"]["confidences"]) == pytest.approx(2)
+    assert cell["example"]["guess"] == 0
+    assert cell["example"]["probability"] == pytest.approx(1 / 3)
+    for name, is_black in (("fog_3", True), ("clean_0", False)):
+        picture = tf.io.decode_png((folder.root / f"robustness/{name}.png").read_bytes())
+        assert (picture.numpy().max() == 0) == is_black
+        assert picture.shape == (32, 32, 3)
+
+
 def test_the_real_corruptions_are_made_the_same_way_every_time(folder):
-    options = {"source": source_of(), "corruptions": ("shot_noise", "contrast"), "severities": (5,)}
+    options = {
+        "source": source_of(),
+        "corruptions": ("shot_noise", "contrast"),
+        "severities": (5,),
+        "corrupted": functools.partial(on_the_fly, processes=1),
+    }
     robustness.run(folder, **options)
     first = results_of(folder)
     (folder.root / "robustness.json").unlink()
@@ -105,41 +159,56 @@ def test_the_real_corruptions_are_made_the_same_way_every_time(folder):
     assert first["calibration_errors"] != first["clean_calibration_error"]
 
 
-def test_a_killed_run_goes_on_after_the_last_finished_cell(folder, monkeypatch, capsys):
+def test_a_killed_run_goes_on_after_the_last_finished_cell(folder, capsys):
     made = []
 
-    def killed_at_snow(image, *, corruption, severity, seed, number):
+    def killed_at_snow(image, *, corruption, severity, number):
         if corruption == "snow" and number == 3:
             raise KeyboardInterrupt
         made.append((corruption, severity))
         return image
 
     options = {"source": source_of(), "corruptions": ("fog", "snow"), "severities": (1, 2)}
-    monkeypatch.setattr(robustness, "corrupt", killed_at_snow)
     with pytest.raises(KeyboardInterrupt):
-        robustness.run(folder, **options)
+        robustness.run(folder, **options, corrupted=made_by(killed_at_snow))
     assert not folder.metrics()
 
     made.clear()
-    monkeypatch.setattr(robustness, "corrupt", lambda image, **at: made.append(at) or image)
-    robustness.run(folder, **options)
+    robustness.run(
+        folder, **options, corrupted=made_by(lambda image, **at: made.append(at) or image)
+    )
     assert {(at["corruption"], at["severity"]) for at in made} == {("snow", 1), ("snow", 2)}
     assert len(made) == 2 * 6
     assert "3 of 5 finished before" in capsys.readouterr().out
     assert set(results_of(folder)["errors"]) == {"fog", "snow"}
 
 
-@pytest.mark.parametrize("change", ["seed", "images", "export"])
-def test_what_was_measured_otherwise_is_measured_anew(folder, monkeypatch, change):
+@pytest.mark.parametrize("change", ["seed", "images", "export", "corrupted", "classifier"])
+def test_what_was_measured_otherwise_is_measured_anew(folder, change):
     made = []
-    monkeypatch.setattr(robustness, "corrupt", lambda image, **at: made.append(at) or image)
-    options = {"source": source_of(), "corruptions": ("fog",), "severities": (1,)}
+
+    def noted(image, **at):
+        made.append(at)
+        return image
+
+    options = {
+        "source": source_of(),
+        "corruptions": ("fog",),
+        "severities": (1,),
+        "corrupted": made_by(noted),
+    }
     robustness.run(folder, **options)
     made.clear()
     if change == "export":
         export(folder.export)
-    changed = {"seed": {"seed": 1}, "images": {"max_images": 5}, "export": {}}[change]
-    robustness.run(folder, **options, **changed)
+    changed = {
+        "seed": {"seed": 1},
+        "images": {"max_images": 5},
+        "export": {},
+        "corrupted": {"corrupted": made_by(noted, description="of elsewhere")},
+        "classifier": {"classifier": functools.partial(saved_model, scores="logits")},
+    }[change]
+    robustness.run(folder, **{**options, **changed})
     assert len(made) == changed.get("max_images", 6)
 
 
@@ -148,9 +217,14 @@ def measured(monkeypatch):
     """Clean error 0.25 and then 0.75 for every cell, without running 75 of them."""
     errors = itertools.chain([0.25], itertools.repeat(0.75))
     monkeypatch.setattr(
-        robustness,
+        robustness_cells,
         "_measure",
-        lambda *_, **__: {"error": next(errors), "calibration_error": 0.1, "seconds": 2.0},
+        lambda *_, **__: {
+            "error": next(errors),
+            "calibration_error": 0.1,
+            "adaptive_calibration_error": 0.1,
+            "seconds": 2.0,
+        },
     )
 
 
@@ -173,32 +247,76 @@ def test_mce_is_given_for_all_cells_of_a_thousand_classes(tmp_path):
         assert not {"mce", "relative_mce"} & set(results_of(folder))
 
 
+def made_twice(folder, **options):
+    """A finished run, and another one beside it that takes it for its baseline."""
+    robustness.run(folder, source=source_of(), corrupted=made_by(unchanged))
+    other = RunFolder(folder.root / "other")
+    other.root.mkdir()
+    options = {"source": source_of(), "corrupted": made_by(unchanged), **options}
+    robustness.run(other, export=str(folder.export), baseline=str(folder.root), **options)
+    return results_of(other)
+
+
+@pytest.mark.usefixtures("measured")
+def test_another_run_on_the_same_images_is_a_baseline(folder):
+    results = made_twice(folder)
+    # The first value of the other run is 0.75 too, as of all its cells.
+    assert results["mce"] == 100
+    assert results["corruption_errors"] == dict.fromkeys(CORRUPTIONS, 100.0)
+    assert results["relative_mce"] == pytest.approx(100 * (0.75 - 0.75) / (0.75 - 0.25))
+    assert results["baseline"] == str(folder.root)
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_baseline_of_other_images_is_refused(folder):
+    with pytest.raises(ValueError, match="measured with num_images 6, this run with 5"):
+        made_twice(folder, max_images=5)
+
+
+def test_a_relative_mce_that_cannot_be_is_said(folder, monkeypatch, capsys):
+    # Corruption adds nothing to the error.
+    cell = {"error": 0.5, "calibration_error": 0.1, "adaptive_calibration_error": 0.1}
+    monkeypatch.setattr(robustness_cells, "_measure", lambda *_, **__: {**cell, "seconds": 1.0})
+    results = made_twice(folder)
+    assert results["mce"] == pytest.approx(100)
+    assert "relative_mce" not in results
+    assert "no relative mCE, the baseline's error of" in capsys.readouterr().out
+
+
+def test_a_baseline_needs_all_cells(folder):
+    with pytest.raises(ValueError, match="needs all 15 corruptions at all 5 severities"):
+        robustness.run(folder, source=source_of(), severities=(1,), baseline="x")
+
+
 @pytest.mark.usefixtures("measured")
 def test_mce_is_not_given_for_a_set_that_is_not_imagenets(folder):
     robustness.run(folder, source=source_of())
     results = results_of(folder)
     assert set(results["errors"]) == set(CORRUPTIONS)
-    assert results["mean_error"] == pytest.approx(0.75)
+    assert results["unnormalized_mean_error"] == pytest.approx(0.75)
     assert not {"mce", "relative_mce"} & set(results)
 
 
-def test_extra_corruptions_enter_the_means_only_where_no_other_ran(folder, monkeypatch):
-    def blackened_by_spatter(image, *, corruption, severity, seed, number):
+def test_extra_corruptions_enter_the_means_only_where_no_other_ran(folder):
+    def blackened_by_spatter(image, *, corruption, severity, number):
         return np.zeros_like(image) if corruption == "spatter" else image
 
-    monkeypatch.setattr(robustness, "corrupt", blackened_by_spatter)
     for corruptions, mean_error in ((("fog", "spatter"), 0), (("spatter",), 1)):
-        robustness.run(folder, source=source_of((1, 2)), corruptions=corruptions, severities=(1,))
+        robustness.run(
+            folder,
+            source=source_of((1, 2)),
+            corruptions=corruptions,
+            severities=(1,),
+            corrupted=made_by(blackened_by_spatter),
+        )
         results = results_of(folder)
-        assert results["mean_error"] == mean_error
+        assert results["unnormalized_mean_error"] == mean_error
         assert results["errors"]["spatter"] == [1]
 
 
-def test_images_of_several_sizes_share_a_batch(folder, monkeypatch):
+def test_images_of_several_sizes_share_a_batch(folder):
     shapes = []
-    monkeypatch.setattr(
-        robustness, "corrupt", lambda image, **at: shapes.append(image.shape) or image
-    )
+    noted = made_by(lambda image, **at: shapes.append(image.shape) or image)
     labels = np.array([0, 1, 2, 1], np.int64)
     sizes = [(32, 40), (520, 600), (32, 40), (300, 257)]
     encoded = tf.stack(
@@ -209,18 +327,22 @@ def test_images_of_several_sizes_share_a_batch(folder, monkeypatch):
     )
     split = IndexedSplit(labels, lambda number: tf.gather(encoded, number))
     source = Source("sizes", ("a", "b", "c"), split, split)
-    robustness.run(folder, source=source, corruptions=("fog",), severities=(1,))
+    robustness.run(folder, source=source, corruptions=("fog",), severities=(1,), corrupted=noted)
     # A short side above 256 px is shrunk to that.
     expected = [(32, 40, 3), (256, 600 * 256 // 520, 3), (32, 40, 3), (300 * 256 // 257, 256, 3)]
     assert sorted(shapes) == sorted(expected)
     assert results_of(folder)["errors"] == {"fog": [0]}
 
 
-def test_a_small_image_reaches_the_model_as_it_is(folder, monkeypatch):
+def test_a_small_image_reaches_the_model_as_it_is(folder):
     seen = []
-    monkeypatch.setattr(robustness, "corrupt", lambda image, **at: seen.append(image) or image)
-    source = source_of()
-    robustness.run(folder, source=source, corruptions=("fog",), severities=(1,))
+    robustness.run(
+        folder,
+        source=source_of(),
+        corruptions=("fog",),
+        severities=(1,),
+        corrupted=made_by(lambda image, **at: seen.append(image) or image),
+    )
     assert {image.tobytes() for image in seen} == {
         image.tobytes() for image in coloured((0, 1, 2, 0, 1, 2))
     }
@@ -228,7 +350,11 @@ def test_a_small_image_reaches_the_model_as_it_is(folder, monkeypatch):
 
 def test_an_image_below_32_px_is_refused(folder):
     with pytest.raises(ValueError, match="image 0 is 32 x 30 px"):
-        robustness.run(folder, source=source_of(size=(32, 30)))
+        robustness.run(
+            folder,
+            source=source_of(size=(32, 30)),
+            corrupted=functools.partial(on_the_fly, processes=1),
+        )
 
 
 def test_an_export_without_class_scores_is_refused_with_the_fix(tmp_path):

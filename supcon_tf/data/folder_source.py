@@ -66,8 +66,8 @@ def folder(
     if check_images:
         train_files = without_unreadable(train_files, unreadable_limit)
         test_files = without_unreadable(test_files, unreadable_limit)
-    train = _folder_split(train_files, class_names)
-    test = _folder_split(test_files, class_names)
+    train = folder_split(train_files, class_names)
+    test = folder_split(test_files, class_names)
     needed = 1 if test_files else 2
     for name in class_names:
         if len(train_files[name]) < needed:
@@ -81,7 +81,8 @@ def folder(
     return with_validation(Source(base.name, class_names, train, test), validation_share, seed)
 
 
-def _folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:
+def folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:
+    """The files of these classes, class by class; labels are places in `class_names`."""
     paths = tuple(path for name in class_names for path in files.get(name, ()))
     labels = [number for number, name in enumerate(class_names) for _ in files.get(name, ())]
     all_paths = tf.constant(paths, tf.string)

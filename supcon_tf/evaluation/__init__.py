@@ -2,14 +2,23 @@
 
 from supcon_tf.evaluation.accuracy import mean_per_class_accuracy, top_k_accuracy
 from supcon_tf.evaluation.average_precision import mean_average_precision
-from supcon_tf.evaluation.calibration import expected_calibration_error
-from supcon_tf.evaluation.corruption_error import CorruptionError, mean_corruption_error
+from supcon_tf.evaluation.calibration import (
+    Reliability,
+    expected_calibration_error,
+    reliability,
+)
+from supcon_tf.evaluation.corruption_error import (
+    CorruptionError,
+    mean_corruption_error,
+    read_baseline,
+)
 from supcon_tf.evaluation.features import predict
 from supcon_tf.evaluation.knn import knn_probabilities
 from supcon_tf.evaluation.neighbors import prototype_probabilities, soft_neighbor_probabilities
 
 __all__ = [
     "CorruptionError",
+    "Reliability",
     "expected_calibration_error",
     "knn_probabilities",
     "mean_average_precision",
@@ -17,6 +26,8 @@ __all__ = [
     "mean_per_class_accuracy",
     "predict",
     "prototype_probabilities",
+    "read_baseline",
+    "reliability",
     "soft_neighbor_probabilities",
     "top_k_accuracy",
 ]

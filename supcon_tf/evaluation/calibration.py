@@ -1,27 +1,116 @@
 """Whether a model is right as often as it says."""
 
+import dataclasses
+from typing import Literal, get_args
+
 import numpy as np
+
+Binning = Literal["equal_width", "equal_mass"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Examples grouped by confidence, as sums, so that several groups of examples can be added.
+
+    Args:
+      counts: int64 [bins], examples in each.
+      confidences: float64 [bins], the sum of their confidences.
+      hits: int64 [bins], how many were right.
+    """
+
+    counts: np.ndarray
+    confidences: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, sum_m |B_m| / n |accuracy(B_m) - confidence(B_m)|."""
+        return float(np.abs(self.hits - self.confidences).sum() / self.counts.sum())
+
+    def __add__(self, other: "Reliability") -> "Reliability":
+        """Of both groups of examples; meaningful where their bins have the same edges."""
+        return Reliability(
+            self.counts + other.counts,
+            self.confidences + other.confidences,
+            self.hits + other.hits,
+        )
+
+
+def reliability(
+    confidences: np.ndarray,
+    is_right: np.ndarray,
+    *,
+    bins: int = 15,
+    binning: Binning = "equal_width",
+) -> Reliability:
+    """A reliability diagram: in bins of confidence, how sure the model was and how often right.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". "equal_width": the bins are
+    ((m - 1) / bins, m / bins], with 0 in the first. "equal_mass": their edges are quantiles, so
+    that each holds the same number of examples but for ties, which stay together; Nixon et al.
+    2019, "Measuring Calibration in Deep Learning".
+
+    Args:
+      confidences: [n] within [0, 1], the probability of the guess.
+      is_right: bool [n], whether the guess was right.
+      bins: how many.
+      binning: where their edges are.
+
+    Raises:
+      ValueError: bins < 1, no example, an unknown binning, or numbers that are no probabilities.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import reliability
+      >>> found = reliability(np.array([0.75, 0.75]), np.array([True, False]), bins=2)
+      >>> found.counts.tolist(), found.hits.tolist(), found.error
+      ([0, 2], [0, 1], 0.25)
+    """
+    if bins < 1 or not len(confidences):
+        raise ValueError(f"bins and n must be >= 1, got bins={bins} and n={len(confidences)}")
+    if binning not in get_args(Binning):
+        raise ValueError(f"binning must be one of {get_args(Binning)}, got {binning!r}")
+    values = np.asarray(confidences, np.float64)
+    # A float32 softmax exceeds 1 by rounding.
+    if not (values.min() >= 0 and values.max() <= 1 + 1e-5):
+        raise ValueError(f"confidences must be within [0, 1], got {values.min()} to {values.max()}")
+    if binning == "equal_width":
+        inner_edges = np.arange(1, bins) / bins
+    else:
+        last_of_bin = np.ceil(len(values) * np.arange(1, bins) / bins).astype(int) - 1
+        inner_edges = np.sort(values)[last_of_bin]
+    bin_of = np.digitize(values, inner_edges, right=True)
+    return Reliability(
+        counts=np.bincount(bin_of, minlength=bins),
+        confidences=np.bincount(bin_of, weights=values, minlength=bins),
+        hits=np.bincount(bin_of[np.asarray(is_right, bool)], minlength=bins),
+    )
 
 
 def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: int = 15,
+    *,
+    binning: Binning = "equal_width",
 ) -> float:
     """How far confidence and accuracy are apart, on average over the examples.
 
     sum_m |B_m| / n * |accuracy(B_m) - confidence(B_m)|, where B_m are the examples whose largest
-    probability lies in ((m - 1) / bins, m / bins], 0 in the first; Guo et al. 2017, "On
-    Calibration of Modern Neural Networks". Of equal probabilities the lower class is the guess.
+    probability lies in bin m: see `reliability`. Of equal probabilities the lower class is the
+    guess.
 
     Args:
       probabilities: [n, C] within [0, 1].
       labels: integers [n].
-      bins: of equal width; those without examples count nothing.
+      bins: how many; those without examples count nothing.
+      binning: "equal_width" or "equal_mass", the adaptive one.
 
     Returns:
       Within [0, 1]; 0 is calibrated.
 
     Raises:
-      ValueError: bins < 1, no example, or numbers that are not probabilities.
+      ValueError: as in `reliability`.
 
     Example:
       >>> import numpy as np
@@ -29,18 +118,13 @@ def expected_calibration_error(
       >>> expected_calibration_error(np.array([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
       0.25
     """
-    if bins < 1 or not len(labels):
-        raise ValueError(f"bins and n must be >= 1, got bins={bins} and n={len(labels)}")
-    guess = np.argmax(probabilities, axis=1)
-    confidence = np.max(probabilities, axis=1).astype(np.float64)
-    # A float32 softmax exceeds 1 by rounding.
-    if not (np.min(probabilities) >= 0 and confidence.max() <= 1 + 1e-5):
+    if not len(labels):
+        raise ValueError("n must be >= 1, got n=0")
+    if np.min(probabilities) < 0:
         raise ValueError(
-            "probabilities must be within [0, 1], got "
-            f"[{np.min(probabilities)}, {confidence.max()}]: apply a softmax to logits"
+            f"probabilities must be within [0, 1], got {np.min(probabilities)}: apply a softmax to "
+            "logits"
         )
-    inner_edges = np.arange(1, bins) / bins
-    bin_of = np.digitize(confidence, inner_edges, right=True)
-    # [n] -> [bins]: |B| (accuracy - confidence), a sum over the bin.
-    gaps = np.bincount(bin_of, weights=(guess == labels) - confidence)
-    return float(np.abs(gaps).sum() / len(labels))
+    guess = np.argmax(probabilities, axis=1)
+    confidences = np.max(probabilities, axis=1)
+    return reliability(confidences, guess == labels, bins=bins, binning=binning).error

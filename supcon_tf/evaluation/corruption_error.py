@@ -1,7 +1,9 @@
 """The mean corruption error of ImageNet-C."""
 
 import dataclasses
+import json
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -52,7 +54,7 @@ def mean_corruption_error(
     errors: Mapping[str, Sequence[float] | float],
     *,
     clean_error: float | None = None,
-    baseline: Literal["alexnet"] | Mapping[str, float] = "alexnet",
+    baseline: Literal["alexnet"] | Mapping[str, Sequence[float] | float] = "alexnet",
 ) -> CorruptionError:
     """Errors on ImageNet-C, each in percent of a baseline's, and their mean.
 
@@ -65,8 +67,8 @@ def mean_corruption_error(
       errors: corruption -> top-1 error at severities 1 to 5, or their mean; fractions. The 15 of
         `data.corruptions.CORRUPTIONS`; the 4 extra ones may be there and do not enter the means.
       clean_error: on the images without corruption.
-      baseline: "alexnet", or corruption -> mean error and, for the relative error, "clean" ->
-        clean error.
+      baseline: "alexnet", or corruption -> errors as above and, for the relative error, "clean" ->
+        clean error; `read_baseline` reads such from a file.
 
     Raises:
       ValueError: a corruption that is missing or unknown, not five severities, an error outside
@@ -82,7 +84,10 @@ def mean_corruption_error(
     """
     if isinstance(baseline, str):
         if baseline != "alexnet":
-            raise ValueError(f"baseline must be 'alexnet' or a mapping, got {baseline!r}")
+            raise ValueError(
+                f"baseline must be 'alexnet' or a mapping, got {baseline!r}: of a file or a run's "
+                "folder, read_baseline makes one"
+            )
         baseline = ALEXNET
     _check_names("errors", errors)
     _check_names("baseline", [name for name in baseline if name != "clean"])
@@ -115,6 +120,47 @@ def mean_corruption_error(
         mean_errors=own,
         corruption_errors=ratios,
         relative_corruption_errors=relative,
+    )
+
+
+def entering_means(corruptions: Sequence[str]) -> list[str]:
+    """Those that a mean is over: of the 15, or where there is none of them the extra ones."""
+    return [name for name in corruptions if name in CORRUPTIONS] or list(corruptions)
+
+
+def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
+    """A baseline for `mean_corruption_error` from a file or from another run.
+
+    Args:
+      path: a JSON file of {corruption: error or five errors} and "clean", or a run's folder, whose
+        robustness stage has measured all of it.
+
+    Raises:
+      FileNotFoundError: neither is there.
+      ValueError: no such numbers in it.
+    """
+    file = Path(path).expanduser()
+    is_run = file.is_dir()
+    if is_run:
+        file = file / "metrics.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no baseline at {str(path)!r}: give a JSON file of errors, or the folder of a run "
+            "whose robustness stage has finished"
+        )
+    try:
+        content = json.loads(file.read_text())
+        if not is_run:
+            return dict(content)
+        measured = content["robustness"]
+        if measured["severities"] == list(SEVERITIES):
+            return {**measured["errors"], "clean": measured["clean_error"]}
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = "results of a robustness stage" if is_run else "{corruption: errors}"
+        raise ValueError(f"{str(file)!r} has no {wanted}: {error}") from None
+    raise ValueError(
+        f"{str(file)!r} has the severities {measured['severities']}: a baseline needs all of "
+        f"{list(SEVERITIES)}"
     )
 
 

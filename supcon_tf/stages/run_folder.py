@@ -49,6 +49,10 @@ class RunFolder:
         """The SavedModel."""
         return self.root / "export"
 
+    def robustness_example(self, corruption: str, severity: int) -> Path:
+        """A picture of the first image of a cell that the robustness stage measured."""
+        return self.root / "robustness" / f"{corruption}_{severity}.png"
+
     def begun_stages(self) -> set[str]:
         """The stages that have left a checkpoint or results."""
         checkpoints = self.root / "checkpoints"
