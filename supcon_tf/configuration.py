@@ -33,6 +33,7 @@ from supcon_tf.stages import finetune
 from supcon_tf.stages import linear
 from supcon_tf.stages import pretrain
 from supcon_tf.stages import robustness
+from supcon_tf.stages import study
 """
 
 PLAIN_TYPES = {bool, float, int, str, type(None)}

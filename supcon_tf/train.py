@@ -97,8 +97,9 @@ def check_stages() -> None:
       ValueError: a stage's argument that is not set, or a number that cannot be.
     """
     least = {"epochs": 1, "batch_size": 1, "seed": 0}
+    evaluations = configuration.bound_value("experiment.run.evaluations") or ()
     # What is not a stage is refused by `experiment.run`.
-    for stage in filter(experiment.STAGES.get, named_stages()):
+    for stage in filter(experiment.STAGES.get, (*named_stages(), *evaluations)):
         for parameter in inspect.signature(experiment.STAGES[stage]).parameters.values():
             name = f"{stage}.run.{parameter.name}"
             value = configuration.bound_value(name)
@@ -133,9 +134,11 @@ def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str)
     """Names the first setting that may not change any more, if one did."""
     old, new = configuration.parameter_values(before), configuration.parameter_values(after)
     to_come = experiment.STAGES.keys() - begun
-    free = ("experiment.run.stages", *(f"{stage}{mark}" for stage in to_come for mark in "./"))
+    free = ["experiment.run.", *(f"{stage}{mark}" for stage in to_come for mark in "./")]
+    if "robustness" in to_come:
+        free += ["corrupted.", "classifiers."]
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and not name.startswith(free):
+        if old.get(name) != new.get(name) and not name.startswith(tuple(free)):
             raise ValueError(
                 f"{str(folder.root)!r} holds a run with other settings, {name} = {old.get(name)} "
                 f"instead of {new.get(name)}: give another --workdir, or go on with the same "

@@ -13,8 +13,12 @@ from supcon_tf.stages import experiment, stage
 from supcon_tf.stages.run_folder import RunFolder
 
 SHIPPED = Path(__file__).parent.parent / "gin_configs"
+# What is added to an experiment is no experiment: tests/test_evaluate.py and test_study.py run it.
+ADDED = ("robustness", "studies")
 FILES = sorted(
-    str(path.relative_to(SHIPPED)) for path in SHIPPED.glob("*/*.gin") if path.name != "base.gin"
+    str(path.relative_to(SHIPPED))
+    for path in SHIPPED.glob("*/*.gin")
+    if path.name != "base.gin" and path.parent.name not in ADDED
 )
 
 # interface.md's names, each with a value that it takes.
@@ -81,6 +85,13 @@ BINDINGS = [
     "batches.training_batches.defer_to_device = True",
     "batches.training_batches.mixing = @mixing.mixup",
     "robustness.run.batch_size = 8",
+    'robustness.run.baseline = "/some/where"',
+    "robustness.run.corrupted = @corrupted.arrays",
+    'corrupted.folder.root = "/some/where"',
+    'corrupted.tfds.name = "cifar10_corrupted"',
+    "corrupted.on_the_fly.processes = 1",
+    'classifiers.saved_model.scores = "logits"',
+    'experiment.run.evaluations = ("robustness",)',
     "robustness.run.seed = 1",
 ]
 

@@ -1,5 +1,6 @@
-"""The web page of a run: one file that opens offline."""
+"""The web pages of runs: each one file that opens offline."""
 
+from supcon_tf.reporting.comparison import write_comparison
 from supcon_tf.reporting.report import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

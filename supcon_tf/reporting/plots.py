@@ -60,7 +60,7 @@ def curve_figure(
     """
     from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter
 
-    plot = _figure(height=260, sizing_mode="stretch_width")
+    plot = empty_figure(height=260, sizing_mode="stretch_width")
     plot.xaxis.axis_label = "epoch"
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     if percent:
@@ -136,7 +136,7 @@ def map_figure(held_out: HeldOut) -> Figure:
     if held_out.paths:
         columns["path"] = [held_out.paths[i] for i in chosen]
         text += "<br><small>@path</small>"
-    plot = _figure(
+    plot = empty_figure(
         sizing_mode="scale_width",
         aspect_ratio=1,
         tools="pan,box_zoom,reset,save",
@@ -184,7 +184,7 @@ def confusion_figure(held_out: HeldOut, predictions: np.ndarray) -> Figure:
     shares = counts / np.bincount(held_out.labels)[rows]
     # A root brings out single errors beside a full diagonal.
     shades = np.sqrt(shares)
-    plot = _figure(
+    plot = empty_figure(
         sizing_mode="scale_width",
         aspect_ratio=1,
         x_range=Range1d(start=-0.5, end=len(shown) - 0.5),
@@ -197,9 +197,9 @@ def confusion_figure(held_out: HeldOut, predictions: np.ndarray) -> Figure:
             "count": counts,
             "share": shares,
             "colour": [
-                _mix((204, 225, 242), (0, 95, 155), shade)
+                mix((204, 225, 242), (0, 95, 155), shade)
                 if right
-                else _mix((250, 224, 205), (190, 70, 0), shade)
+                else mix((250, 224, 205), (190, 70, 0), shade)
                 for shade, right in zip(shades, rows == columns, strict=True)
             ],
             "ink": np.where(shades > 0.5, "white", "black"),
@@ -241,7 +241,8 @@ def confusion_figure(held_out: HeldOut, predictions: np.ndarray) -> Figure:
     return plot
 
 
-def _figure(**options) -> Figure:
+def empty_figure(**options) -> Figure:
+    """A figure in the page's colours, without tools."""
     from bokeh.plotting import figure
 
     plot = figure(**{"tools": "", "toolbar_location": None, **options})
@@ -252,7 +253,7 @@ def _figure(**options) -> Figure:
     return plot
 
 
-def _mix(low: Sequence[int], high: Sequence[int], amount: float) -> str:
+def mix(low: Sequence[int], high: Sequence[int], amount: float) -> str:
     """Colour between two RGB triples, as a hex code."""
     return "#" + "".join(
         f"{round(a + (b - a) * amount):02x}" for a, b in zip(low, high, strict=True)

@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from supcon_tf.reporting import sections
+from supcon_tf.reporting import page, sections
 from supcon_tf.reporting.held_out import read_held_out
+from supcon_tf.reporting.robustness import read_measured, robustness
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """Write `report.html` into a run's folder: one file that opens offline.
 
     The page is a function of the folder's `config.gin` and `metrics.json` and, where they exist,
-    `curves.json`, `held_out.npz` and `views.png`; a section whose file is missing is left out.
+    `curves.json`, `held_out.npz`, `views.png` and `robustness.json`; a section whose file is
+    missing is left out.
     The map of embeddings is t-SNE (van der Maaten and Hinton, 2008) on cosine distances.
 
     Args:
@@ -42,8 +44,6 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         ...     write_report(folder).name
         'report.html'
     """
-    import jinja2
-
     folder = pathlib.Path(workdir).resolve()
     for name in ("config.gin", "metrics.json"):
         if not (folder / name).exists():
@@ -59,18 +59,11 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         confusion = sections.confusion(held_out)
     if (folder / "views.png").exists():
         views = sections.views(folder / "views.png")
+    measured = read_measured(folder) if "robustness" in metrics else None
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Bokeh reads a plot in order: what is referred to stands before the reference.
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment = page.environment()
     environment.filters["measure"] = _measure
-    page = environment.get_template("report.html.jinja").render(
+    text = environment.get_template("report.html.jinja").render(
         name=folder.name,
         finished=_finished(folder),
         facts=_facts(config, metrics),
@@ -78,14 +71,15 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         curves=curves,
         map=embedding_map,
         confusion=confusion,
+        robustness=robustness([measured]) if measured else None,
         views=views,
         config=config,
         metrics=metrics,
         measures=list(dict.fromkeys(key for values in metrics.values() for key in values)),
-        bokeh_js=_bokeh_js() if curves or embedding_map else "",
+        bokeh_js=page.bokeh_js() if curves or embedding_map or measured else "",
     )
     report = folder / "report.html"
-    report.write_text(page, encoding="utf-8")
+    report.write_text(text, encoding="utf-8")
     return report
 
 
@@ -145,10 +139,11 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
     for name, key, stages in (
         # Accuracy is the last stage's, speed the first's: that is where the work is.
         ("Top-1 accuracy", "top_1", [*metrics][::-1]),
+        ("Mean corruption error", "mce", ["robustness"]),
         ("kNN top-1 accuracy", "knn_top_1", [*metrics][::-1]),
         ("Images per second", "images_per_second", [*metrics]),
     ):
-        stage = next((stage for stage in stages if key in metrics[stage]), None)
+        stage = next((stage for stage in stages if key in metrics.get(stage, ())), None)
         if stage:
             headlines.append(
                 {"name": name, "value": _measure(metrics[stage][key], key), "stage": stage}
@@ -170,6 +165,8 @@ def _measure(value: float, key: str) -> str:
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
     if key.endswith(("top_1", "top_5", "mean_per_class")):
         return f"{value:.1%}"
+    if key.endswith("mce"):
+        return f"{value:.1f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -180,10 +177,3 @@ def _duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _bokeh_js() -> str:
-    from bokeh.resources import Resources
-
-    # The core alone: widgets, tables, WebGL and formulas are not used.
-    return Resources(mode="inline", components=["bokeh"]).render_js()

@@ -44,7 +44,7 @@ def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, 
                         "title": title,
                         "legend": list(zip(lines.values(), plots.CURVE_STYLES, strict=False)),
                         "alt": f"{title} of stage {stage} by epoch. {' '.join(courses)}",
-                        "plot": _plot_json(plot, f"{title.lower()}-{len(shown)}"),
+                        "plot": plot_json(plot, f"{title.lower()}-{len(shown)}"),
                     }
                 )
         shown.append(
@@ -87,7 +87,7 @@ def embedding_map(held_out: HeldOut) -> dict[str, Any] | None:
     if others:
         legend.append({"entry": -1, "name": f"{others:,} other classes"})
     return {
-        "plot": _plot_json(plots.map_figure(held_out), "map"),
+        "plot": plot_json(plots.map_figure(held_out), "map"),
         "legend": [{**item, "style": plots.entry_style(item["entry"])} for item in legend],
         "others": others,
         "shown": shown,
@@ -117,7 +117,7 @@ def confusion(held_out: HeldOut) -> dict[str, Any] | None:
         for pair in most_confused_pairs(held_out.labels, predictions, limit=PAIRS)
     ]
     return {
-        "plot": _plot_json(plots.confusion_figure(held_out, predictions), "confusion"),
+        "plot": plot_json(plots.confusion_figure(held_out, predictions), "confusion"),
         # Room for a count in each cell and for the names, and no cell larger than a thumb.
         "min_width": 80 + shown * (27 if shown <= plots.COUNTED_CLASSES else 14),
         "max_width": 120 + shown * 80,
@@ -139,7 +139,7 @@ def views(path: pathlib.Path) -> dict[str, Any]:
     return {"uri": image_uri(pixels), "width": width * max(1, 720 // width)}
 
 
-def _plot_json(plot: Figure, element: str) -> dict[str, Any]:
+def plot_json(plot: Figure, element: str) -> dict[str, Any]:
     """A plot as JSON, to be drawn into the page's element of that id."""
     from bokeh.embed import json_item
 

@@ -17,6 +17,7 @@ def run(
     folder: RunFolder,
     *,
     stages: Sequence[str] = ("pretrain", "linear"),
+    evaluations: Sequence[str] = (),
     configured: Callable[[Callable[..., None]], Callable[..., None]],
 ) -> None:
     """Runs the stages that are not finished yet.
@@ -24,18 +25,24 @@ def run(
     Args:
       folder: the run's.
       stages: names in the order to run.
+      evaluations: more of them, for after those: what a gin file for any experiment adds.
       configured: gives a stage's function its arguments other than the folder.
 
     Raises:
       ValueError: an unknown stage, or none.
     """
+    if isinstance(evaluations, str) or not set(evaluations) <= STAGES.keys():
+        raise ValueError(
+            f"experiment.run.evaluations must name some of {tuple(STAGES)}, such as "
+            f"('robustness',), got {evaluations!r}"
+        )
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown or not stages or isinstance(stages, str):
         raise ValueError(
             f"experiment.run.stages must name some of {tuple(STAGES)}, such as ('pretrain',), got "
             f"{stages!r}"
         )
-    for stage in stages:
+    for stage in dict.fromkeys((*stages, *evaluations)):
         results = folder.metrics().get(stage)
         if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")

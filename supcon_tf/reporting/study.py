@@ -1,0 +1,152 @@
+"""The web page of a study: box plots of each factor, method beside method."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from supcon_tf.reporting import page
+from supcon_tf.reporting.plots import HOVER, empty_figure, entry_style
+from supcon_tf.reporting.sections import plot_json
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One run of a study: what it was, and its top-1 accuracy, None where it failed."""
+
+    method: str
+    levels: Mapping[str, str]
+    top_1: float | None
+
+
+def write_study(
+    results: Sequence[Result], output: str | os.PathLike, *, title: str = "Stability"
+) -> pathlib.Path:
+    """Write a page with a box per factor and method, and every run in a table.
+
+    Args:
+        results: the first of each method has all factors at their defaults.
+        output: the page.
+        title: its heading.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: no run has a result.
+    """
+    if not any(result.top_1 is not None for result in results):
+        raise ValueError(f"none of the {len(results)} runs of the study has a result")
+    groups = grouped(results)
+    methods = list(dict.fromkeys(result.method for result in results))
+    text = (
+        page.environment()
+        .get_template("study.html.jinja")
+        .render(
+            title=title,
+            methods=[(name, entry_style(number)) for number, name in enumerate(methods)],
+            plot=plot_json(box_figure(groups, methods), "boxes"),
+            results=results,
+            factors=list(results[0].levels),
+            failed=sum(result.top_1 is None for result in results),
+            spread=[_spread(name, results) for name in methods],
+            bokeh_js=page.bokeh_js(),
+        )
+    )
+    path = pathlib.Path(output)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Factor -> the runs in which no other factor is off its default.
+
+    Where several factors were changed together there is no such group that says much: then
+    "factor = level" -> all runs with that level.
+    """
+    defaults = results[0].levels
+
+    def changed(result: Result) -> list[str]:
+        return [f for f, level in result.levels.items() if level != defaults[f]]
+
+    if all(len(changed(result)) <= 1 for result in results):
+        return {
+            factor: [result for result in results if set(changed(result)) <= {factor}]
+            for factor in defaults
+        }
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        for factor, level in result.levels.items():
+            groups.setdefault(f"{factor} = {level}", []).append(result)
+    return groups
+
+
+def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -> Figure:
+    """For each group and method a box of the quartiles with the median, and a point per run."""
+    from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Range1d
+
+    width = 0.7 / len(methods)
+    plot = empty_figure(
+        height=420,
+        sizing_mode="stretch_width",
+        x_range=Range1d(start=-0.5, end=len(groups) - 0.5),
+    )
+    for number, method in enumerate(methods):
+        colour, marker = entry_style(number)
+        shift = width * (number - (len(methods) - 1) / 2)
+        points: dict[str, list] = {"x": [], "top_1": [], "text": []}
+        for place, (name, runs) in enumerate(groups.items()):
+            own = [run for run in runs if run.method == method and run.top_1 is not None]
+            if len({tuple(run.levels.items()) for run in own}) > 1:
+                low, middle, high = np.quantile([run.top_1 for run in own], (0.25, 0.5, 0.75))
+                at = place + shift
+                plot.quad(
+                    left=at - 0.42 * width,
+                    right=at + 0.42 * width,
+                    bottom=low,
+                    top=high,
+                    fill_color=colour,
+                    fill_alpha=0.25,
+                    line_color=colour,
+                )
+                plot.segment(
+                    at - 0.42 * width, middle, at + 0.42 * width, middle, color=colour, line_width=3
+                )
+            # One beside the other, in the order of the levels.
+            for run, offset in zip(own, np.linspace(-0.25, 0.25, len(own)), strict=True):
+                points["x"].append(place + shift + offset * width)
+                points["top_1"].append(run.top_1)
+                points["text"].append(f"{name}: {run.levels.get(name, 'all runs')}")
+        source = ColumnDataSource({**points, "method": [method] * len(points["x"])})
+        scattered = plot.scatter("x", "top_1", source=source, color=colour, marker=marker, size=7)
+        tooltips = HOVER % "<b>@method</b><br>@text<br>top-1 @top_1{0.0%}"
+        plot.add_tools(HoverTool(renderers=[scattered], tooltips=tooltips))
+    plot.xaxis.ticker = FixedTicker(ticks=list(range(len(groups))))
+    plot.xaxis.major_label_overrides = dict(enumerate(groups))
+    plot.xaxis.major_label_orientation = 0.6
+    plot.xgrid.visible = False
+    plot.yaxis.axis_label = "top-1 accuracy"
+    plot.yaxis.formatter = NumeralTickFormatter(format="0%")
+    return plot
+
+
+def _spread(method: str, results: Sequence[Result]) -> dict[str, float | str | int]:
+    """A method's accuracies in numbers."""
+    own = [r.top_1 for r in results if r.method == method and r.top_1 is not None]
+    values = np.array(own) if own else np.array([np.nan])
+    return {
+        "method": method,
+        "runs": len(own),
+        "lowest": float(values.min()),
+        "median": float(np.median(values)),
+        "highest": float(values.max()),
+        "deviation": float(values.std(ddof=1)) if len(own) > 1 else 0.0,
+    }
