@@ -6,16 +6,17 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from supcon_tf.evaluation import Reliability
-from supcon_tf.evaluation.corruption_error import entering_means
 from supcon_tf.reporting import robustness_plots
 from supcon_tf.reporting.held_out import image_uri
 from supcon_tf.reporting.plots import entry_style
 from supcon_tf.reporting.sections import plot_json
+
+if TYPE_CHECKING:
+    from supcon_tf.evaluation import Reliability
 
 CLEAN = "clean/0"
 
@@ -41,6 +42,8 @@ class Measured:
     @property
     def averaged(self) -> list[str]:
         """The corruptions that means are over."""
+        from supcon_tf.evaluation.corruption_error import entering_means
+
         return entering_means(list(self.results["errors"]))
 
     def by_severity(self, measure: str) -> dict[int, np.ndarray]:
@@ -53,6 +56,8 @@ class Measured:
 
     def reliability(self, severity: int) -> Reliability:
         """The bins of all images at one severity, 0 for clean ones."""
+        from supcon_tf.evaluation import Reliability
+
         names = [f"{name}/{severity}" for name in self.averaged] if severity else [CLEAN]
         diagrams = [
             Reliability(

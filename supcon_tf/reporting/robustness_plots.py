@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from supcon_tf.evaluation import Reliability
 from supcon_tf.reporting.plots import GREY, HOVER, empty_figure, entry_style, mix
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
+
+    from supcon_tf.evaluation import Reliability
 
 # From no corruption to the strongest; both ends show on light and dark paper.
 _MILD, _STRONG = (0, 114, 178), (213, 94, 0)
