@@ -207,7 +207,7 @@ def test_the_section_shows_what_was_measured(tmp_path):
     assert "Means are over 15 corruptions" in page.text
     assert "a plain mean and no mean corruption error" in page.text
     # Clean, severities 1 and 2 are taken for class 0, the others rightly for 1.
-    assert page.text.count("✗ <cat> 75%") == 15 * 3
+    assert page.text.count("✗ <cat> (is dog) 75%") == 15 * 3
     assert page.text.count("✓ dog 75%") == 15 * 3
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
     assert len(pictures) == 15 * 6

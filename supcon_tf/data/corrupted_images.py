@@ -33,12 +33,13 @@ class CorruptedImages:
 def images_of(split: Split, *, num_images: int, seed: int) -> Images:
     """The first images of a split's shuffled order, a short side of at most 256 px, with labels."""
     examples = split.shuffled(seed=seed, start=0, stop=num_images).map(
-        lambda image, label: (_shrunk(decode(image)), label), num_parallel_calls=tf.data.AUTOTUNE
+        lambda image, label: (shrunk(decode(image)), label), num_parallel_calls=tf.data.AUTOTUNE
     )
     return examples.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
-def _shrunk(image: tf.Tensor) -> tf.Tensor:
+def shrunk(image: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 3] with a short side of at most 256 px."""
     size = tf.shape(image)[:2]
     short_side = tf.reduce_min(size)
     size = size * tf.minimum(short_side, MAX_SHORT_SIDE_PX) // short_side

@@ -150,8 +150,8 @@ def reliability_figure(diagrams: Mapping[int, Reliability]) -> Figure:
     plot = empty_figure(
         sizing_mode="scale_width",
         aspect_ratio=1,
-        x_range=Range1d(start=0, end=1),
-        y_range=Range1d(start=0, end=1),
+        x_range=Range1d(start=0, end=1.03),
+        y_range=Range1d(start=-0.03, end=1.03),
     )
     plot.line([0, 1], [0, 1], color=GREY, line_dash="dashed")
     for severity, bins in diagrams.items():
