@@ -34,9 +34,18 @@ def severity_figure(
         label: what the values are.
         percent: whether they are fractions to be shown in percent.
     """
-    from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter
+    from bokeh.models import (
+        ColumnDataSource,
+        DataRange1d,
+        FixedTicker,
+        HoverTool,
+        NumeralTickFormatter,
+    )
 
-    plot = empty_figure(height=320, sizing_mode="stretch_width")
+    # Of equal values, a range without a least length would be from -100 % to 100 %.
+    plot = empty_figure(
+        height=320, sizing_mode="stretch_width", y_range=DataRange1d(min_interval=0.05)
+    )
     severities = sorted({severity for values in runs.values() for severity in values})
     form = "{:.1%}" if percent else "{:.3f}"
     for number, (name, values) in enumerate(runs.items()):
