@@ -73,6 +73,8 @@ def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:
     "factor = level" -> all runs with that level.
     """
     defaults = results[0].levels
+    if not defaults:
+        return {"all runs": list(results)}
 
     def changed(result: Result) -> list[str]:
         return [f for f, level in result.levels.items() if level != defaults[f]]
@@ -121,8 +123,9 @@ def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -
                     at - 0.42 * width, middle, at + 0.42 * width, middle, color=colour, line_width=3
                 )
             # One beside the other, in the order of the levels.
-            for run, offset in zip(own, np.linspace(-0.25, 0.25, len(own)), strict=True):
-                points["x"].append(place + shift + offset * width)
+            for order, run in enumerate(own):
+                offset = 0.5 * width * ((order + 0.5) / len(own) - 0.5)
+                points["x"].append(place + shift + offset)
                 points["top_1"].append(run.top_1)
                 points["text"].append(f"{name}: {run.levels.get(name, 'all runs')}")
         source = ColumnDataSource({**points, "method": [method] * len(points["x"])})
@@ -148,5 +151,5 @@ def _spread(method: str, results: Sequence[Result]) -> dict[str, float | str | i
         "lowest": float(values.min()),
         "median": float(np.median(values)),
         "highest": float(values.max()),
-        "deviation": float(values.std(ddof=1)) if len(own) > 1 else 0.0,
+        "deviation": float(values.std(ddof=1)) if len(own) > 1 else float("nan"),
     }
