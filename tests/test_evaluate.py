@@ -45,7 +45,7 @@ def finished_run(folder, photos):
 def run(*workdirs, bindings=(), files=("robustness/on_the_fly.gin",), output=None):
     parameters = [
         f"robustness.run.corruptions = {CHOSEN}",
-        "robustness.run.severities = (1, 5)",
+        "robustness.run.severities = (5,)",
         "corrupted.on_the_fly.processes = 1",
         *bindings,
     ]

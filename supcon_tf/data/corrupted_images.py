@@ -30,12 +30,17 @@ class CorruptedImages:
     images: Callable[[str, int], Images]
 
 
-def images_of(split: Split, *, num_images: int, seed: int) -> Images:
+def examples_of(split: Split, *, num_images: int, seed: int) -> tf.data.Dataset:
     """The first images of a split's shuffled order, a short side of at most 256 px, with labels."""
     examples = split.shuffled(seed=seed, start=0, stop=num_images).map(
         lambda image, label: (shrunk(decode(image)), label), num_parallel_calls=tf.data.AUTOTUNE
     )
-    return examples.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return examples.prefetch(tf.data.AUTOTUNE)
+
+
+def images_of(split: Split, *, num_images: int, seed: int) -> Images:
+    """The same, one by one."""
+    return examples_of(split, num_images=num_images, seed=seed).as_numpy_iterator()
 
 
 def shrunk(image: tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from supcon_tf.data.corrupted_images import Cell, CorruptedImages, Images, images_of
+from supcon_tf.data.corrupted_images import Cell, CorruptedImages, Images, examples_of
 from supcon_tf.data.corruptions import corrupt
 from supcon_tf.data.disk_cache import cached_split
 from supcon_tf.data.process_pool import process_pool
@@ -56,16 +56,19 @@ def on_the_fly(
     count = processes or os.cpu_count() or 1
     pool = process_pool(count) if count > 1 else None
 
+    # Made once, as tracing it takes longer than corrupting some images.
+    clean = examples_of(source.test, num_images=num_images, seed=seed)
+
     def corrupted(corruption: str, severity: int) -> Images:
-        clean = images_of(source.test, num_images=num_images, seed=seed)
+        images = clean.as_numpy_iterator()
         yield from _corrupted(
-            clean, corruption, severity, seed=seed, pool=pool, ahead=_AHEAD * count
+            images, corruption, severity, seed=seed, pool=pool, ahead=_AHEAD * count
         )
 
     if cache_dir is None:
         return CorruptedImages("on the fly", corrupted)
     made_by = f"{importlib.metadata.version('imagecorruptions-imaug')}-{seed}"
-    content = _digest(images_of(source.test, num_images=num_images, seed=seed), num_images)
+    content = _digest(clean.as_numpy_iterator(), num_images)
     root = Path(cache_dir).expanduser() / f"{source.name.replace('/', '-')}-{content}-{made_by}"
 
     def cached(corruption: str, severity: int) -> Images:
