@@ -227,7 +227,9 @@ def test_the_head_and_the_loss_class_together_are_the_function():
     loss = LargeMarginSoftmaxLoss(margin=3, annealing=2.0, reduction=None)
     expected = large_margin_softmax_loss(labels, embeddings, head.kernel, margin=3, annealing=2.0)
     np.testing.assert_allclose(loss(labels, outputs), expected, rtol=1e-6)
-    np.testing.assert_allclose(outputs[..., 0], embeddings @ head.kernel.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs[..., 0], embeddings @ head.kernel.numpy(), rtol=1e-5, atol=1e-6
+    )
     weights = np.linspace(0, 2, len(labels)).astype(np.float32)
     np.testing.assert_allclose(
         LargeMarginSoftmaxLoss(margin=3, annealing=2.0)(labels, outputs, weights),
@@ -245,7 +247,7 @@ def test_the_head_is_float32_under_a_mixed_policy():
         keras.config.set_dtype_policy("float32")
     assert outputs.dtype == tf.float32
     rounded = tf.cast(tf.constant(batch_of()[1], tf.bfloat16), tf.float32)
-    np.testing.assert_allclose(outputs[..., 0], rounded @ head.kernel.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(outputs[..., 0], rounded @ head.kernel.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_the_head_is_restored_from_its_config():

@@ -76,8 +76,8 @@ class CountSteps(keras.callbacks.Callback):
         self._before = int(self.step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Several steps may have passed in one execution.
-        self.step.assign(self._before + batch + 1)
+        # Several steps may have passed in one execution, whose last ones may not have been there.
+        self.step.assign(self._before + min(batch + 1, self.params["steps"]))
 
 
 def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:

@@ -47,4 +47,6 @@ def run(
         if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
+        if stage == "robustness" and not folder.is_written:
+            continue  # It trains nothing, so that one worker does it.
         configured(STAGES[stage])(folder)

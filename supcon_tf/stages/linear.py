@@ -60,10 +60,9 @@ def run(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("float32")
     strategy = strategy or tf.distribute.get_strategy()
-    file = encoder_file(encoder or folder.root)
     with strategy.scope():
         model = models.classification_model(
-            load_encoder(file, image_shape=preprocessing.image_shape),
+            load_encoder(encoder or folder.root, image_shape=preprocessing.image_shape),
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             train_encoder=False,
@@ -88,7 +87,7 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         batches=batches,
         strategy=strategy,
-        frozen_encoder=file if cache_features else None,
+        frozen_encoder=encoder_file(encoder or folder.root) if cache_features else None,
     )
 
 
