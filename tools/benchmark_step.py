@@ -1,7 +1,7 @@
 """Times whole training steps of SupCon: against PyTorch, and with real input.
 
 python tools/benchmark_step.py --width 1.0 --batch 64 --peer_python /path/with/torch/bin/python
-python tools/benchmark_step.py --contenders "real input" "constant input" --width 0.5 --batch 256
+python tools/benchmark_step.py --contenders float32 "real input" --width 0.5 --batch 256
 
 A ResNet with the CIFAR stem and a projection head take two views of 32 px; a step is forward,
 loss, backward and an update by SGD with momentum. Every contender runs in a process of its own
@@ -14,8 +14,8 @@ with all cores, in turns:
   torch, torch last      PyTorch with the same layers, NCHW and channels_last
   torch compiled         channels_last through torch.compile
   torch bfloat16         channels_last under autocast
-  real input             ours, views made from decoded images by the exact SimCLR recipe
-  constant input         ours, one batch again and again through the same `fit`
+  real input             ours, views made from decoded images by the exact SimCLR recipe; all
+                         others have one batch again and again
 
 The peers are in the extra `bench`; --peer_python names another interpreter that has them. Memory
 is the process's peak. --profile prints where TensorFlow's time goes, by operation.
@@ -42,7 +42,7 @@ Step = Callable[[], Any]
 
 OURS = ("float32", "bfloat16", "two replicas", "gradient cache", "keras batch norm")
 TORCH = ("torch", "torch last", "torch compiled", "torch bfloat16")
-INPUTS = ("real input", "constant input")
+REAL_INPUT = "real input"
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--contenders", nargs="+", choices=(*OURS, *TORCH, *INPUTS))
+    parser.add_argument("--contenders", nargs="+", choices=(*OURS, *TORCH, REAL_INPUT))
     parser.add_argument("--depth", type=int, default=18, choices=BLOCKS, help="of the ResNet")
     parser.add_argument("--width", type=float, default=1.0, help="of the ResNet")
     parser.add_argument("--batch", type=int, default=64, help="images per step, two views each")
@@ -114,10 +114,10 @@ def report(
     if {"bfloat16", "torch bfloat16"} <= set(median):
         ratio = median["torch bfloat16"] / median["bfloat16"]
         print(f"bfloat16: {ratio:.2f} times the speed of torch bfloat16")
-    if set(INPUTS) <= set(median):
+    if {"float32", REAL_INPUT} <= set(median):
         print(
-            f"a step with real input takes {median['real input'] / median['constant input']:.3f} "
-            "times as long as with constant input"
+            f"a step with real input takes {median[REAL_INPUT] / median['float32']:.3f} "
+            "times as long as with one batch"
         )
     if options.json:
         numbers = {"seconds": seconds, "peak_mib": memory, "options": vars(options)}
@@ -126,10 +126,12 @@ def report(
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each timed step, and the peak memory of this process."""
-    if name in INPUTS:
-        seconds = input_seconds(name, options)
+    if name not in TORCH:
+        model = keras_model(name, options)
+        batches = real_batches(options) if name == REAL_INPUT else one_batch(options.batch)
+        seconds = fit_seconds(model, batches, options.steps)
     else:
-        step = torch_step(name, options) if name in TORCH else keras_step(name, options)
+        step = torch_step(name, options)
         for _ in range(2):
             step()
         seconds = []
@@ -174,18 +176,27 @@ def keras_model(name: str, options: argparse.Namespace) -> Any:
     return model
 
 
-def keras_step(name: str, options: argparse.Namespace) -> Step:
-    """A compiled-graph training step on one batch."""
-    model = keras_model(name, options)
+def fit_seconds(model: Any, batches: Any, num_steps: int) -> list[float]:
+    """Seconds of each step of `fit` but the first ones, which trace and wait for the input."""
+    import keras
+
+    ends = []
+
+    class Timer(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            float(np.mean((logs or {})["loss"]))  # Waits for the step.
+            ends.append(time.perf_counter())
+
+    model.fit(batches, steps_per_epoch=num_steps + 3, shuffle=False, verbose=0, callbacks=[Timer()])
+    return np.diff(ends)[2:].tolist()
+
+
+def one_batch(size: int) -> Any:
+    """The same batch again and again, as a data set."""
     import tensorflow as tf
 
-    views, labels = random_batch(options.batch)
-    batch = tf.data.Dataset.from_tensors((tf.constant(views), tf.constant(labels))).repeat()
-    strategy = model.distribute_strategy
-    model.make_train_function()
-    model.optimizer.build(model.trainable_variables)
-    batches = iter(strategy.experimental_distribute_dataset(batch))
-    return lambda: float(np.mean(model.train_function(batches)["loss"]))
+    views, labels = random_batch(size)
+    return tf.data.Dataset.from_tensors((tf.constant(views), tf.constant(labels))).repeat()
 
 
 def random_batch(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -262,10 +273,8 @@ def torch_model(torch: Any, blocks: tuple[int, ...], width: float) -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
 
 
-def input_seconds(name: str, options: argparse.Namespace) -> list[float]:
-    """Seconds of `fit`'s steps on views that are made on the fly, or on one batch."""
-    model = keras_model(name, options)
-    import keras
+def real_batches(options: argparse.Namespace) -> Any:
+    """Views that are made on the fly from decoded images."""
     import tensorflow as tf
 
     from supcon_tf.data import views
@@ -279,7 +288,7 @@ def input_seconds(name: str, options: argparse.Namespace) -> list[float]:
         lambda number: tf.gather(images, number),
         reads_batches=True,
     )
-    batches = training_batches(
+    return training_batches(
         split,
         preprocessing=views.Preprocessing(32),
         augmentation=functools.partial(
@@ -290,33 +299,18 @@ def input_seconds(name: str, options: argparse.Namespace) -> list[float]:
         num_classes=10,
         seed=0,
     )(0, options.steps + 3)
-    if name == "constant input":
-        batches = tf.data.Dataset.from_tensors(next(iter(batches))).repeat().prefetch(2)
-
-    ends = []
-
-    class Timer(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-            float((logs or {})["loss"])  # Waits for the step.
-            ends.append(time.perf_counter())
-
-    model.fit(
-        batches, steps_per_epoch=options.steps + 3, shuffle=False, verbose=0, callbacks=[Timer()]
-    )
-    # The first steps trace the graph and wait for the input to start.
-    return np.diff(ends)[2:].tolist()
 
 
 def profile(options: argparse.Namespace) -> None:
     """Prints the operations that a float32 step spends its time in."""
-    step = keras_step("float32", options)
+    model = keras_model("float32", options)
     import tensorflow as tf
 
-    for _ in range(2):
-        step()
+    batches = one_batch(options.batch)
+    fit_seconds(model, batches, 0)
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            step()
+            model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
         (file,) = Path(folder).rglob("*.xplane.pb")
         spent = time_by_operation(file)
     total = sum(spent.values())
