@@ -10,7 +10,7 @@ StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 
 
 @functools.cache
-def strategy(name: StrategyName = "auto") -> tf.distribute.Strategy:
+def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of a name, one object for the whole process.
 
     A second one of the same kind would mix its collectives with the first one's. "multi_worker"
@@ -20,12 +20,15 @@ def strategy(name: StrategyName = "auto") -> tf.distribute.Strategy:
       name: "auto" is "mirrored" with two or more GPUs and else TensorFlow's default, which takes
         one GPU or the CPU; "multi_worker" reads the cluster from the `TF_CONFIG` variable; "tpu"
         reads the `TPU_NAME` variable.
+      cpu_replicas: with "mirrored", so many parts of the CPU as replicas, to try what several
+        devices do without having them. It is not faster, and must be asked for before TensorFlow
+        runs its first operation.
 
     Returns:
       The strategy. Models and optimizers are built under its `scope()`.
 
     Raises:
-      ValueError: the name is not one of the five.
+      ValueError: the name is not one of the five, or cpu_replicas without "mirrored".
 
     Example:
       >>> from supcon_tf import distribution
@@ -34,6 +37,15 @@ def strategy(name: StrategyName = "auto") -> tf.distribute.Strategy:
     """
     if name not in get_args(StrategyName):
         raise ValueError(f"strategy name must be one of {get_args(StrategyName)}, got {name!r}")
+    if cpu_replicas < 1 or (cpu_replicas > 1 and name != "mirrored"):
+        raise ValueError(
+            f'cpu_replicas must be >= 1, and 1 but for "mirrored", got {cpu_replicas} for {name!r}'
+        )
+    if cpu_replicas > 1:
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        parts = [tf.config.LogicalDeviceConfiguration()] * cpu_replicas
+        tf.config.set_logical_device_configuration(cpu, parts)
+        return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(cpu_replicas)])
     if name == "multi_worker":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":

@@ -1,7 +1,7 @@
 """Trains small models for some steps under a strategy: `python -m tests.replica_steps`.
 
 Without --case, every loss is trained with every optimizer: the whole comparison is
-`python -m tests.replica_steps one.npz --strategy=one`, the same with other strategies, and
+`python -m tests.replica_steps one.npz`, the same with other strategies, and
 `--compare one.npz`, which prints the largest differences.
 """
 
@@ -93,22 +93,13 @@ def main():
     """Trains, saves what came out, and compares it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", help=".npz file for weights and logs")
-    parser.add_argument("--strategy", choices=["one", "mirrored", "multi_worker"], default="one")
+    parser.add_argument("--strategy", choices=["auto", "mirrored", "multi_worker"], default="auto")
     parser.add_argument("--replicas", type=int, default=1, help="of this process")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--case", action="append", help='such as "supcon streaming, lars"')
     parser.add_argument("--compare", help="another output")
     options = parser.parse_args()
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * options.replicas
-    tf.config.set_logical_device_configuration(cpu, devices)
-    if options.strategy == "multi_worker":
-        strategy = distribution.strategy("multi_worker")
-    elif options.strategy == "mirrored":
-        names = [f"CPU:{number}" for number in range(options.replicas)]
-        strategy = tf.distribute.MirroredStrategy(names)
-    else:
-        strategy = tf.distribute.get_strategy()
+    strategy = distribution.strategy(options.strategy, cpu_replicas=options.replicas)
     cases = options.case or [f"{loss}, {optimizer}" for loss in LOSSES for optimizer in OPTIMIZERS]
     results = {}
     for case in cases:

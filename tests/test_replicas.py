@@ -194,3 +194,5 @@ def test_a_strategy_is_made_once():
     assert distribution.is_chief(distribution.strategy("auto"))
     with pytest.raises(ValueError, match=r"must be one of .* got 'two'"):
         distribution.strategy("two")
+    with pytest.raises(ValueError, match=r"cpu_replicas must be .* got 2 for 'auto'"):
+        distribution.strategy("auto", cpu_replicas=2)

@@ -321,6 +321,7 @@ def profile(options: argparse.Namespace) -> None:
 
 def time_by_operation(file: Path) -> collections.Counter[str]:
     """Milliseconds of each kind of operation, summed over threads."""
+    import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
@@ -330,8 +331,9 @@ def time_by_operation(file: Path) -> collections.Counter[str]:
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                if ":" in name:  # "node:Kind"
-                    spent[name.split(":")[-1]] += event.duration_ps / 1e9
+                kind = name.split(":")[-1]  # "node:Kind", beside what the executor does
+                if hasattr(tf.raw_ops, kind.removeprefix("_MklNative").removeprefix("_")):
+                    spent[kind] += event.duration_ps / 1e9
     return spent
 
 
