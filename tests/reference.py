@@ -256,3 +256,37 @@ def supcon_against(
         of_rows = through_normalization(of_rows, features)
         of_others = through_normalization(of_others, contrast)
     return losses, of_rows, of_others
+
+
+def sinkhorn(scores, *, epsilon=0.05, rounds=3):
+    """Codes [B, K] of scores [B, K], one row and column after the other."""
+    codes = np.exp(np.asarray(scores, np.float64) / epsilon)
+    num_samples, num_prototypes = codes.shape
+    codes /= codes.sum()
+    for _ in range(rounds):
+        for prototype in range(num_prototypes):
+            codes[:, prototype] /= codes[:, prototype].sum() * num_prototypes
+        for sample in range(num_samples):
+            codes[sample] /= codes[sample].sum() * num_samples
+    return codes * num_samples
+
+
+def swav(scores, codes, *, temperature=0.1):
+    """Losses [B] of scores [B, V, K] and codes [B, A, K], and the gradient of their sum."""
+    scores, codes = np.asarray(scores, np.float64), np.asarray(codes, np.float64)
+    num_samples, num_crops, num_prototypes = scores.shape
+    losses, gradient = np.zeros(num_samples), np.zeros_like(scores)
+    for sample in range(num_samples):
+        for assigned in range(codes.shape[1]):
+            for crop in range(num_crops):
+                if crop == assigned:
+                    continue
+                logits = scores[sample, crop] / temperature
+                log_all = log_sum_exp(logits.tolist())
+                share = 1 / (codes.shape[1] * (num_crops - 1))
+                for prototype in range(num_prototypes):
+                    code = codes[sample, assigned, prototype]
+                    losses[sample] -= share * code * (logits[prototype] - log_all)
+                    probability = math.exp(logits[prototype] - log_all)
+                    gradient[sample, crop, prototype] += share * (probability - code) / temperature
+    return losses, gradient

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supcon_tf.losses import SuNCEtLoss, suncet_loss, supcon_loss
+from supcon_tf.losses import SuNCEtLoss, suncet, suncet_loss, supcon_loss
 from tests import reference
 
 
@@ -62,10 +62,44 @@ def test_values_and_gradients_equal_the_float64_loop(label_kind, num_views, temp
             "normalize": normalize,
             "label_smoothing": label_smoothing,
         }
-        values, gradient = value_and_gradient(labels, features, **options)
         expected_values, expected_gradient = reference.suncet(labels, features, **options)
-        assert relative_difference(values, expected_values) <= 1e-5
-        assert relative_difference(gradient, expected_gradient) <= 1e-5
+        # Streaming does the same with what these options make.
+        streams = normalize and temperature == 0.05 and num_views == 2
+        for implementation in ("dense", "streaming")[: 1 + streams]:
+            values, gradient = value_and_gradient(
+                labels, features, implementation=implementation, **options
+            )
+            assert relative_difference(values, expected_values) <= 1e-5
+            assert relative_difference(gradient, expected_gradient) <= 1e-5
+
+
+@pytest.mark.parametrize("label_kind", ["ints", "multi_hot", "soft"])
+def test_many_blocks_equal_the_whole_matrix(label_kind, monkeypatch):
+    # Blocks of 16 rows, the last one padded, with sizes that are known and not.
+    monkeypatch.setattr(suncet, "_MAX_IN_BLOCK", 16 * 74)
+    labels, features = labels_of(label_kind, 37), features_of(37, 2)
+    temperature = tf.Variable(0.3)
+
+    def terms(function):
+        with tf.GradientTape() as tape:
+            values = function(features)
+        return values, tape.gradient(values, temperature)
+
+    def loss(features, implementation):
+        return suncet_loss(labels, features, temperature=temperature, implementation=implementation)
+
+    dense = terms(lambda x: loss(x, "dense"))
+    unknown = tf.function(
+        lambda x: loss(x, "auto"), input_signature=[tf.TensorSpec([None, 2, 8], tf.float32)]
+    )
+    for streamed in (terms(lambda x: loss(x, "streaming")), terms(unknown)):
+        np.testing.assert_allclose(streamed[0], dense[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(streamed[1], dense[1], rtol=1e-5)
+    one, other = (
+        value_and_gradient(labels, features, implementation=implementation)[1]
+        for implementation in ("dense", "streaming")
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("label_kind", ["ints", "soft"])
@@ -279,7 +313,12 @@ def test_sample_weights_weigh_the_anchors_only():
 
 def test_config_gives_every_constructor_argument_back():
     loss = SuNCEtLoss(
-        temperature=0.2, label_smoothing=0.05, normalize=False, reduction="sum", name="mine"
+        temperature=0.2,
+        label_smoothing=0.05,
+        normalize=False,
+        implementation="streaming",
+        reduction="sum",
+        name="mine",
     )
     restored = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(restored) is SuNCEtLoss
@@ -306,6 +345,7 @@ def test_fit_trains_and_starts_at_the_loss_of_the_reference(label_kind):
         ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
         ({"temperature": float("nan")}, "temperature must be > 0, got nan"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"implementation": "fast"}, "implementation must be one of .* got 'fast'"),
         ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\), got -0.1"),
     ],
 )

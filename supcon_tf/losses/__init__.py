@@ -7,19 +7,25 @@ from supcon_tf.losses.margin import (
     MarginAnnealing,
     large_margin_softmax_loss,
 )
+from supcon_tf.losses.semi_supervised import SemiSupervisedLoss
 from supcon_tf.losses.suncet import SuNCEtLoss, suncet_loss
 from supcon_tf.losses.supcon import NPairsLoss, SimCLRLoss, SupConLoss, supcon_loss
+from supcon_tf.losses.swav import SwAVLoss, sinkhorn_knopp, swav_loss
 
 __all__ = [
     "CrossEntropyLoss",
     "LargeMarginSoftmaxLoss",
     "MarginAnnealing",
     "NPairsLoss",
+    "SemiSupervisedLoss",
     "SimCLRLoss",
     "SuNCEtLoss",
     "SupConLoss",
+    "SwAVLoss",
     "large_margin_softmax_loss",
+    "sinkhorn_knopp",
     "suncet_loss",
     "supcon_against",
     "supcon_loss",
+    "swav_loss",
 ]

@@ -20,11 +20,11 @@ class Blocks(NamedTuple):
     places: tf.Tensor  # int32 [T, b], the row's place in the contrast set; -1 fills up
 
 
-def cut(values: tf.Tensor, *, fill: int = 0) -> tf.Tensor:
-    """[n, ...] -> [T, b, ...] with T b >= n and b at most MAX_BLOCK_ROWS."""
+def cut(values: tf.Tensor, *, fill: int = 0, max_rows: Any = MAX_BLOCK_ROWS) -> tf.Tensor:
+    """[n, ...] -> [T, b, ...] with T b >= n and b at most `max_rows`, or 16."""
     # A size that is known stays a Python number, so that the shapes of the blocks are known.
     num_rows = values.shape[0] or tf.maximum(tf.shape(values)[0], 1)
-    block_rows = -(-num_rows // -(-num_rows // MAX_BLOCK_ROWS))
+    block_rows = -(-num_rows // -(-num_rows // max_rows))
     # Multiples of 16 floats keep every block aligned; odd ones, because the columns of 1,024 x
     # 1,024 floats fall onto the same few cache lines, which slows products with such a block.
     block_rows = 16 + 32 * -(-(block_rows - 16) // 32)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from supcon_tf.losses.batch import leave_out
 from supcon_tf.losses.per_sample import PerSampleLoss
 
 
@@ -17,6 +18,8 @@ class CrossEntropyLoss(PerSampleLoss):
 
     Args:
       label_smoothing: e, in [0, 1).
+      ignore_class: an integer label that means none; the mean leaves these samples out, also over
+        replicas. None for labels that are all meant.
       reduction: a Keras reduction; with None, `[N]` values.
       name: of the loss.
 
@@ -42,6 +45,7 @@ class CrossEntropyLoss(PerSampleLoss):
         self,
         *,
         label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str = "cross_entropy_loss",
     ):
@@ -49,6 +53,7 @@ class CrossEntropyLoss(PerSampleLoss):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.label_smoothing = label_smoothing
+        self.ignore_class = ignore_class
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
@@ -57,10 +62,14 @@ class CrossEntropyLoss(PerSampleLoss):
         num_classes = scores.shape[1]
         if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
             labels = labels[:, 0]
-        smoothing = self.label_smoothing
+        smoothing, counted = self.label_smoothing, None
         if labels.shape.rank == 1 and labels.dtype.is_integer:
             # A number beyond the classes is an error here, where its row of zeros would be none.
-            own = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(labels, tf.int64), scores)
+            labels = tf.cast(labels, tf.int64)
+            if self.ignore_class is not None:
+                counted = labels != self.ignore_class
+                labels = tf.where(counted, labels, 0)
+            own = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
         elif labels.shape.rank == 2 and labels.shape[1] == num_classes:
             own = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), scores)
         else:
@@ -68,10 +77,14 @@ class CrossEntropyLoss(PerSampleLoss):
                 f"labels must be integers [N] or rows [N, {num_classes}], got "
                 f"{labels.dtype.name} of shape {labels.shape}"
             )
-        if not smoothing:
-            return own
-        every = -tf.reduce_mean(tf.nn.log_softmax(scores), axis=1)
-        return (1.0 - smoothing) * own + smoothing * every
+        if smoothing:
+            every = -tf.reduce_mean(tf.nn.log_softmax(scores), axis=1)
+            own = (1.0 - smoothing) * own + smoothing * every
+        return own if counted is None else leave_out(tf.where(counted, own, 0.0), counted)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "ignore_class": self.ignore_class,
+        }

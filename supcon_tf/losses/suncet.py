@@ -4,7 +4,7 @@ Equation: Assran et al. 2020, "Supervision Accelerates Pre-training in Contrasti
 Learning of Visual Representations", arXiv 2006.10803. Rows, A(i), P(i) and s_ij as in `supcon`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
@@ -17,8 +17,13 @@ from supcon_tf.losses.batch import (
     leave_out_without_positives,
     share_label,
 )
+from supcon_tf.losses.blocks import cut, fold, join, zeros_by_block
 from supcon_tf.losses.per_sample import PerSampleLoss
+from supcon_tf.losses.supcon import Implementation
 
+# "auto" streams above so many similarities, for the memory, and then holds so many at a time.
+_MAX_DENSE = 4096**2
+_MAX_IN_BLOCK = 2048**2
 # Below it a class's sum of exponentials counts as this much. The reciprocal, which the gradient
 # of the logarithm holds, stays far from float32's largest number.
 _SMALLEST_SUM = 1e-30
@@ -31,6 +36,7 @@ def suncet_loss(
     temperature: float = 0.1,
     label_smoothing: float = 0.0,
     normalize: bool = True,
+    implementation: Implementation = "auto",
 ) -> tf.Tensor:
     """SuNCEt loss of each sample.
 
@@ -52,6 +58,10 @@ def suncet_loss(
         contrast set alike, and spreads it over the C classes. It needs rows [N, C]: integers [N]
         do not say how many classes there are.
       normalize: L2-normalise the rows first.
+      implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers a
+        block of anchors at a time, which the backward pass makes again, in memory that grows with
+        N; or "auto", which streams above 4,096 x 4,096 similarities and where the size of the
+        batch is not known.
 
     Returns:
       float32 [N], the mean over the sample's views; 0 for a sample without positives. Likewise a
@@ -67,43 +77,129 @@ def suncet_loss(
       >>> print(suncet_loss([0, 0, 1, 1], features, temperature=1.0).numpy().round(4))
       [0.5514 0.5514 0.5514 0.5514]
     """
-    _check_options(temperature=temperature, label_smoothing=label_smoothing)
+    _check_options(
+        temperature=temperature, label_smoothing=label_smoothing, implementation=implementation
+    )
     features = as_views(features)
     if normalize:
         features = l2_normalize(features)
     first = distribution.first_row(tf.shape(features)[0])
     probabilities = _class_probabilities(labels, label_smoothing)
     labels = as_labels(labels if probabilities is None else probabilities, features, first)
-    num_views, dim = features.shape[1:]
-    # [N, V, D] -> [N*V, D] and [M, V, D] -> [M*V, D]; every view is a row.
-    anchors = tf.reshape(features, [-1, dim])
-    contrast = tf.reshape(distribution.gather(features), [-1, dim])
-    logits = tf.matmul(anchors / temperature, contrast, transpose_b=True)
-    anchor_rows = first * num_views + tf.range(tf.shape(anchors)[0])
-    not_self = anchor_rows[:, None] != tf.range(tf.shape(contrast)[0])[None, :]
-    # [N, M] -> [N*V, M*V]
-    shares_label = share_label(labels, distribution.gather(labels))
-    shares_label = tf.repeat(tf.repeat(shares_label, num_views, axis=0), num_views, axis=1)
-    if probabilities is None:
-        losses = _sharing_loss(logits, shares_label, not_self)
-    else:
-        losses = _probability_loss(
-            logits,
-            shares_label,
-            not_self,
-            tf.repeat(probabilities, num_views, axis=0),
-            tf.repeat(distribution.gather(probabilities), num_views, axis=0),
-        )
+    anchors = _rows(features, labels, probabilities, first)
+    contrast = _rows(*map(_gathered, (features, labels, probabilities)), first=0)
+    # Of the anchors only, so that a temperature in a tensor gets its gradient too.
+    anchors = anchors._replace(features=anchors.features / temperature)
+    if implementation == "auto":
+        sizes = (anchors.features.shape[0], contrast.features.shape[0])
+        is_large = None in sizes or sizes[0] * sizes[1] > _MAX_DENSE
+        implementation = "streaming" if is_large else "dense"
+    losses = (_streaming if implementation == "streaming" else _dense)(anchors, contrast)
     # [N*V] -> [N]
-    return tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1)
+    return tf.reduce_mean(tf.reshape(losses, [-1, features.shape[1]]), axis=1)
 
 
-def _check_options(*, temperature: float, label_smoothing: float) -> None:
+class _Rows(NamedTuple):
+    """Every view is a row."""
+
+    features: tf.Tensor  # float32 [R, D]
+    labels: tf.Tensor  # int64 [R] class numbers, or float32 [R, C] of zeros and ones
+    probabilities: tf.Tensor | None  # float32 [R, C]; None where sharing a label is all there is
+    places: tf.Tensor  # int32 [R], the row's place in the contrast set
+
+
+def _gathered(values: tf.Tensor | None) -> tf.Tensor | None:
+    if values is None:
+        return None
+    gathered = distribution.gather(values)
+    # It may have lost what was known of its shape.
+    gathered.set_shape([None, *values.shape[1:]])
+    return gathered
+
+
+def _rows(
+    features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor | None, first: Any
+) -> _Rows:
+    """Of samples [N, V, D], of which the first one has this place in the global batch."""
+    num_views, dim = features.shape[1:]
+    rows = tf.reshape(features, [-1, dim])
+    return _Rows(
+        rows,
+        tf.repeat(labels, num_views, axis=0),
+        None if probabilities is None else tf.repeat(probabilities, num_views, axis=0),
+        first * num_views + tf.range(tf.shape(rows)[0]),
+    )
+
+
+def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
+    """The loss of each anchor row, float32 [R], by the matrix of all similarities."""
+    logits = tf.matmul(anchors.features, contrast.features, transpose_b=True)
+    not_self = anchors.places[:, None] != contrast.places[None, :]
+    shares_label = share_label(anchors.labels, contrast.labels)
+    if anchors.probabilities is None:
+        return _sharing_loss(logits, shares_label, not_self)
+    return _probability_loss(
+        logits, shares_label, not_self, anchors.probabilities, contrast.probabilities
+    )
+
+
+# A function of its own, because a loop that runs eagerly would start each operation by itself.
+@tf.function(autograph=False)
+def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
+    """The same, a block of anchor rows at a time, of which nothing but the loss is kept."""
+    num_contrast = contrast.features.shape[0] or tf.maximum(tf.shape(contrast.features)[0], 1)
+    max_rows = -(-_MAX_IN_BLOCK // num_contrast)
+    blocks = tf.nest.map_structure(lambda values: cut(values, max_rows=max_rows), anchors)
+
+    def of_block(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
+        block = tf.nest.map_structure(lambda values: values[i], blocks)._replace(features=features)
+        return _dense(block, contrast._replace(features=contrast_features))
+
+    @tf.custom_gradient
+    def losses_of(features: tf.Tensor, contrast_features: tf.Tensor) -> Any:
+        losses = tf.map_fn(
+            lambda i: of_block(i, features[i], contrast_features),
+            tf.range(tf.shape(features)[0]),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
+        )
+
+        def gradients_of(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def add(i: tf.Tensor, of_rows: Any, of_contrast: tf.Tensor) -> tuple[Any, tf.Tensor]:
+                block = features[i]
+                with tf.GradientTape() as tape:
+                    tape.watch((block, contrast_features))
+                    values = of_block(i, block, contrast_features)
+                slopes = tape.gradient(values, (block, contrast_features), upstream[i])
+                return of_rows.write(i, slopes[0]), of_contrast + slopes[1]
+
+            of_rows, of_contrast = fold(
+                0,
+                tf.shape(features)[0],
+                add,
+                zeros_by_block(features),
+                tf.zeros_like(contrast_features),
+            )
+            return of_rows.stack(), of_contrast
+
+        return losses, gradients_of
+
+    losses = losses_of(blocks.features, contrast.features)
+    return join(losses, tf.shape(anchors.features)[0])
+
+
+def _check_options(
+    *, temperature: float, label_smoothing: float, implementation: str, **_: Any
+) -> None:
     # A temperature may also be a tensor or a variable, whose value is not known here.
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    if implementation not in get_args(Implementation):
+        raise ValueError(
+            f"implementation must be one of {get_args(Implementation)}, got {implementation!r}"
+        )
 
 
 def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | None:
@@ -171,7 +267,7 @@ class SuNCEtLoss(PerSampleLoss):
     any kind that `suncet_loss` takes (integers are not cast), `y_pred` the projections [N, V, D].
 
     Args:
-      temperature, label_smoothing, normalize: as in `suncet_loss`.
+      temperature, label_smoothing, normalize, implementation: as in `suncet_loss`.
       reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
       name: of the loss.
 
@@ -189,6 +285,7 @@ class SuNCEtLoss(PerSampleLoss):
         temperature: float = 0.1,
         label_smoothing: float = 0.0,
         normalize: bool = True,
+        implementation: Implementation = "auto",
         reduction: str | None = "sum_over_batch_size",
         name: str = "suncet_loss",
     ):
@@ -197,8 +294,9 @@ class SuNCEtLoss(PerSampleLoss):
             "temperature": temperature,
             "label_smoothing": label_smoothing,
             "normalize": normalize,
+            "implementation": implementation,
         }
-        _check_options(temperature=temperature, label_smoothing=label_smoothing)
+        _check_options(**self.options)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples that have a positive."""
