@@ -24,10 +24,13 @@ from supcon_tf import optimizers
 from supcon_tf.data import batches
 from supcon_tf.data import corrupted
 from supcon_tf.data import mixing
+from supcon_tf.data import multi_crop
+from supcon_tf.data import semi_supervised
 from supcon_tf.data import sources
 from supcon_tf.data import views
 from supcon_tf.evaluation import classifiers
 from supcon_tf.methods import momentum_memory
+from supcon_tf.methods import swav
 from supcon_tf.stages import experiment
 from supcon_tf.stages import finetune
 from supcon_tf.stages import linear

@@ -80,7 +80,6 @@ def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
 def input_of_replicas(
     strategy: tf.distribute.Strategy,
     batches_of_host: Callable[[int, int, int, int], tf.data.Dataset],
-    batch_size: int,
     start: int,
     stop: int,
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
@@ -88,18 +87,31 @@ def input_of_replicas(
 
     Args:
       strategy: whose replicas.
-      batches_of_host: (host, number of hosts, start, stop) -> that part of each batch.
-      batch_size: over all replicas.
+      batches_of_host: (host, number of hosts, start, stop) -> that part of each batch, whose rows
+        its replicas share equally; how many rows there are may change from step to step.
       start, stop: steps.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return batches_of_host(0, 1, start, stop)
-    return strategy.distribute_datasets_from_function(
-        lambda context: batches_of_host(
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        parts = replicas // context.num_input_pipelines
+        return batches_of_host(
             context.input_pipeline_id, context.num_input_pipelines, start, stop
-        ).rebatch(batch_size // replicas)
-    )
+        ).flat_map(
+            lambda *batch: tf.data.Dataset.from_tensor_slices(
+                # [B, ...] -> [parts, B / parts, ...]
+                tf.nest.map_structure(
+                    lambda x: tf.reshape(
+                        x, [parts, -1 if x.shape[0] is None else x.shape[0] // parts, *x.shape[1:]]
+                    ),
+                    batch,
+                )
+            )
+        )
+
+    return strategy.distribute_datasets_from_function(of_host)
 
 
 def gather(values: tf.Tensor) -> tf.Tensor:
@@ -123,8 +135,15 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
-    # An input of the step stands on no device, and TensorFlow gathers between workers by device.
-    return context.all_gather(tf.identity(values), axis=0)
+    if values.shape[0]:
+        # An input of the step stands on no device, and TensorFlow gathers between workers by it.
+        return context.all_gather(tf.identity(values), axis=0)
+    # TensorFlow dies of a gather without any row: each replica adds one, which is taken out again.
+    padded = tf.pad(values, [[0, 1]] + [[0, 0]] * (values.shape.rank - 1))
+    gathered = context.all_gather(padded, axis=0)
+    ends = tf.cumsum(context.all_gather(tf.shape(padded)[:1], axis=0)) - 1
+    is_value = tf.reduce_all(tf.range(tf.shape(gathered)[0])[:, None] != ends, axis=1)
+    return tf.boolean_mask(gathered, tf.ensure_shape(is_value, [None]))
 
 
 def first_row(num_rows: int | tf.Tensor) -> tf.Tensor:

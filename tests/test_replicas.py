@@ -162,7 +162,7 @@ def test_clipping_on_two_replicas_is_that_of_the_whole_gradient():
         model = small_model(strategy, optimizer, clip_norm=0.01)
         start = [variable.numpy() for variable in model.trainable_variables]
         model.fit(
-            distribution.input_of_replicas(strategy, lambda *_: batch, 8, 0, 1),
+            distribution.input_of_replicas(strategy, lambda *_: batch, 0, 1),
             steps_per_epoch=1,
             shuffle=False,
             verbose=0,

@@ -1,6 +1,7 @@
 """Less of a source, or a worse one: for studies of reduced data and of wrong labels."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,8 @@ def subset(
     *,
     first: int | None = None,
     per_class: int | None = None,
+    fraction: float | None = None,
+    list_file: str | None = None,
     seed: int = 0,
 ) -> Source:
     """The source with fewer training images; what is held out stays whole.
@@ -23,10 +26,14 @@ def subset(
         class: there, `per_class` is what is wanted.
       per_class: so many of each class, drawn from the seed; a smaller number is a part of a
         larger one's choice.
-      seed: of that choice.
+      fraction: this part of each class, within (0, 1], at least one image, drawn likewise.
+      list_file: a text file that names the images, one a line: by the end of its path, such as
+        "n01440764_10026.JPEG" or "cats/1.jpg", or by its number in the stored order, from 0.
+      seed: of the choice by class.
 
     Raises:
-      ValueError: both or none of the two, a number that is not there, or a streamed split.
+      FileNotFoundError: no such list.
+      ValueError: not one of the four, a number or a name that is not there, or a streamed split.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -34,8 +41,12 @@ def subset(
       50
     """
     train = _indexed(source, "a subset")
-    if first is not None and per_class is not None:
-        raise ValueError(f"give first or per_class, got {first} and {per_class}")
+    ways = {"first": first, "per_class": per_class, "fraction": fraction, "list_file": list_file}
+    given = {name: value for name, value in ways.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(
+            f"give first, per_class, fraction or list_file, one of them, got {given or 'none'}"
+        )
     if first is not None:
         if not 1 <= first <= train.num_examples:
             raise ValueError(
@@ -49,19 +60,52 @@ def subset(
                 "per_class instead"
             )
         return dataclasses.replace(source, train=part)
-    if per_class is None:
-        raise ValueError("give first or per_class, the training images that are wanted")
+    if list_file is not None:
+        return dataclasses.replace(source, train=train.take(_listed(list_file, source, train)))
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be within (0, 1], got {fraction}")
     chosen = []
     for label in np.unique(train.labels):
         members = np.flatnonzero(train.labels == label)
-        if not 1 <= per_class <= len(members):
+        count = per_class if fraction is None else max(1, round(fraction * len(members)))
+        if count is None or not 1 <= count <= len(members):
             raise ValueError(
                 f"per_class must be in 1 ... {len(members)}, the training images of class "
                 f"{source.class_names[label]!r}, got {per_class}"
             )
         order = np.random.default_rng([seed, int(label)]).permutation(len(members))
-        chosen.append(members[order[:per_class]])
+        chosen.append(members[order[:count]])
     return dataclasses.replace(source, train=train.take(np.sort(np.concatenate(chosen))))
+
+
+def _listed(list_file: str, source: Source, train: IndexedSplit) -> np.ndarray:
+    """The numbers of the images that the lines of a file name, in the stored order."""
+    file = Path(list_file).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no list_file {list_file!r}: it holds an image's name a line")
+    lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    numbers_of: dict[Path, list[int]] = {}
+    depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
+    for number, path in enumerate(train.paths if depths else ()):
+        for depth in depths:
+            end = Path(*Path(path).parts[-depth:])
+            numbers_of.setdefault(end, []).append(number)
+    chosen = set()
+    for line in lines:
+        if line.isdecimal() and int(line) < train.num_examples:
+            found = [int(line)]
+        else:
+            found = numbers_of.get(Path(line), [])
+        if len(found) != 1:
+            raise ValueError(
+                f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
+                f"images of {source.name!r}, got {len(found)}: give the end of its path"
+                + ("" if train.paths else ", which these have not, or rather its number")
+            )
+        chosen.update(found)
+    if not chosen:
+        raise ValueError(f"list_file must name an image a line, got {list_file!r} without any")
+    return np.array(sorted(chosen), np.int64)
 
 
 def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:

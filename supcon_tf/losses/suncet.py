@@ -87,7 +87,7 @@ def suncet_loss(
     probabilities = _class_probabilities(labels, label_smoothing)
     labels = as_labels(labels if probabilities is None else probabilities, features, first)
     anchors = _rows(features, labels, probabilities, first)
-    contrast = _rows(*map(_gathered, (features, labels, probabilities)), first=0)
+    contrast = _rows(_gathered(features), _gathered(labels), _gathered(probabilities), 0)
     # Of the anchors only, so that a temperature in a tensor gets its gradient too.
     anchors = anchors._replace(features=anchors.features / temperature)
     if implementation == "auto":

@@ -172,8 +172,8 @@ def parts_of(model: keras.Model) -> dict[str, keras.Model]:
       model: from `contrastive_model` or `classification_model`, also when loaded from a file.
 
     Returns:
-      {"encoder": the user's encoder, "projection_head": ..., "classifier": ...}, as far as
-      `model` has them.
+      {"encoder": the user's encoder, "projection_head": ..., "prototypes": ..., "classifier":
+      ...}, as far as `model` has them.
 
     Example:
       >>> from supcon_tf import models
@@ -183,7 +183,7 @@ def parts_of(model: keras.Model) -> dict[str, keras.Model]:
       {'encoder': 63, 'projection_head': 3, 'classifier': 2}
     """
     _, encoder, _ = embedding_model(model).layers
-    heads = ("projection_head", "classifier")
+    heads = ("projection_head", "prototypes", "classifier")
     return {"encoder": encoder} | {
         layer.name: layer for layer in model.layers if layer.name in heads
     }

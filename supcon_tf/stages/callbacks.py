@@ -87,11 +87,18 @@ def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
 
 def summary(logs: dict[str, Any]) -> dict[str, float]:
     """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
+    # Of a model with several outputs each loss has its own log; SwAV's can have two beside a probe.
+    studied = [logs[name] for name in ("prototypes_loss", "projection_loss") if name in logs]
     chosen = {
-        "loss": logs.get("projection_loss", logs.get("loss_without_decay", logs.get("loss"))),
+        "loss": sum(studied) if studied else logs.get("loss_without_decay", logs.get("loss")),
         "accuracy": logs.get("logits_accuracy", logs.get("accuracy")),
     }
-    return {name: float(value) for name, value in chosen.items() if value is not None}
+    # There is no accuracy where no image of an epoch has a label.
+    return {
+        name: float(value)
+        for name, value in chosen.items()
+        if value is not None and not (name == "accuracy" and math.isnan(value))
+    }
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):

@@ -1,7 +1,7 @@
 """Training an encoder: contrastively with a projection head, or with a classification loss."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import keras
@@ -10,7 +10,9 @@ import tensorflow as tf
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.losses import CrossEntropyLoss
 from supcon_tf.methods import MemoryLoss, memory_of
+from supcon_tf.models import parts_of
 from supcon_tf.stages.linear import as_encoder_saw
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
@@ -26,7 +28,7 @@ def run(
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     model: Callable[..., keras.Model],
-    loss: keras.losses.Loss,
+    loss: keras.losses.Loss | Mapping[str, keras.losses.Loss],
     optimizer: Callable[..., keras.optimizers.Optimizer],
     schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule],
     epochs: int,
@@ -59,9 +61,11 @@ def run(
       preprocessing: crops, size and scale.
       augmentation: what makes the views differ.
       model: image_shape, num_classes -> `models.contrastive_model`,
-        `models.classification_model` or `momentum_memory.momentum_memory_model`, whose queue the
-        loss then takes.
-      loss: of the projections [B, V, D], or of the class scores [B, C].
+        `models.classification_model`, `momentum_memory.momentum_memory_model`, whose queue the
+        loss then takes, or `swav.swav_model`.
+      loss: of the projections [B, V, D], or of the class scores [B, C]; or losses by the outputs
+        of a model that has more, such as {"prototypes": ..., "projection": ...}. A label of -1 is
+        none: the probe leaves the sample out.
       optimizer: learning_rate -> the optimizer.
       schedule: batch_size, steps_per_epoch, epochs -> the learning rate, as
         `optimizers.warmup_schedule`.
@@ -114,10 +118,10 @@ def run(
         loss = MemoryLoss(loss, memory)
         print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     if "projection" in built.output:
-        probe_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        losses = {"projection": loss, "logits": classification_loss or probe_loss}
-        loss_weights = {"projection": loss_weight, "logits": classification_weight}
-        decayed = ("encoder", "projection_head", *(["classifier"] if joint else []))
+        own = loss if isinstance(loss, Mapping) else {"projection": loss}
+        losses = {**own, "logits": classification_loss or CrossEntropyLoss(ignore_class=-1)}
+        loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
+        decayed = tuple(name for name in parts_of(built) if joint or name != "classifier")
     else:
         losses = {"logits": loss}
         loss_weights = {"logits": loss_weight}

@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,7 +63,7 @@ def run_stage(
     Args:
       folder: the run's.
       stage: its name, such as "linear".
-      model: [B, V, H, W, C] or [B, H, W, C] -> {output: tensor}.
+      model: [B, V, H, W, C], several of these by name, or [B, H, W, C] -> {output: tensor}.
       losses: one per output of the model; each takes the labels.
       decayed: the parts of the model, as in `models.parts_of`, that the losses train and weight
         decay acts on; the stage classifies where "classifier" is one of them, and not a probe.
@@ -79,8 +80,15 @@ def run_stage(
         cached features that need images, or as in `training.train`.
     """
     _check_numbers(stage, epochs, batch_size, strategy, clip_norm, gradient_cache_chunk)
+    if gradient_cache_chunk is not None and "prototypes" in losses:
+        raise ValueError(
+            f"{stage}.run.gradient_cache_chunk would make SwAV's codes of a chunk, got "
+            f"{gradient_cache_chunk}: set it to None"
+        )
     num_examples = source.train.num_examples
-    has_views = len(model.input_shape) == 5
+    # {name: shape} of a model of crops of several sizes.
+    shapes = model.input if isinstance(model.input, dict) else {"views": model.input}
+    has_views = all(len(images.shape) == 5 for images in shapes.values())
     preprocessing = _whitened(folder, preprocessing, source)
     scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
     trained, train_split, train_preprocessing = model, source.train, preprocessing
@@ -100,7 +108,7 @@ def run_stage(
             train_split,
             preprocessing=train_preprocessing,
             augmentation=augmentation,
-            num_views=model.input_shape[1] if has_views else 1,
+            num_views=sum(images.shape[1] for images in shapes.values()) if has_views else 1,
             batch_size=batch_size,
             num_classes=source.num_classes,
             seed=seed,
@@ -127,7 +135,8 @@ def run_stage(
             multiply_learning_rates(
                 compiled_optimizer, model.trainable_variables, learning_rate_multipliers
             )
-        if isinstance(batches_of(0, 1)(0, 1).element_spec[0], dict):
+        made = batches_of(0, 1)(0, 1).element_spec[0]
+        if isinstance(made, dict) and "seeds" in made:
             if frozen_encoder is not None:
                 raise ValueError(
                     f"{stage}.run.cache_features has nothing to augment, got defer_to_device: set "
@@ -160,7 +169,7 @@ def run_stage(
     validation = source.validation
     train(
         trained,
-        functools.partial(distribution.input_of_replicas, strategy, steps_of, batch_size),
+        functools.partial(distribution.input_of_replicas, strategy, steps_of),
         folder=folder,
         stage=stage,
         epochs=epochs,
@@ -204,8 +213,8 @@ def _decay(
 
 def _metrics(losses: Mapping[str, keras.losses.Loss]) -> list[keras.metrics.Metric]:
     """Of the class scores."""
-    accuracy = keras.metrics.MeanMetricWrapper(_is_right, name="accuracy")
-    if "projection" in losses:
+    accuracy = _Accuracy(name="accuracy")
+    if set(losses) != {"logits"}:
         return [accuracy]
     # What Keras calls the loss of a model with one output has the weight decay in it. Per sample:
     # what the loss itself returns is divided by the number of replicas.
@@ -297,6 +306,19 @@ def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
         labels = tf.argmax(labels, axis=1)
     wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)
     return tf.cast(tf.argmax(class_scores(scores), axis=1) == wanted, tf.float32)
+
+
+class _Accuracy(keras.metrics.Mean):
+    """Share of the samples with a label that are right; NaN where none has one."""
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: None = None) -> Any:
+        has_label = tf.ones(tf.shape(y_true)[:1])
+        if y_true.dtype.is_integer and y_true.shape[1:].num_elements() == 1:
+            has_label = tf.cast(tf.reshape(y_true, [-1]) >= 0, tf.float32)
+        return super().update_state(_is_right(y_true, y_pred), has_label)
+
+    def result(self) -> tf.Tensor:
+        return tf.where(self.count > 0, super().result(), float("nan"))
 
 
 def _whitened(folder: RunFolder, preprocessing: Preprocessing, source: Source) -> Preprocessing:
