@@ -136,7 +136,7 @@ class MemoryLoss(PerSampleLoss):
 
     def __init__(
         self,
-        loss: SupConLoss | SimCLRLoss,
+        loss: Any,
         memory: KeyMemory | None = None,
         *,
         name: str = "memory_loss",
