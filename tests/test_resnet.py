@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from supcon_tf import models
 from supcon_tf.models.resnet import _Conv, _convolve
-from tests.replicas import two_replicas
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -234,20 +233,6 @@ def test_one_replica_trains_alike_eagerly_in_a_graph_and_under_xla():
     for one, two, three in zip(eager, graph, xla, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(one, three, rtol=1e-4, atol=1e-4)
-
-
-def test_two_replicas_update_like_one_on_the_whole_batch():
-    x = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
-
-    def trained(strategy):
-        with strategy.scope():
-            model = two_blocks()
-            train_one_step(model, x)
-        return model.get_weights()
-
-    alone, together = trained(tf.distribute.get_strategy()), trained(two_replicas())
-    for one, two in zip(alone, together, strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 def test_saved_and_exported_models_compute_the_same(tmp_path):
