@@ -149,10 +149,10 @@ def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
     """The same, a block of anchor rows at a time, of which nothing but the loss is kept."""
     num_contrast = contrast.features.shape[0] or tf.maximum(tf.shape(contrast.features)[0], 1)
     max_rows = -(-_MAX_IN_BLOCK // num_contrast)
-    blocks = tf.nest.map_structure(lambda values: cut(values, max_rows=max_rows), anchors)
+    blocks = _Rows(*(None if part is None else cut(part, max_rows=max_rows) for part in anchors))
 
     def of_block(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
-        block = tf.nest.map_structure(lambda values: values[i], blocks)._replace(features=features)
+        block = _Rows(features, *(None if part is None else part[i] for part in blocks[1:]))
         return _dense(block, contrast._replace(features=contrast_features))
 
     @tf.custom_gradient
