@@ -122,8 +122,9 @@ def test_noise_is_the_same_for_the_same_seed_and_grows_with_the_probability():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give first or per_class, the training images that are wanted"),
-        ({"first": 3, "per_class": 2}, "give first or per_class, got 3 and 2"),
+        ({}, "give first, per_class, fraction or list_file, one of them, got none"),
+        ({"first": 3, "per_class": 2}, r"one of them, got {'first': 3, 'per_class': 2}"),
+        ({"fraction": 1.5}, r"fraction must be within \(0, 1\], got 1.5"),
         ({"first": 0}, r"first must be in 1 ... 75, the training images of 'mine', got 0"),
         ({"first": 76}, r"first must be in 1 ... 75, the training images of 'mine', got 76"),
         ({"per_class": 0}, r"per_class must be in 1 ... 30, .* of class 'a', got 0"),
