@@ -74,9 +74,11 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     ) as error:
         raise ValueError(_explain(error, text)) from None
     resolved = gin.config_str(max_line_length=100)
-    unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - set(re.findall(r"%(\w+)", resolved))
+    # Where a file refers to a macro, a later binding may have taken the place of the reference.
+    referred = set(re.findall(r"%(\w+)", text))
+    unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - referred
     if unused:
-        known = sorted(set(re.findall(r"%(\w+)", resolved)))
+        known = sorted(referred)
         name = min(unused)
         raise ValueError(f"nothing uses the macro {name}{_nearest(name, known)}")
     given = parameter_values(resolved)
