@@ -204,7 +204,7 @@ def swav_model(
       >>> model = swav_model(
       ...     encoder, image_shape=(32, 32, 3), num_classes=10, num_prototypes=30,
       ...     crops=((32, 2, (0.3, 1.0)), (16, 4, (0.1, 0.3))))
-      >>> model.output_shape["prototypes"], model.output_shape["projection"]
+      >>> model.output["prototypes"].shape, model.output["projection"].shape
       ((None, 8, 30), (None, 2, 128))
     """
     check_crops(crops)
