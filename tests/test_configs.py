@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from supcon_tf import configuration, models
-from supcon_tf.stages import experiment, stage
+from supcon_tf.stages import experiment, results, stage
 from supcon_tf.stages.run_folder import RunFolder
 
 SHIPPED = Path(__file__).parent.parent / "gin_configs"
@@ -228,7 +228,7 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
     if file != "cifar10/max_margin_resnet50.gin":
         # The pictures and the export are the same for all kinds but that one, and tested apart.
         monkeypatch.setattr(stage, "view_sheet", lambda *_, **__: b"")
-        monkeypatch.setattr(stage, "save_serving_model", lambda *_, **__: None)
+        monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)

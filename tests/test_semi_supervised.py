@@ -220,8 +220,6 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tm
     first, second = folder.curve("pretrain")
     # 32 training images, 8 of them labelled: four steps an epoch, and one to fine-tune.
     assert (first["step"], second["step"]) == (4, 8)
-    assert first["loss"] > 0
-    assert second["loss"] > 0
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1

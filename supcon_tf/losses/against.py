@@ -4,7 +4,13 @@ from typing import Any, get_args
 
 import tensorflow as tf
 
-from supcon_tf.losses.batch import as_labels, as_views, l2_normalize, share_label
+from supcon_tf.losses.batch import (
+    as_labels,
+    as_views,
+    check_temperature,
+    l2_normalize,
+    share_label,
+)
 from supcon_tf.losses.dense import Denominator, Summation, masked_supcon
 
 
@@ -54,8 +60,7 @@ def supcon_against(
       >>> print(values.numpy().round(4))
       [0.3133 0.    ]
     """
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    check_temperature(temperature)
     for name, value, choices in (
         ("summation", summation, Summation),
         ("denominator", denominator, Denominator),

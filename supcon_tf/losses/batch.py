@@ -70,6 +70,12 @@ def as_labels(labels: Any, features: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(labels, tf.float32) > 0, tf.float32)
 
 
+def check_temperature(temperature: Any) -> None:
+    """Refuses what is not > 0; of a tensor or a variable the value is not known here."""
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+
+
 def share_label(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """Whether two samples share a label: [N] and [M], or [N, C] and [M, C] -> bool [N, M]."""
     if labels.shape.rank == 1:

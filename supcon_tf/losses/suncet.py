@@ -13,6 +13,7 @@ from supcon_tf import distribution
 from supcon_tf.losses.batch import (
     as_labels,
     as_views,
+    check_temperature,
     l2_normalize,
     leave_out_without_positives,
     share_label,
@@ -191,9 +192,7 @@ def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
 def _check_options(
     *, temperature: float, label_smoothing: float, implementation: str, **_: Any
 ) -> None:
-    # A temperature may also be a tensor or a variable, whose value is not known here.
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    check_temperature(temperature)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
     if implementation not in get_args(Implementation):

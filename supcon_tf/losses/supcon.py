@@ -12,7 +12,13 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.batch import as_labels, as_views, l2_normalize, leave_out_without_positives
+from supcon_tf.losses.batch import (
+    as_labels,
+    as_views,
+    check_temperature,
+    l2_normalize,
+    leave_out_without_positives,
+)
 from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
 from supcon_tf.losses.per_sample import PerSampleLoss
 from supcon_tf.losses.streaming import streaming_supcon, visits_pairs_once
@@ -154,9 +160,7 @@ def _check_options(
     implementation: str = "auto",
     **_: Any,
 ) -> None:
-    # A temperature may also be a tensor or a variable, whose value is not known here.
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    check_temperature(temperature)
     if positives_cap is not None and positives_cap < 0:
         raise ValueError(f"positives_cap must be >= 0 or None, got {positives_cap}")
     if positives_cap is not None and implementation == "streaming":

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
+from supcon_tf.losses.batch import check_temperature
 from supcon_tf.losses.per_sample import PerSampleLoss
 
 
@@ -107,7 +108,7 @@ def swav_loss(
       >>> print(swav_loss(tf.constant(swapped)).numpy().round(3))
       [8. 8.]
     """
-    _check_options(temperature=temperature)
+    check_temperature(temperature)
     scores = tf.cast(tf.convert_to_tensor(scores), tf.float32)
     if codes is None:
         if num_assigned < 1:
@@ -137,12 +138,6 @@ def _check_codes(*, epsilon: float, rounds: int) -> None:
         raise ValueError(f"epsilon must be > 0, got {epsilon}")
     if rounds < 1:
         raise ValueError(f"rounds must be >= 1, got {rounds}")
-
-
-def _check_options(*, temperature: float) -> None:
-    # A temperature may also be a tensor or a variable, whose value is not known here.
-    if isinstance(temperature, int | float) and not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -176,7 +171,7 @@ class SwAVLoss(PerSampleLoss):
         name: str = "swav_loss",
     ):
         super().__init__(name=name, reduction=reduction)
-        _check_options(temperature=temperature)
+        check_temperature(temperature)
         if num_assigned < 1:
             raise ValueError(f"num_assigned must be >= 1, got {num_assigned}")
         self.temperature, self.num_assigned = temperature, num_assigned

@@ -80,11 +80,6 @@ class CountSteps(keras.callbacks.Callback):
         self.step.assign(self._before + min(batch + 1, self.params["steps"]))
 
 
-def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
-    """How many steps the optimizer has taken; also where the count is mirrored over replicas."""
-    return int(optimizer.iterations.value.numpy())
-
-
 def summary(logs: dict[str, Any]) -> dict[str, float]:
     """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
     # Of a model with several outputs each loss has its own log; SwAV's can have two beside a probe.
@@ -105,22 +100,23 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     """Ends the run at the first step whose loss is NaN or infinite.
 
     Args:
+      step: int64 variable, as `CountSteps` leaves it.
       stage: the stage's name, for the advice.
 
     Raises:
       ValueError: with the step, and what to try.
     """
 
-    def __init__(self, *, stage: str):
+    def __init__(self, step: tf.Variable, *, stage: str):
         super().__init__()
+        self.step = step
         self.stage = stage
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
-            step = steps_taken(self.model.optimizer)
             raise ValueError(
-                f"the loss is {loss} at step {step} of {self.stage}: try a lower "
+                f"the loss is {loss} at step {int(self.step)} of {self.stage}: try a lower "
                 "base_learning_rate, more warmup_epochs or a higher temperature, in a new "
                 "--workdir"
             )

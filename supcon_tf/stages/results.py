@@ -1,6 +1,7 @@
 """What a stage measures on its own splits, and the arrays that the report is drawn from."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import keras
@@ -22,6 +23,7 @@ from supcon_tf.evaluation import (
 from supcon_tf.models import class_scores, embedding_model, parts_of
 from supcon_tf.stages.cached_features import Features, cached_features
 from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.serving import save_serving_model
 
 # More do not change a neighbour vote much, and their embeddings must fit into memory.
 MAX_REFERENCES = 50_000
@@ -144,6 +146,61 @@ class Scorer:
 def in_random_order(split: Split, count: int) -> tf.data.Dataset:
     """The same `count` (image, label) of a split each time; a folder's own order is by class."""
     return split.shuffled(seed=0, start=0, stop=count)
+
+
+def measure_and_save(
+    folder: RunFolder,
+    stage: str,
+    model: keras.Model,
+    scorer: Scorer,
+    *,
+    source: Source,
+    preprocessing: Preprocessing,
+    classifies: bool,
+    seconds_of_features: float,
+) -> None:
+    """Measures the trained model of a stage and saves it: metrics, arrays, model, export.
+
+    Args:
+      folder: the run's.
+      stage: its name.
+      model: trained.
+      scorer: of that model.
+      source: its training images are the references of neighbours.
+      preprocessing: crop and scale of the export.
+      classifies: whether the stage trained the classifier, which is a probe otherwise.
+      seconds_of_features: that went by before the epochs of the curve.
+    """
+    end_of_training = time.perf_counter()
+    held_out = scorer.score(source.test, "held-out")
+    references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
+    metrics = {
+        "loss": folder.curve(stage)[-1]["loss"],
+        **held_out.top_1_by_neighbors(references),
+    }
+    if classifies:
+        metrics |= {
+            "top_1": held_out.top_k(1),
+            "top_5": held_out.top_k(5),
+            "mean_per_class": held_out.mean_per_class(),
+        }
+    else:
+        metrics["probe_top_1"] = held_out.top_k(1)
+    save_held_out(folder, held_out, source, with_probabilities=classifies)
+    model.save(folder.model(stage))
+    save_serving_model(
+        folder.export,
+        scorer.model,
+        preprocessing=preprocessing,
+        class_names=source.class_names if classifies else None,
+    )
+    curve = folder.curve(stage)
+    seconds_training = seconds_of_features + sum(record["seconds"] for record in curve)
+    metrics["seconds"] = seconds_training + time.perf_counter() - end_of_training
+    metrics["images_per_second"] = float(
+        np.median([record["images_per_second"] for record in curve])
+    )
+    folder.set_metrics(stage, metrics)
 
 
 def save_held_out(

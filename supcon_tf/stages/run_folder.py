@@ -70,7 +70,7 @@ class RunFolder:
 
     def set_metrics(self, stage: str, results: dict[str, Any]) -> None:
         """Adds a finished stage's results."""
-        write_json(self.root / "metrics.json", {**self.metrics(), stage: results})
+        self._write("metrics.json", {**self.metrics(), stage: results})
 
     def curve(self, stage: str) -> list[dict[str, float]]:
         """One record per epoch of a stage."""
@@ -79,7 +79,7 @@ class RunFolder:
     def set_curve(self, stage: str, records: list[dict[str, float]]) -> None:
         """Replaces a stage's records."""
         curves = read_json(self.root / "curves.json")
-        write_json(self.root / "curves.json", {**curves, stage: records})
+        self._write("curves.json", {**curves, stage: records})
 
     def whitening(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """The means and deviations that were measured for this run."""
@@ -89,7 +89,11 @@ class RunFolder:
     def set_whitening(self, means: Sequence[float], deviations: Sequence[float]) -> None:
         """Keeps them for the stages to come."""
         numbers = {"means": list(means), "deviations": list(deviations)}
-        write_json(self.root / "whitening.json", numbers)
+        self._write("whitening.json", numbers)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        if self.is_written:
+            write_json(self.root / name, content)
 
     def save_held_out(self, **arrays: Any) -> None:
         """Embeddings, labels and pictures of the held-out split, for the report."""

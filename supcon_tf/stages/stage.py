@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from supcon_tf import distribution
@@ -20,9 +18,8 @@ from supcon_tf.models import class_scores, parts_of
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.stages.cached_features import AsTheyAre
 from supcon_tf.stages.deferred import augmenting_model
-from supcon_tf.stages.results import MAX_REFERENCES, Scorer, save_held_out
+from supcon_tf.stages.results import Scorer, measure_and_save
 from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.serving import save_serving_model
 from supcon_tf.stages.training import train
 from supcon_tf.stages.training_model import TrainingModel
 from supcon_tf.stages.view_sheet import view_sheet
@@ -182,7 +179,7 @@ def run_stage(
         callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
     )
     if folder.is_written:
-        _finish(
+        measure_and_save(
             folder,
             stage,
             model,
@@ -222,50 +219,6 @@ def _metrics(losses: Mapping[str, keras.losses.Loss]) -> list[keras.metrics.Metr
         accuracy,
         keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay"),
     ]
-
-
-def _finish(
-    folder: RunFolder,
-    stage: str,
-    model: keras.Model,
-    scorer: Scorer,
-    *,
-    source: Source,
-    preprocessing: Preprocessing,
-    classifies: bool,
-    seconds_of_features: float,
-) -> None:
-    """Measures the trained model and saves it with its results."""
-    end_of_training = time.perf_counter()
-    held_out = scorer.score(source.test, "held-out")
-    references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
-    metrics = {
-        "loss": folder.curve(stage)[-1]["loss"],
-        **held_out.top_1_by_neighbors(references),
-    }
-    if classifies:
-        metrics |= {
-            "top_1": held_out.top_k(1),
-            "top_5": held_out.top_k(5),
-            "mean_per_class": held_out.mean_per_class(),
-        }
-    else:
-        metrics["probe_top_1"] = held_out.top_k(1)
-    save_held_out(folder, held_out, source, with_probabilities=classifies)
-    model.save(folder.model(stage))
-    save_serving_model(
-        folder.export,
-        scorer.model,
-        preprocessing=preprocessing,
-        class_names=source.class_names if classifies else None,
-    )
-    curve = folder.curve(stage)
-    seconds_training = seconds_of_features + sum(record["seconds"] for record in curve)
-    metrics["seconds"] = seconds_training + time.perf_counter() - end_of_training
-    metrics["images_per_second"] = float(
-        np.median([record["images_per_second"] for record in curve])
-    )
-    folder.set_metrics(stage, metrics)
 
 
 def _check_numbers(

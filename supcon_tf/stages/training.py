@@ -85,7 +85,7 @@ def train(
                     verbose=0,
                     callbacks=[
                         CountSteps(step),
-                        StopWhenNotFinite(stage=stage),
+                        StopWhenNotFinite(step, stage=stage),
                         progress,
                         SaveEvery(minutes=checkpoint_minutes, save=save),
                         *callbacks,
