@@ -29,7 +29,7 @@ class Runs:
     def __init__(self, top_1_of=lambda name: 0.5):
         self.asked, self.top_1_of = [], top_1_of
 
-    def __call__(self, files, bindings, folder, lock):
+    def __call__(self, files, bindings, folder, lock, threads):
         self.asked.append((folder.name, tuple(files), tuple(bindings)))
         return self.top_1_of(folder.name)
 
@@ -153,7 +153,7 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(study.TrialFailed, match="exit code 2"),
     ):
-        study.train(["no/such.gin"], [], tmp_path / "A", lock.fileno())
+        study.train(["no/such.gin"], [], tmp_path / "A", lock.fileno(), 1)
     assert "no gin file 'no/such.gin'" in (tmp_path / "A.log").read_text()
 
 

@@ -33,6 +33,7 @@ SMALL = [
     "linear.run.batch_size = 8",
     "views.Preprocessing.image_px = 16",
 ]
+SNAPSHOTS = "pretrain.run.snapshot_every = 2"
 
 
 def run(workdir, *bindings, gin_file="folder/supcon.gin"):
@@ -56,7 +57,7 @@ def photos(tmp_path_factory):
 def finished(tmp_path_factory, photos):
     """A finished run on them."""
     folder = RunFolder(tmp_path_factory.mktemp("run") / "here")
-    run(folder.root, *settings_of(photos))
+    run(folder.root, *settings_of(photos), SNAPSHOTS)
     return folder, photos
 
 
@@ -100,10 +101,25 @@ def test_a_run_learns_what_is_easy(finished):
     assert folder.metrics()["linear"]["knn_top_1"] == 1.0
 
 
+def test_a_snapshot_is_the_model_after_its_epoch(finished):
+    folder, _ = finished
+    first, second = folder.curve("pretrain")
+    assert "knn_top_1" not in first
+    # The second epoch is the last one.
+    assert second["knn_top_1"] == folder.metrics()["pretrain"]["knn_top_1"]
+    assert not folder.model("pretrain", 1).exists()
+    kept, final = (
+        keras.saving.load_model(file, compile=False).get_weights()
+        for file in (folder.model("pretrain", 2), folder.model("pretrain"))
+    )
+    for ours, theirs in zip(kept, final, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_the_same_command_again_does_nothing_twice(finished, capsys):
     folder, root = finished
     before = folder.metrics()
-    run(folder.root, *settings_of(root))
+    run(folder.root, *settings_of(root), SNAPSHOTS)
     assert folder.metrics() == before
     assert "pretrain: finished before" in capsys.readouterr().out
 
@@ -113,7 +129,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
     with pytest.raises(
         ValueError, match=r"holds a run with other settings, views\.simclr\.strength = 0\.1"
     ):
-        run(folder.root, *settings_of(root), "views.simclr.strength = 0.2")
+        run(folder.root, *settings_of(root), SNAPSHOTS, "views.simclr.strength = 0.2")
 
 
 def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path):

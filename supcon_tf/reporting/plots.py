@@ -18,14 +18,14 @@ from supcon_tf.reporting.held_out import HeldOut, map_coordinates, map_sample, m
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
 # 10 colours and 3 shapes, both advancing with the class: 30 pairs before one comes again.
 COLOURS = (
-    *(BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", ORANGE),
+    *(BLUE, "#e69f00", GREEN, "#cc79a7", "#56b4e9", ORANGE),
     *("#b0306a", "#999933", "#6a5acd", "#a0622d"),
 )
 MARKERS = ("circle", "triangle", "square")
-CURVE_STYLES = ((BLUE, "circle"), (ORANGE, "triangle"))
+CURVE_STYLES = ((BLUE, "circle"), (ORANGE, "triangle"), (GREEN, "square"))
 MAP_CLASSES = 20
 MATRIX_CLASSES = 40
 COUNTED_CLASSES = 20
@@ -36,6 +36,7 @@ CURVE_HOVER = {
     "loss": "loss {:.4g}",
     "accuracy": "accuracy {:.1%}",
     "validation_accuracy": "validation accuracy {:.1%}",
+    "knn_top_1": "kNN of held-out images {:.1%}",
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:,.0f} images/s",
 }
@@ -51,7 +52,7 @@ img { display: block; height: 96px; margin-bottom: 4px; image-rendering: pixelat
 def curve_figure(
     rows: Sequence[Mapping[str, Any]], *, keys: Sequence[str], percent: bool = False
 ) -> Figure:
-    """One or two lines over the epochs of a stage, in the order of `CURVE_STYLES`.
+    """Up to three lines over the epochs of a stage, in the order of `CURVE_STYLES`.
 
     Args:
         rows: an epoch each, with "epoch"; a NaN leaves a gap, a missing value does not.

@@ -33,7 +33,14 @@ def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, 
         drawn = []
         for title, names in (
             ("Loss", {"loss": "training"}),
-            ("Accuracy", {"accuracy": "training", "validation_accuracy": "validation"}),
+            (
+                "Accuracy",
+                {
+                    "accuracy": "training",
+                    "validation_accuracy": "validation",
+                    "knn_top_1": "kNN, held-out",
+                },
+            ),
         ):
             lines = {key: name for key, name in names.items() if _finite(rows, key)}
             if lines:

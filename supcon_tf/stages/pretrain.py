@@ -48,6 +48,7 @@ def run(
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
+    snapshot_every: int | None = None,
 ) -> None:
     """Trains an encoder and leaves its model and results in the run's folder.
 
@@ -89,6 +90,10 @@ def run(
         the memory; see `training_model.TrainingModel`.
       callbacks: steps -> a callback of `fit` that is told how many steps the stage has, such as
         `losses.MarginAnnealing`.
+      snapshot_every: after every so many epochs the model is kept as
+        checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and the
+        accuracies of the neighbour classifiers enter the curve; None for the end only. They are
+        of the held-out images and choose nothing.
 
     Raises:
       ValueError: as in `run_stage` and `take_over`.
@@ -149,4 +154,5 @@ def run(
         clip_norm=clip_norm,
         gradient_cache_chunk=gradient_cache_chunk,
         callbacks=callbacks,
+        snapshot_every=snapshot_every,
     )

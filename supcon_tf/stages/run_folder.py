@@ -26,9 +26,10 @@ class RunFolder:
         """Where a stage keeps its checkpoints."""
         return self.root / "checkpoints" / stage
 
-    def model(self, stage: str) -> Path:
-        """The stage's finished model."""
-        return self.checkpoints(stage) / "model.keras"
+    def model(self, stage: str, epoch: int | None = None) -> Path:
+        """The stage's finished model, or the snapshot after an epoch."""
+        name = "model.keras" if epoch is None else f"model_{epoch:04d}.keras"
+        return self.checkpoints(stage) / name
 
     def tensorboard(self, stage: str) -> Path:
         """Where a stage writes its scalars."""

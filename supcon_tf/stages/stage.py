@@ -18,7 +18,7 @@ from supcon_tf.models import class_scores, parts_of
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.stages.cached_features import AsTheyAre
 from supcon_tf.stages.deferred import augmenting_model
-from supcon_tf.stages.results import Scorer, measure_and_save
+from supcon_tf.stages.results import MAX_REFERENCES, Scorer, measure_and_save
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
 from supcon_tf.stages.training_model import TrainingModel
@@ -53,6 +53,7 @@ def run_stage(
     loss_weights: Mapping[str, float] | None = None,
     learning_rate_multipliers: Mapping[str, float] | None = None,
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
+    snapshot_every: int | None = None,
     frozen_encoder: Path | None = None,
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
@@ -66,7 +67,7 @@ def run_stage(
         decay acts on; the stage classifies where "classifier" is one of them, and not a probe.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, weight_decay,
         seed, jit_compile, checkpoints_to_keep, batches, strategy, callbacks, clip_norm,
-        gradient_cache_chunk: as in `pretrain.run`.
+        gradient_cache_chunk, snapshot_every: as in `pretrain.run`.
       loss_weights: of the losses in their sum; None is 1 for each.
       learning_rate_multipliers: as in `finetune.run`.
       frozen_encoder: the file of the encoder, to train the classifier on its cached features;
@@ -77,6 +78,8 @@ def run_stage(
         cached features that need images, or as in `training.train`.
     """
     _check_numbers(stage, epochs, batch_size, strategy, clip_norm, gradient_cache_chunk)
+    if snapshot_every is not None and snapshot_every < 1:
+        raise ValueError(f"{stage}.run.snapshot_every must be >= 1 or None, got {snapshot_every}")
     if gradient_cache_chunk is not None and "prototypes" in losses:
         raise ValueError(
             f"{stage}.run.gradient_cache_chunk would make SwAV's codes of a chunk, got "
@@ -163,6 +166,15 @@ def run_stage(
         folder.view_sheet.write_bytes(
             view_sheet(source.train, preprocessing, augmentation, seed=seed)
         )
+
+    def snapshot(epoch: int) -> dict[str, float]:
+        if snapshot_every is None or epoch % snapshot_every:
+            return {}
+        model.save(folder.model(stage, epoch))
+        return scorer.score(source.test, "held-out").top_1_by_neighbors(
+            scorer.score(source.train, "training", limit=MAX_REFERENCES)
+        )
+
     validation = source.validation
     train(
         trained,
@@ -176,6 +188,7 @@ def run_stage(
             None if validation is None else lambda: scorer.score(validation, "validation").top_k(1)
         ),
         checkpoints_to_keep=checkpoints_to_keep,
+        after_epoch=snapshot,
         callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
     )
     if folder.is_written:

@@ -20,6 +20,7 @@ def train(
     num_examples: int,
     validation_accuracy: Callable[[], float] | None = None,
     checkpoints_to_keep: int = 3,
+    after_epoch: Callable[[int], dict[str, float]] | None = None,
     checkpoint_minutes: float = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
@@ -39,6 +40,7 @@ def train(
       validation_accuracy: measures the model after each epoch; the weights of the best epoch are
         in the model at the end. None keeps the last ones.
       checkpoints_to_keep: the last so many.
+      after_epoch: takes the number of an epoch that ended; what it returns joins its record.
       checkpoint_minutes: saves also within an epoch that takes longer.
       callbacks: more of them for `fit`, which is called for each epoch.
 
@@ -115,6 +117,7 @@ def train(
                 record["validation_accuracy"] = validation_accuracy()
                 if all(record["validation_accuracy"] > at["validation_accuracy"] for at in curve):
                     best.save(checkpoint_number=stop)
+            record |= {} if after_epoch is None else after_epoch(epoch)
             # The curve first: what it has beyond the checkpoint is cut off after a kill.
             curve.append(record)
             folder.set_curve(stage, curve)
