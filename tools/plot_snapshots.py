@@ -1,0 +1,147 @@
+"""Fine-tunes every snapshot of some pretraining runs and draws accuracy against epochs.
+
+python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --run="SuNCEt=runs/semi/SuNCEt" \\
+    --output=epochs.png
+
+The runs were pretrained with pretrain.run.snapshot_every, which left a model and the neighbours'
+accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, with
+--gin_param on top, into finetuned/EPOCH in the run's folder; what is there already is not done
+again, so that the same command goes on after a kill. To the left the fine-tuned top-1, to the right
+that of the neighbours; both of held-out images. The table says when each run first is as good as
+the first one at its best.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+Points = dict[int, float]  # Epoch -> top-1.
+
+
+def fine_tuned(run: Path, epoch: int, *, name: str, bindings: Sequence[str], threads: int) -> float:
+    """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
+    folder = run / name / f"{epoch:04d}"
+    snapshot = run / "checkpoints" / "pretrain" / f"model_{epoch:04d}.keras"
+    command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={folder}"]
+    command += [f"--gin_file={run / 'config.gin'}"]
+    command += [
+        f"--gin_param={binding}"
+        for binding in (
+            "experiment.run.stages = ('finetune',)",
+            f"finetune.run.encoder = '{snapshot.resolve()}'",
+            *bindings,
+        )
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    with log.open("a") as written:
+        ended = subprocess.run(
+            command,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
+            check=False,
+        )
+    if ended.returncode:
+        raise SystemExit(f"fine-tuning {snapshot} failed, see {log}")
+    return float(json.loads((folder / "metrics.json").read_text())["finetune"]["top_1"])
+
+
+def snapshots(run: Path) -> list[int]:
+    """The epochs that a run has models of."""
+    files = (run / "checkpoints" / "pretrain").glob("model_*.keras")
+    numbers = [re.fullmatch(r"model_(\d+)", file.stem) for file in files]
+    return sorted(int(number[1]) for number in numbers if number)
+
+
+def by_neighbors(run: Path) -> Points:
+    """kNN top-1 of the epochs where it was measured."""
+    curve = json.loads((run / "curves.json").read_text())["pretrain"]
+    return {int(row["epoch"]): row["knn_top_1"] for row in curve if "knn_top_1" in row}
+
+
+def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
+    """A panel for each kind of accuracy, a line for each run."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
+    for axis, (kind, lines) in zip(axes, panels.items(), strict=True):
+        for marker, (name, points) in zip("os^Dvx", lines.items(), strict=False):
+            axis.plot(list(points), [100 * y for y in points.values()], marker=marker, label=name)
+        axis.set_title(kind)
+        axis.set_xlabel("epochs of pretraining")
+        axis.set_ylabel("top-1, %")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    if title:
+        figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def table(lines: dict[str, Points]) -> str:
+    """Accuracies by epoch, and the first epoch at which a run reaches the first one's best."""
+    aim = max(next(iter(lines.values())).values())
+    rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in next(iter(lines.values())))]
+    for name, points in lines.items():
+        reached = [epoch for epoch, top_1 in points.items() if top_1 >= aim]
+        when = f"{aim:.4f} at epoch {reached[0]}" if reached else f"never {aim:.4f}"
+        rows.append(f"{name:<28}" + "".join(f"{y:>8.4f}" for y in points.values()) + f"   {when}")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", action="append", required=True, metavar="NAME=DIR", help="of pretraining"
+    )
+    parser.add_argument("--gin_param", action="append", default=[], metavar="BINDING")
+    parser.add_argument(
+        "--folder", default="finetuned", help="where in a run's folder, default finetuned"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="fine-tunings at a time, default 1"
+    )
+    parser.add_argument("--output", default="epochs.png", help="picture to write")
+    parser.add_argument("--title", default="", help="above it")
+    args = parser.parse_args()
+    runs = {}
+    for run in args.run:
+        name, separator, folder = run.partition("=")
+        if not separator or not snapshots(Path(folder)):
+            parser.error(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
+        runs[name] = Path(folder)
+    work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]
+    threads = max(1, (os.cpu_count() or 1) // args.processes)
+
+    def of(item: tuple[str, int]) -> float:
+        name, epoch = item
+        return fine_tuned(
+            runs[name], epoch, name=args.folder, bindings=args.gin_param, threads=threads
+        )
+
+    with ThreadPoolExecutor(args.processes) as pool:
+        found = dict(zip(work, tqdm(pool.map(of, work), total=len(work), unit="run"), strict=True))
+    tuned = {name: {e: top_1 for (n, e), top_1 in found.items() if n == name} for name in runs}
+    neighbors = {name: by_neighbors(folder) for name, folder in runs.items()}
+    panels = {"fine-tuned": tuned, "kNN": neighbors}
+    for kind, lines in panels.items():
+        print(f"{kind}\n{table(lines)}\n")
+    plot(args.output, panels, args.title)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    main()
