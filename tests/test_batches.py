@@ -48,7 +48,7 @@ def tinted(image, *, seed):
 
 
 # Views are on a scale of 2; a small chroma multiplies the rounding of a pixel in its hue.
-ATOL = {"identity": 4e-6, "simclr": 1e-5, "randaugment": 4e-6}
+ATOL = {"identity": 4e-6, "simclr": 1e-5}
 
 
 def batches_of(split, *, seed=0, batch_size=4, num_views=2, augmentation=views.identity, **options):
@@ -84,13 +84,12 @@ def test_a_batch_holds_views_and_labels(split):
     assert labels.dtype == np.int64
 
 
-@pytest.mark.parametrize("augmentation", [views.identity, tinted])
-def test_any_batch_can_be_made_without_the_ones_before(split, augmentation):
-    batches = batches_of(split, augmentation=augmentation)
+def test_any_batch_can_be_made_without_the_ones_before(split):
+    batches = batches_of(split, augmentation=tinted)
     whole = arrays(batches(0, 7))
-    for start in (1, 3, 6):
+    for start in (3, 6):
         assert_equal(arrays(batches(start, 7)), whole[start:])
-    assert_equal(arrays(batches_of(split, augmentation=augmentation)(0, 7)), whole)
+    assert_equal(arrays(batches_of(split, augmentation=tinted)(0, 7)), whole)
 
 
 def test_views_of_an_image_differ_between_places_views_steps_and_seeds(split):
@@ -110,7 +109,7 @@ def test_ten_images_in_batches_of_four_come_round_without_a_loss(split):
 def test_views_do_not_depend_on_the_number_of_threads_nor_on_the_run(split):
     dataset = batches_of(split, augmentation=views.simclr)(0, 4)
     expected = arrays(dataset)
-    for threads in range(1, 9):
+    for threads in (1, 3, 8):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
         assert_equal(arrays(dataset.with_options(options)), expected)
@@ -121,9 +120,7 @@ def test_a_batch_larger_than_the_set_is_named(split):
         batches_of(split, batch_size=11)
 
 
-@pytest.mark.parametrize(
-    "augmentation", [views.identity, views.simclr, views.randaugment], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("augmentation", [views.identity, views.simclr], ids=lambda f: f.__name__)
 def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augmentation):
     options = {"augmentation": augmentation, "batch_size": 24, "num_views": 3}
     at_once = arrays(batches_of(large, **options)(2, 5))
@@ -132,9 +129,7 @@ def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augment
     assert len(at_once) == len(alone) == 3
     for (images, labels), (other_images, other_labels) in zip(at_once, alone, strict=True):
         np.testing.assert_array_equal(labels, other_labels)
-        differs = np.abs(images - other_images) > ATOL[augmentation.__name__]
-        # Half-way between two bytes the rounding of a crop decides which one RandAugment sees.
-        assert differs.mean() <= (0.01 if augmentation is views.randaugment else 0.0)
+        np.testing.assert_allclose(images, other_images, rtol=0, atol=ATOL[augmentation.__name__])
 
 
 @pytest.mark.parametrize("reads_batches", [False, True])
@@ -169,14 +164,13 @@ def test_balanced_batches_show_the_images_of_their_numbers(large):
 
 
 @pytest.mark.parametrize("kind", ["in_batches", "one_by_one", "streamed"])
-@pytest.mark.parametrize("count", [2, 3])
-def test_the_shards_of_a_batch_are_the_batch(large, kind, count):
+def test_the_shards_of_a_batch_are_the_batch(large, kind):
     split = {
         "in_batches": large,
         "one_by_one": dataclasses.replace(large, reads_batches=False),
         "streamed": as_streamed(large),
     }[kind]
-    options = {"batch_size": 12, "augmentation": tinted}
+    options, count = {"batch_size": 12, "augmentation": tinted}, 3
     whole = arrays(batches_of(split, **options)(1, 4))
     parts = [arrays(batches_of(split, shard=(h, count), **options)(1, 4)) for h in range(count)]
     for step, (images, labels) in enumerate(whole):

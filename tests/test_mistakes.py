@@ -8,6 +8,7 @@ import pytest
 from supcon_tf import command, export, predict, train
 from supcon_tf.configuration import parameter_values, parse
 from supcon_tf.stages.run_folder import RunFolder
+from tests.test_training import SMALL
 
 FOLDER = "folder/supcon.gin"
 
@@ -67,7 +68,7 @@ def test_a_mistake_in_the_command_is_one_line(arguments, says, tmp_path, capsys)
         (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be >= 1, got 0"),
         (["ROOT", "pretrain.run.epochs = 0"], "epochs must be >= 1, got 0"),
         (["ROOT", "experiment.run.stages = ('pretran',)"], "experiment.run.stages must name some of"),
-        (["ROOT", "models.resnet.depth = 19"], "depth must be one of"),
+        (["ROOT", "models.contrastive_model.encoder = @models.resnet()", "models.resnet.depth = 19"], "depth must be one of"),
         (["ROOT", "experiment.run.stages = ('linear',)"], "no encoder at"),
         (["SOURCE = @sources.tfds()", "sources.tfds.name = 'cifar10'", "sources.tfds.data_dir = '/nowhere'"], "sources.tfds.download = True"),
         (["SOURCE = @sources.tfds()", "sources.tfds.name = 'cifar11'", "sources.tfds.data_dir = '/nowhere'"], "no TFDS set named 'cifar11'"),
@@ -76,7 +77,7 @@ def test_a_mistake_in_the_command_is_one_line(arguments, says, tmp_path, capsys)
 def test_a_mistake_in_the_settings_is_one_line(bindings, says, image_folder, tmp_path, capsys):
     bindings = [
         f"sources.folder.root = '{image_folder}'" if binding == "ROOT" else binding
-        for binding in ["models.resnet.width = 0.125", "pretrain.run.batch_size = 8", *bindings]
+        for binding in (*SMALL, *bindings)
     ]
     code, error = failure_of(
         train.main,
