@@ -33,7 +33,7 @@ SMALL = [
     "linear.run.batch_size = 8",
     "views.Preprocessing.image_px = 16",
 ]
-SNAPSHOTS = "pretrain.run.snapshot_every = 2"
+SNAPSHOTS = "pretrain.run.snapshot_every = 1"
 
 
 def run(workdir, *bindings, gin_file="folder/supcon.gin"):
@@ -104,16 +104,18 @@ def test_a_run_learns_what_is_easy(finished):
 def test_a_snapshot_is_the_model_after_its_epoch(finished):
     folder, _ = finished
     first, second = folder.curve("pretrain")
-    assert "knn_top_1" not in first
+    assert 0 <= first["knn_top_1"] <= 1
     # The second epoch is the last one.
     assert second["knn_top_1"] == folder.metrics()["pretrain"]["knn_top_1"]
-    assert not folder.model("pretrain", 1).exists()
-    kept, final = (
-        keras.saving.load_model(file, compile=False).get_weights()
-        for file in (folder.model("pretrain", 2), folder.model("pretrain"))
+    early, late, final = (
+        np.concatenate([weights.ravel() for weights in model.get_weights()])
+        for model in (
+            keras.saving.load_model(folder.model("pretrain", epoch), compile=False)
+            for epoch in (1, 2, None)
+        )
     )
-    for ours, theirs in zip(kept, final, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(late, final)
+    assert np.abs(early - final).max() > 0
 
 
 def test_the_same_command_again_does_nothing_twice(finished, capsys):

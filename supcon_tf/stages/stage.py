@@ -170,6 +170,7 @@ def run_stage(
     def snapshot(epoch: int) -> dict[str, float]:
         if snapshot_every is None or epoch % snapshot_every:
             return {}
+        folder.checkpoints(stage).mkdir(parents=True, exist_ok=True)
         model.save(folder.model(stage, epoch))
         return scorer.score(source.test, "held-out").top_1_by_neighbors(
             scorer.score(source.train, "training", limit=MAX_REFERENCES)
