@@ -87,6 +87,10 @@ def test_clipping_is_that_of_keras_on_one_replica():
     by_keras = one_step(optimizer=keras.optimizers.SGD(0.5, global_clipnorm=0.01))[0]
     assert largest_difference(clipped, by_keras) <= 1e-7
     assert largest_difference(clipped, one_step()[0]) > 1e-3
+    # A scaled loss has scaled gradients, of which the norm is not the one that is meant.
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=64)
+    scaled = one_step(clip_norm=0.01, optimizer=scaling)[0]
+    assert largest_difference(scaled, clipped) <= 1e-7
 
 
 def test_a_float16_step_is_scaled_and_close_to_a_float32_one():

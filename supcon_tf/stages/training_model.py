@@ -50,7 +50,9 @@ class TrainingModel(ReplicatedModel):
         else:
             gradients, outputs, loss = self._cached_gradients(x, y, sample_weight)
         if self.clip_norm is not None:
-            gradients = _clipped(gradients, self.clip_norm)
+            # Of a scaled loss the gradients are scaled too; the optimizer divides them after this.
+            scaled_norm = self.optimizer.scale_loss(tf.constant(self.clip_norm, tf.float32))
+            gradients = _clipped(gradients, scaled_norm)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         # Keras has divided the loss by the replicas, over which it sums the gradients.
         whole_loss = loss * self.distribute_strategy.num_replicas_in_sync
@@ -114,7 +116,7 @@ class TrainingModel(ReplicatedModel):
         return gradients, outputs, loss
 
 
-def _clipped(gradients: list[tf.Tensor | None], clip_norm: float) -> list[tf.Tensor | None]:
+def _clipped(gradients: list[tf.Tensor | None], clip_norm: tf.Tensor) -> list[tf.Tensor | None]:
     """The sum over replicas scaled to at most this norm, divided so that Keras' sum is that."""
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
