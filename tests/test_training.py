@@ -297,6 +297,24 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
     assert len(RunFolder(tmp_path / "parts").curve("pretrain")) == 3
 
 
+def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
+    def scaling_model():
+        model = counting_model()
+        scaling = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.01), initial_scale=4.0, dynamic_growth_steps=2
+        )
+        model.compile(scaling, {"logits": "mse"})
+        return model
+
+    # Doubled after every second of seven steps, of which the second part takes two.
+    loop(scaling_model(), tmp_path, [], epochs=2)
+    model, seen = scaling_model(), []
+    loop(model, tmp_path, seen)
+    assert seen == [5, 6]
+    assert float(model.optimizer.dynamic_scale) == 4.0 * 2**3
+    assert int(model.optimizer.step_counter) == 1
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
     with pytest.raises(ValueError, match="loss is nan at step 4 of pretrain: try a lower"):
         loop(counting_model(), tmp_path, [], broken_at=3)

@@ -30,7 +30,7 @@ def train(
     int(e * num_examples / batch_size) steps.
 
     Args:
-      model: compiled; its optimizer is built.
+      model: compiled.
       batches: (start, stop) -> the batches of those steps, as the model takes them.
       folder: where checkpoints, curves and TensorBoard scalars go.
       stage: the name of the stage.
@@ -49,6 +49,10 @@ def train(
       RuntimeError: another worker died.
     """
     optimizer = model.optimizer
+    if not optimizer.built:
+        # What Keras puts around the optimizer of a float16 model holds the scale of its loss.
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
     # Not the optimizer's count, in which steps are missing that loss scaling passed over.
     step = tf.Variable(0, trainable=False, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(
