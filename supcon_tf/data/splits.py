@@ -135,10 +135,9 @@ class StreamedSplit:
     def batched(self, *, seed: int, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
         """The (image, label) of batches start ... stop - 1, one after the other.
 
-        Every epoch begins with a pass of its own:
-        Epoch e begins with batch e n // batch_size; the less than batch_size images that the pass
-        before has left by then are not used. Otherwise nearly all of that pass would have to be
-        read over to reach them.
+        Every epoch begins with a pass of its own, epoch e with batch e n // batch_size; the less
+        than batch_size images that the pass before has left by then are not used. Otherwise nearly
+        all of that pass would have to be read over to reach them.
         """
         parts = []
         while start < stop:
