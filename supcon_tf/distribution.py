@@ -1,6 +1,7 @@
 """Replicas: a strategy from its name, and the gather that lets a loss see the global batch."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -28,7 +29,8 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
       The strategy. Models and optimizers are built under its `scope()`.
 
     Raises:
-      ValueError: the name is not one of the five, or cpu_replicas without "mirrored".
+      ValueError: the name is not one of the five, cpu_replicas without "mirrored", or
+        "multi_worker" without `TF_CONFIG`.
 
     Example:
       >>> from supcon_tf import distribution
@@ -47,6 +49,11 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
         tf.config.set_logical_device_configuration(cpu, parts)
         return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(cpu_replicas)])
     if name == "multi_worker":
+        if not os.environ.get("TF_CONFIG"):
+            raise ValueError(
+                '"multi_worker" reads the cluster from TF_CONFIG, which is not set: export it on '
+                "every worker, as docs/distribution.md shows"
+            )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
@@ -73,8 +80,14 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
     """Returns when every worker has called it."""
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+
+    # TensorFlow warns of a sum over replicas outside of a graph.
+    @tf.function(autograph=False)
+    def meet() -> None:
         strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones([])))
+
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        meet()
 
 
 def input_of_replicas(
@@ -90,6 +103,9 @@ def input_of_replicas(
       batches_of_host: (host, number of hosts, start, stop) -> that part of each batch, whose rows
         its replicas share equally; how many rows there are may change from step to step.
       start, stop: steps.
+
+    Raises:
+      ValueError: rows that the replicas of a host cannot share equally.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
@@ -97,9 +113,16 @@ def input_of_replicas(
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
         parts = replicas // context.num_input_pipelines
-        return batches_of_host(
+        batches = batches_of_host(
             context.input_pipeline_id, context.num_input_pipelines, start, stop
-        ).flat_map(
+        )
+        for rows in {x.shape[0] for x in tf.nest.flatten(batches.element_spec)} - {None}:
+            if rows % parts:
+                raise ValueError(
+                    f"the batches of a host must be a multiple of its {parts} replicas, got {rows} "
+                    "rows: change batch_size, or of labelled images samples_per_class"
+                )
+        return batches.flat_map(
             lambda *batch: tf.data.Dataset.from_tensor_slices(
                 # [B, ...] -> [parts, B / parts, ...]
                 tf.nest.map_structure(

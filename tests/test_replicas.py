@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import distribution, losses, models
+from supcon_tf.stages import experiment
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training_model import TrainingModel
 from tests import replica_steps
@@ -119,7 +120,7 @@ def test_two_workers_train_one_run_and_go_on_after_one_of_them_died(image_folder
     done = len(folder.curve("pretrain"))
     assert 1 <= done < 6
     assert chief.returncode == 2
-    assert "another worker is gone in epoch" in message.splitlines()[-1]
+    assert "another worker is gone in pretrain" in message.splitlines()[-1]
 
     started = processes([*command, "--gin_param=pretrain.run.epochs = 6"], workers=2)
     said = [process.communicate(timeout=300) for process in started]
@@ -182,6 +183,37 @@ def test_what_goes_wrong_on_replicas_is_refused(optimizer, settings, message):
     model.compile(keras.optimizers.SGD(0.1, **optimizer), losses.SupConLoss(), **settings)
     with pytest.raises(ValueError, match=message):
         model.fit(np.zeros((4, 2, 8, 8, 3)), np.zeros(4, int), verbose=0)
+
+
+def test_a_scaled_loss_on_replicas_is_refused():
+    model = small_model(two_replicas(), keras.optimizers.SGD(0.1))
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    model.compile(scaling, losses.SupConLoss())
+    with pytest.raises(ValueError, match="mixed_float16 does not work on 2 replicas"):
+        model.make_train_function()
+
+
+def test_rows_that_replicas_cannot_share_are_refused():
+    seven = tf.data.Dataset.from_tensors(tf.zeros([7, 3]))
+    with pytest.raises(ValueError, match="a multiple of its 2 replicas, got 7 rows"):
+        distribution.input_of_replicas(two_replicas(), lambda *_: seven, 0, 1)
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
+def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
+    def stage_of_a_survivor(folder):
+        raise error(None, None, "Collective ops is aborted by: Connection reset by peer")
+
+    with pytest.raises(RuntimeError, match="another worker is gone in linear: start the same"):
+        experiment.run(
+            RunFolder(tmp_path), stages=("linear",), configured=lambda _: stage_of_a_survivor
+        )
+
+
+def test_several_workers_need_a_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="reads the cluster from TF_CONFIG, which is not set"):
+        distribution.strategy("multi_worker")
 
 
 def test_a_strategy_is_made_once():

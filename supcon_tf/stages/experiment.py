@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import tensorflow as tf
+
 from supcon_tf.stages import finetune, linear, pretrain, robustness
 from supcon_tf.stages.run_folder import RunFolder
 
@@ -30,6 +32,7 @@ def run(
 
     Raises:
       ValueError: an unknown stage, or none.
+      RuntimeError: another worker died.
     """
     if isinstance(evaluations, str) or not set(evaluations) <= STAGES.keys():
         raise ValueError(
@@ -49,4 +52,11 @@ def run(
             continue
         if stage == "robustness" and not folder.is_written:
             continue  # It trains nothing, so that one worker does it.
-        configured(STAGES[stage])(folder)
+        try:
+            configured(STAGES[stage])(folder)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError):
+            # Between epochs too: while models are built, and while one worker evaluates.
+            raise RuntimeError(
+                f"another worker is gone in {stage}: start the same command on all workers again, "
+                "and the run goes on from its last checkpoint"
+            ) from None

@@ -46,7 +46,6 @@ def train(
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
-      RuntimeError: another worker died.
     """
     optimizer = model.optimizer
     if not optimizer.built:
@@ -101,11 +100,6 @@ def train(
                 raise ValueError(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
                     "image_px or the width of the encoder, in a new --workdir"
-                ) from None
-            except (tf.errors.UnavailableError, tf.errors.AbortedError):
-                raise RuntimeError(
-                    f"another worker is gone in epoch {epoch} of {stage}: start the same command "
-                    "on all workers again, and the run goes on from its last checkpoint"
                 ) from None
             record = {
                 "epoch": epoch,
