@@ -34,13 +34,12 @@ def numbers_of(images):
 
 
 def batches_of(source, labelled, **options):
-    options = {"batch_size": 8, "labelled_classes": 2, "samples_per_class": 2} | options
+    options = {"batch_size": 8, "labelled_classes": 2, "samples_per_class": 2, "seed": 0} | options
     return semi_supervised.batches(
         source.train,
         labelled=labelled,
         num_classes=3,
         num_views=2,
-        seed=0,
         preprocessing=views.Preprocessing(4),
         augmentation=views.identity,
         **options,
@@ -122,6 +121,15 @@ def test_any_step_is_the_same_alone_and_hosts_share_both_parts(source):
         for rows in (np.less, np.greater_equal):
             both = np.concatenate([part[0][rows(part[1], 0)] for part in parts])
             np.testing.assert_array_equal(images[rows(labels, 0)], both)
+
+
+def test_every_seed_draws_a_labelled_part_of_its_own(source):
+    labelled = sources.subset(source, per_class=4)
+    drawn = set()
+    for seed in range(6):
+        ((images, labels),) = batches_of(source, labelled, seed=seed)(0, 1).as_numpy_iterator()
+        drawn.add(tuple(numbers_of(images[labels >= 0])))
+    assert len(drawn) > 1
 
 
 def test_the_labelled_part_ends_after_its_epochs(source):

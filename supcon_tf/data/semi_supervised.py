@@ -73,8 +73,9 @@ def batches(
         labelled.train,
         batch_size=num_labelled,
         samples_per_class=samples_per_class,
-        # Other views than those of the unlabelled images at the same places.
-        seed=int(fold_in(seed, 1)),
+        # Other views than those of the unlabelled images at the same places; NumPy, which draws
+        # the order, takes no negative seed.
+        seed=int(fold_in(seed, 1)) & sys.maxsize,
         **options,
     )
     groups = math.gcd(batch_size, num_labelled) // shard[1]
