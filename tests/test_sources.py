@@ -247,11 +247,60 @@ def test_a_validation_share_can_be_taken_of_a_cached_set(tfds_dir, tmp_path):
             assert int(label) == int(other_label)
 
 
+def test_a_sequence_of_classes_becomes_rows_of_0_and_1_in_every_cache(tmp_path):
+    """As voc/2007 has it: a feature `labels`, and no supervised keys."""
+    import tensorflow_datasets as tfds
+
+    of_images = [["b"], ["a", "c"], [], ["c", "b", "a"]]
+
+    def examples():
+        for number, labels in enumerate(of_images):
+            image = np.full((8, 8, 3), number, np.uint8)
+            yield number, {"image": image, "labels": labels}
+
+    class Several(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            classes = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
+            image = tfds.features.Image(shape=(8, 8, 3))
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict({"image": image, "labels": classes})
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": examples(), "test": examples()}
+
+        def _generate_examples(self):
+            return iter(())
+
+    Several(data_dir=tmp_path).download_and_prepare()
+    expected = {0: [0, 1, 0], 1: [1, 0, 1], 2: [0, 0, 0], 3: [1, 1, 1]}
+    for cache in ("memory", "disk", "none"):
+        source = sources.tfds("several", data_dir=str(tmp_path), cache=cache)
+        assert source.is_multi_label
+        assert source.class_names == ("a", "b", "c")
+        for split in (source.train, source.test):
+            read = {int(decode(image)[0, 0, 0]): label for image, label in split.in_order()}
+            assert {level: label.numpy().tolist() for level, label in read.items()} == expected
+
+
 def test_labels_outside_of_the_classes_are_named():
     images = np.zeros([3, 8, 8, 3], np.uint8)
     split = IndexedSplit(np.array([0, 1, -1]), lambda number: tf.gather(images, number))
     with pytest.raises(ValueError, match=r"'mine', test, must be in 0 ... 1, got -1"):
         sources.Source("mine", ("a", "b"), split.take(np.array([0, 1])), split)
+    rows = IndexedSplit(np.array([[0, 1], [1, 2], [0, 0]]), split.read)
+    some = rows.take(np.array([0]))
+    for wrong, says in (
+        (rows, "must be 0 or 1 for each of 2 classes, got 0 ... 2"),
+        (split, "must be of the training images' kind"),
+        (rows.take(np.array([2])), "no image of 'mine', test, has a label"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            sources.Source("mine", ("a", "b"), some, wrong)
+    with pytest.raises(ValueError, match=r"0 or 1 for each of 3 classes, got .* shape"):
+        sources.Source("mine", ("a", "b", "c"), some, some)
 
 
 def test_tfds_mistakes_are_named(tfds_dir, tmp_path):

@@ -184,3 +184,27 @@ def test_hold_out_names_a_class_with_one_image_and_a_bad_share():
         hold_out(np.array([0, 0, 1]), 0.5, seed=0)
     with pytest.raises(ValueError, match=r"within \(0, 1\), got 1.5"):
         hold_out(np.array([0, 0]), 1.5, seed=0)
+
+
+def test_hold_out_of_several_labels_serves_the_rarest_class_first():
+    # Class 2 in 4 images, class 1 in 12 of which 4 are those, class 0 in 36 of which 12 are those;
+    # 4 images without any.
+    labels = np.zeros([40, 3], np.int64)
+    labels[:36, 0], labels[:12, 1], labels[:4, 2] = 1, 1, 1
+    kept, held_out = hold_out(labels, 0.25, seed=0)
+    assert sorted([*kept, *held_out]) == list(range(40))
+    assert labels[held_out].sum(axis=0).tolist() == [9, 3, 1]
+    assert (~labels[held_out].any(axis=1)).sum() == 1
+    np.testing.assert_array_equal(held_out, hold_out(labels, 0.25, seed=0)[1])
+    assert held_out.tolist() != hold_out(labels, 0.25, seed=1)[1].tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hold_out_of_several_labels_keeps_an_image_of_every_class(seed):
+    # Each class is in two of three images: after any first one, no other can be spared.
+    labels = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    kept, held_out = hold_out(labels, 0.9, seed=seed)
+    assert (len(kept), len(held_out)) == (2, 1)
+    assert labels[kept].any(axis=0).all()
+    with pytest.raises(ValueError, match="class number 1 has 1 image: two are needed"):
+        hold_out(np.array([[1, 1], [1, 0], [0, 0]]), 0.5, seed=seed)

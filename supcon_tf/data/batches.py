@@ -33,7 +33,8 @@ def training_batches(
 ) -> Batches:
     """The endless sequence of batches, from which (start, stop) takes steps start ... stop - 1.
 
-    A batch, images float32 [B, V, H, W, 3] and labels int64 [B], is a function of (seed, step):
+    A batch, images float32 [B, V, H, W, 3] and labels int64 [B] (or [B, C] of 0 and 1, where an
+    image may have several), is a function of (seed, step):
     the samples by the split's shuffled order, the views by a seed folded from (seed, step, place
     in the batch, view). The order of images that are read by number runs on over epoch boundaries,
     so none is dropped. Images of one size that are held decoded become views a batch at a time,
@@ -58,7 +59,8 @@ def training_batches(
 
     Raises:
       ValueError: a batch larger than the split or not a multiple of the classes or hosts,
-        batches by class of a streamed split, or mixing with several views or on the device.
+        batches by class of a streamed split or of images with several labels, or mixing with
+        several views or on the device.
     """
     if mixing is not None and (num_views != 1 or defer_to_device):
         raise ValueError(
@@ -81,6 +83,11 @@ def training_batches(
         raise ValueError(
             "batches by class need images that are read by number, which a streamed split has not: "
             'set sources.tfds.cache = "disk", or samples_per_class = None'
+        )
+    if samples_per_class is not None and split.is_multi_label:
+        raise ValueError(
+            "batches by class need one label per image, here an image may have several: set "
+            "samples_per_class = None"
         )
     if samples_per_class is not None and (samples_per_class < 1 or batch_size % samples_per_class):
         raise ValueError(
@@ -107,7 +114,8 @@ def training_batches(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         # The seed of the view after the batch's last.
         mix_seed = fold_in(fold_in(seed, step), batch_size * num_views + index)
-        images, targets = mixing(views[:, 0], tf.one_hot(labels, num_classes), seed=mix_seed)
+        rows = tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else labels
+        images, targets = mixing(views[:, 0], tf.cast(rows, tf.float32), seed=mix_seed)
         return images[:, None], targets
 
     def steps(start: int, stop: int) -> tf.data.Dataset:
@@ -164,7 +172,7 @@ def training_batches(
 def evaluation_batches(
     examples: tf.data.Dataset, *, preprocessing: Preprocessing, batch_size: int
 ) -> tf.data.Dataset:
-    """Evaluation crops in the order of `examples`: ([B, H, W, 3], [B]), the last batch smaller.
+    """Evaluation crops in the order of `examples`: ([B, H, W, 3], labels), the last batch smaller.
 
     Args:
       examples: (image, label), as `split.in_order()`.

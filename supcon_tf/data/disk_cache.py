@@ -20,7 +20,8 @@ def cached_split(
 
     Args:
       folder: of this split alone.
-      batches: encoded images [n] and labels [n], read only where there is no such folder.
+      batches: encoded images [n] and labels, [n] or [n, C], read only where there is no such
+        folder.
       num_examples: how many there are.
 
     Raises:

@@ -1,7 +1,7 @@
 """Image files in class folders: found, and checked before a run depends on them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,8 +49,21 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
 def without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str, list[str]]:
     """Decodes every image once; names, counts and leaves out those that fail."""
     paths = [path for of_class in files.values() for path in of_class]
+    unreadable = unreadable_of(paths, limit, setting="sources.folder.unreadable_limit")
+    return {
+        name: [path for path in of_class if path not in unreadable]
+        for name, of_class in files.items()
+    }
+
+
+def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[str]:
+    """Decodes every image once; names and counts those that fail.
+
+    Raises:
+      ValueError: a larger share of them than the limit, which is called `setting`.
+    """
     if not paths:
-        return {}
+        return set()
     with ThreadPoolExecutor() as threads:
         progress = tqdm(
             threads.map(_is_readable, paths),
@@ -65,7 +78,7 @@ def without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str
     if len(unreadable) > limit * len(paths):
         raise ValueError(
             f"{len(unreadable)} of {len(paths)} images cannot be read, first "
-            f"{min(unreadable)!r}: repair or remove them, or raise sources.folder.unreadable_limit"
+            f"{min(unreadable)!r}: repair or remove them, or raise {setting}"
         )
     if unreadable:
         tqdm.write(
@@ -73,10 +86,7 @@ def without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str
             + ", ".join(sorted(unreadable)[:5])
             + (", ..." if len(unreadable) > 5 else "")
         )
-    return {
-        name: [path for path in of_class if path not in unreadable]
-        for name, of_class in files.items()
-    }
+    return unreadable
 
 
 def _is_readable(path: str) -> bool:

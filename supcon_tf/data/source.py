@@ -29,12 +29,19 @@ class Source:
         for name in ("train", "test", "validation"):
             split = getattr(self, name)
             if split is not None:
-                _check_labels(f"{self.name!r}, {name}", split, self.num_classes)
+                _check_labels(
+                    f"{self.name!r}, {name}", split, self.num_classes, self.is_multi_label
+                )
 
     @property
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.class_names)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, which are then rows of 0 and 1 [C]."""
+        return self.train.is_multi_label
 
 
 def with_validation(source: Source, share: float, seed: int) -> Source:
@@ -52,12 +59,25 @@ def with_validation(source: Source, share: float, seed: int) -> Source:
     )
 
 
-def _check_labels(where: str, split: Split, num_classes: int) -> None:
+def _check_labels(where: str, split: Split, num_classes: int, is_multi_label: bool) -> None:
     """All labels of an indexed split; of a streamed one the first, as some sets have none."""
+    if split.is_multi_label != is_multi_label:
+        raise ValueError(
+            f"labels of {where}, must be of the training images' kind, one per image or several"
+        )
     if isinstance(split, IndexedSplit):
         labels = split.labels
     else:
         labels = np.array([label for _, label in split.in_order().take(1).as_numpy_iterator()])
+    if is_multi_label:
+        if labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"labels of {where}, must be 0 or 1 for each of {num_classes} classes, got "
+                f"{labels.min()} ... {labels.max()} of shape {labels.shape}"
+            )
+        if isinstance(split, IndexedSplit) and not labels.any():
+            raise ValueError(f"no image of {where}, has a label: choose another split")
+        return
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where labelled images come from: scikit-learn's digits, a TFDS set, a folder; or parts of one."""
+"""Where labelled images come from: digits, a TFDS set, a folder, a table; or parts of one."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,9 +7,10 @@ from supcon_tf.data.folder_source import folder
 from supcon_tf.data.source import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 from supcon_tf.data.subsets import label_noise, subset
+from supcon_tf.data.table_source import table
 from supcon_tf.data.tfds_source import tfds
 
-__all__ = ["Source", "digits", "folder", "label_noise", "subset", "tfds"]
+__all__ = ["Source", "digits", "folder", "label_noise", "subset", "table", "tfds"]
 
 
 def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:

@@ -13,7 +13,7 @@ class IndexedSplit:
     """Images that can be read by number, so that any batch can be made without the ones before.
 
     Args:
-      labels: int64 [n] class numbers.
+      labels: int64, [n] class numbers, or [n, C] of 0 and 1 where an image may have several.
       read: number (int64 scalar tensor) -> image, either uint8 [H, W, 3] or encoded (string).
       paths: the files, in the same order, where there are any.
       reads_batches: `read` also takes numbers [B] and gives pixels uint8 [B, H, W, 3], so that
@@ -29,6 +29,11 @@ class IndexedSplit:
     def num_examples(self) -> int:
         """How many images there are."""
         return len(self.labels)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether labels are rows of 0 and 1 [C] in the place of class numbers."""
+        return self.labels.ndim == 2
 
     def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
         """Positions start ... stop - 1 of an endless sequence of (image, label)."""
@@ -128,6 +133,12 @@ class StreamedSplit:
     num_examples: int
     one_pass: Callable[[int | None], tf.data.Dataset]
 
+    @property
+    def is_multi_label(self) -> bool:
+        """As in `IndexedSplit`."""
+        _, label = self.in_order().element_spec
+        return label.shape.rank == 1
+
     def shuffled(self, *, seed: int, start: int, stop: int) -> tf.data.Dataset:
         """As `IndexedSplit.shuffled`; starting late reads over the part of the epoch before."""
         return self.batched(seed=seed, start=start, stop=stop, batch_size=1)
@@ -166,8 +177,12 @@ Split = IndexedSplit | StreamedSplit
 def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the kept and the held-out examples: the same share of every class, at least one.
 
+    Where images may have several labels, the rarest class is served first, as in Sechidis et al.
+    2011, "On the Stratification of Multi-Label Data". One image of every class is kept; the share
+    of a class may become larger, by what rarer ones take, or smaller, by what they have to keep.
+
     Args:
-      labels: int64 [n] class numbers.
+      labels: int64, [n] class numbers or [n, C] of 0 and 1.
       share: of each class to hold out, within (0, 1).
       seed: the same seed, the same choice.
 
@@ -188,6 +203,8 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
         raise ValueError(
             f"a share to hold out (test_share, validation_share) must be within (0, 1), got {share}"
         )
+    if labels.ndim == 2:
+        return _hold_out_multi_label(labels, share, seed)
     held_out = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -201,3 +218,27 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
         held_out.append(members[order[:count]])
     chosen = np.sort(np.concatenate(held_out)).astype(np.int64)
     return np.setdiff1d(np.arange(len(labels), dtype=np.int64), chosen), chosen
+
+
+def _hold_out_multi_label(
+    labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    # Images without a label are a class like the others.
+    rows = np.column_stack([labels, ~labels.any(axis=1)]).astype(bool)
+    counts = rows.sum(axis=0)
+    if (counts[:-1] == 1).any():
+        raise ValueError(
+            f"class number {counts.tolist().index(1)} has 1 image: two are needed, one to train on "
+            "and one to hold out"
+        )
+    kept, is_held_out = counts.copy(), np.zeros(len(rows), bool)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for label in np.argsort(counts, kind="stable"):
+        wanted = min(max(1, round(share * counts[label])), counts[label] - 1)
+        for number in order[rows[order, label] & ~is_held_out[order]]:
+            if counts[label] - kept[label] >= wanted:
+                break
+            if (kept[rows[number]] > 1).all():
+                kept -= rows[number]
+                is_held_out[number] = True
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)

@@ -33,7 +33,8 @@ def subset(
 
     Raises:
       FileNotFoundError: no such list.
-      ValueError: not one of the four, a number or a name that is not there, or a streamed split.
+      ValueError: not one of the four, a number or a name that is not there, a streamed split, or a
+        choice by class of images with several labels.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -54,7 +55,7 @@ def subset(
                 f"{source.name!r}, got {first}"
             )
         part = train.take(np.arange(first))
-        if len(np.unique(part.labels)) < 2:
+        if not source.is_multi_label and len(np.unique(part.labels)) < 2:
             raise ValueError(
                 f"the first {first} training images of {source.name!r} are of one class only: give "
                 "per_class instead"
@@ -62,6 +63,7 @@ def subset(
         return dataclasses.replace(source, train=part)
     if list_file is not None:
         return dataclasses.replace(source, train=train.take(_listed(list_file, source, train)))
+    _check_single_label(source, "a subset by class")
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"fraction must be within (0, 1], got {fraction}")
     chosen = []
@@ -117,7 +119,7 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
       seed: of the choice.
 
     Raises:
-      ValueError: a probability outside of [0, 1], or a streamed split.
+      ValueError: a probability outside of [0, 1], a streamed split, or several labels per image.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -129,6 +131,7 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
     if not 0 <= probability <= 1:
         raise ValueError(f"probability must be in [0, 1], got {probability}")
     train = _indexed(source, "label noise")
+    _check_single_label(source, "label noise")
     random = np.random.default_rng([seed, train.num_examples])
     drawn = random.integers(source.num_classes, size=train.num_examples)
     replaced = random.random(train.num_examples) < probability
@@ -143,3 +146,11 @@ def _indexed(source: Source, what: str) -> IndexedSplit:
             'sources.tfds.cache = "disk", or a slice such as train_split = "train[:10%]"'
         )
     return source.train
+
+
+def _check_single_label(source: Source, what: str) -> None:
+    if source.is_multi_label:
+        raise ValueError(
+            f"{what} needs one label per image, those of {source.name!r} may have several: leave "
+            "it out, or take a subset by first or list_file"
+        )

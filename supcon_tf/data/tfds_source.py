@@ -35,7 +35,9 @@ def tfds(
     download: bool = False,
     seed: int = 0,
 ) -> Source:
-    """A TensorFlow Datasets image-classification set.
+    """A TensorFlow Datasets image-classification set, with one label per image or several.
+
+    The labels are the feature `label`, or a sequence of classes `labels`, as voc/2007 has.
 
     A split that is held in memory or cached on disk can be read in any order, and a run goes on
     at any step at once. A streamed one is read over to where the run stood.
@@ -55,8 +57,8 @@ def tfds(
       seed: of the choice of the validation images.
 
     Raises:
-      ValueError: an unknown set or split, a set that is not there, one without an image and a
-        class label, labels outside of the classes, or an unknown cache.
+      ValueError: an unknown set or split, a set that is not there, one without an image and class
+        labels, labels outside of the classes, or an unknown cache.
     """
     if cache not in get_args(Cache):
         raise ValueError(f"cache must be one of {get_args(Cache)}, got {cache!r}")
@@ -82,13 +84,19 @@ def tfds(
             )
         builder.download_and_prepare()
     features = builder.info.features
-    keys = builder.info.supervised_keys or ("image", "label")
-    kinds = (tensorflow_datasets.features.Image, tensorflow_datasets.features.ClassLabel)
-    if not all(
-        key in features and isinstance(features[key], kind)
-        for key, kind in zip(keys, kinds, strict=True)
+    default_keys = ("image", "label" if "label" in features else "labels")
+    keys = builder.info.supervised_keys or default_keys
+    image, classes = map(dict(features.items()).get, keys)
+    if isinstance(classes, tensorflow_datasets.features.Sequence):
+        classes = classes.feature
+    if not (
+        isinstance(image, tensorflow_datasets.features.Image)
+        and isinstance(classes, tensorflow_datasets.features.ClassLabel)
     ):
-        raise ValueError(f"the TFDS set {name!r} has no pair of an image and a class label")
+        raise ValueError(
+            f"the TFDS set {name!r} has no image with a class label, or a sequence of them, got "
+            f"{keys} of {sorted(features)}"
+        )
 
     directory = str(cache_dir or builder.data_dir)
     if cache == "disk" and "://" in directory:
@@ -102,7 +110,7 @@ def tfds(
 
     source = Source(
         name,
-        tuple(features[keys[1]].names),
+        tuple(classes.names),
         read(train_split),
         read(test_split),
         None if validation_split is None else read(validation_split),
@@ -134,7 +142,16 @@ def _tfds_split(
         if seed is not None:
             # Files come shuffled; this mixes what stands near within them.
             examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
-        return examples.map(lambda example: (example[keys[0]], example[keys[1]]))
+        return examples.map(lambda example: (example[keys[0]], labels_of(example)))
+
+    def labels_of(example: dict[str, tf.Tensor]) -> tf.Tensor:
+        label = example[keys[1]]
+        if label.shape.rank == 0:
+            return label
+        # Class numbers [k] -> [C] of 0 and 1
+        num_classes = builder.info.features[keys[1]].feature.num_classes
+        rows = tf.one_hot(label, num_classes, on_value=True, off_value=False)
+        return tf.cast(tf.reduce_any(rows, axis=0), tf.int64)
 
     # A slice does not tell its bytes.
     whole = builder.info.splits.values()

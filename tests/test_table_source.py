@@ -1,0 +1,152 @@
+"""A CSV file of images and labels as a source, and what it says of a mistake."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf.data import sources
+from supcon_tf.data.views import decode
+
+LABELS = ["dog;person", "dog", "cat", "person", "cat;dog;person", "cat", "dog", "person;cat"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a table of the images 0.png ... 7.png, whose number is their grey level."""
+    for number in range(8):
+        image = tf.fill([4, 5, 3], tf.cast(number, tf.uint8))
+        (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(image).numpy())
+
+    def write(*lines, header="path,labels", mark=""):
+        file = tmp_path / "images.csv"
+        file.write_text("\n".join([mark + header, *lines]) + "\n", encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+def written(labels, split=None):
+    splits = [""] * len(labels) if split is None else [f",{name}" for name in split]
+    pairs = zip(labels, splits, strict=True)
+    return [f"{number}.png,{of_image}{name}" for number, (of_image, name) in enumerate(pairs)]
+
+
+def rows_of(split):
+    """{grey level: its row of labels}."""
+    return {
+        int(decode(image)[0, 0, 0]): label.numpy().tolist() for image, label in split.in_order()
+    }
+
+
+def test_several_labels_become_rows_of_0_and_1(table):
+    splits = ["train"] * 5 + ["test", "test", "validation"]
+    source = sources.table(
+        # Columns in another order, a mark at the begin, and spaces, as spreadsheets write them.
+        table(
+            *(
+                f"{name},{number}.png, {of_image.replace(';', ' ; ')}"
+                for number, (of_image, name) in enumerate(zip(LABELS, splits, strict=True))
+            ),
+            header="split,path,labels",
+            mark="\ufeff",
+        )
+    )
+    assert source.is_multi_label
+    assert (source.name, source.class_names) == ("images", ("cat", "dog", "person"))
+    # cat, dog, person
+    assert rows_of(source.train) == {
+        0: [0, 1, 1], 1: [0, 1, 0], 2: [1, 0, 0], 3: [0, 0, 1], 4: [1, 1, 1],
+    }  # fmt: skip
+    assert rows_of(source.test) == {5: [1, 0, 0], 6: [0, 1, 0]}
+    assert rows_of(source.validation) == {7: [1, 0, 1]}
+    assert source.train.labels.dtype == np.int64
+
+
+def test_one_label_each_is_a_single_label_set_unless_told_otherwise(table):
+    file = table(*written(["dog", "cat"] * 4))
+    source = sources.table(file, test_share=0.25)
+    assert not source.is_multi_label
+    np.testing.assert_array_equal(np.bincount(source.train.labels), [3, 3])
+    np.testing.assert_array_equal(np.bincount(source.test.labels), [1, 1])
+    assert all(label == 1 - level % 2 for level, label in rows_of(source.train).items())
+    several = sources.table(file, multi_label=True)
+    assert several.train.labels.shape[1:] == (2,)
+    with pytest.raises(ValueError, match=r"line 2 of .* has 2 labels: set .*multi_label = True"):
+        sources.table(table(*written(LABELS)), multi_label=False)
+
+
+def test_without_a_split_column_the_same_share_is_held_out_each_time(table):
+    file = table(*written(LABELS))
+    source = sources.table(file, test_share=0.25)
+    assert sources.table(file, test_share=0.25).test.paths == source.test.paths
+    assert len({sources.table(file, test_share=0.25, seed=s).test.paths for s in range(5)}) > 1
+    assert not set(source.train.paths) & set(source.test.paths)
+    assert source.train.num_examples + source.test.num_examples == 8
+    assert source.train.labels.any(axis=0).all()
+    assert source.test.labels.any(axis=0).all()
+
+
+def test_unreadable_images_are_left_out(table, tmp_path, capsys):
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    file = table(*written(LABELS))
+    source = sources.table(file, unreadable_limit=0.2)
+    assert source.train.num_examples + source.test.num_examples == 7
+    said = capsys.readouterr()
+    assert "left out 1 of 8 images" in said.out + said.err
+    with pytest.raises(ValueError, match=r"or raise sources\.table\.unreadable_limit"):
+        sources.table(file)
+
+
+SPLIT = "path,labels,split"
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "options", "says"),
+    [
+        ("file,labels", [], {}, "must be path,labels or path,labels,split, got file,labels"),
+        ("path,labels,colour", [], {}, "got path,labels,colour"),
+        ("", [], {}, "got an empty file"),
+        ("path,labels", ["0.png,dog,cat"], {}, r"line 2 of .* has 3 columns, 2 are needed"),
+        ("path,labels", ["0.png,dog", "1.png,"], {}, r"line 3 of .* lacks a label, got '1.png,'"),
+        ("path,labels", ["0.png,dog;;cat"], {}, "lacks a label"),
+        ("path,labels", [",dog"], {}, "lacks a path"),
+        ("path,labels", ["0.png,a", "1.png,b", "./0.png,b"], {}, r"0.png' stands in the lines 2 and 4"),
+        ("path,labels", ["0.png,a", "9.png,b"], {}, r"no image '.*9.png', of line 3 of"),
+        ("path,labels", ["0.png,a", "1.png,a"], {}, r"at least two labels are needed in .* got \('a',\)"),
+        ("path,labels", ["0.png,a;b", "1.png,a"], {}, r"the label 'b' of .* has 1 images, 2 needed"),
+        (SPLIT, ["0.png,a,train", "1.png,b,dev"], {}, r"line 3 .* must be one of .*, got 'dev'"),
+        (SPLIT, ["0.png,a;b,train"], {}, "no image of .* is in the split 'test'"),
+        (SPLIT, ["0.png,a,train", "1.png,b,test"], {}, "'b' of .* has 0 images to train on, 1 needed"),
+        (
+            SPLIT,
+            ["0.png,a;b,train", "1.png,b,test", "2.png,a,validation"],
+            {"validation_share": 0.1},
+            r"validation_share must be 0, got 0\.1",
+        ),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_used_is_named(table, header, lines, options, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says) as raised:
+        sources.table(table(*lines, header=header), **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_table_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match=r"no table '/nowhere\.csv'"):
+        sources.table("/nowhere.csv")
+    with pytest.raises(ValueError, match=re.escape("sources.table.file = '/data/images.csv'")):
+        sources.table()
+
+
+def test_what_needs_one_label_per_image_says_so(table):
+    source = sources.table(table(*written(LABELS)))
+    for change in (
+        lambda: sources.subset(source, per_class=1),
+        lambda: sources.subset(source, fraction=0.5),
+        lambda: sources.label_noise(source, probability=0.5),
+    ):
+        with pytest.raises(ValueError, match="needs one label per image, those of 'images' may"):
+            change()
+    assert sources.subset(source, first=3).train.labels.shape == (3, 3)
