@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from supcon_tf.evaluation import (
+    average_precisions,
     knn_probabilities,
     mean_average_precision,
     mean_per_class_accuracy,
@@ -66,6 +67,8 @@ def test_mean_average_precision_equals_a_loop_and_scikit_learn():
     scores = (random.normal(size=(60, 5)) + targets).round(1)  # Rounded, so that some are equal.
     loops = [interpolated_loop(scores[:, c], targets[:, c]) for c in range(4)]
     assert mean_average_precision(scores, targets) == pytest.approx(np.mean(loops))
+    of_classes = average_precisions(scores, targets)
+    np.testing.assert_allclose(of_classes, [*loops, np.nan])  # The last class has no image.
     theirs = average_precision_score(targets[:, :4], scores[:, :4], average="macro")
     assert mean_average_precision(scores, targets, interpolation="none") == pytest.approx(theirs)
     assert mean_average_precision(targets, targets) == 1.0
@@ -111,6 +114,14 @@ def test_knn_votes_equal_a_loop_over_the_neighbours():
         for number in sorted(range(30), key=lambda number: -cosines[number])[:6]:
             expected[labels[number]] += np.exp(cosines[number] / 0.2)
         np.testing.assert_allclose(row, expected / expected.sum(), rtol=1e-4)
+
+
+def test_neighbours_with_several_labels_vote_for_each_of_them():
+    references = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    rows = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    query = np.array([[1.0, 1.0]])  # At 45 degrees of the first two, so that both vote alike.
+    votes = knn_probabilities(query, references, rows, num_classes=3, num_neighbors=2)
+    np.testing.assert_allclose(votes, [[0.5, 1.0, 0.0]], atol=1e-6)
 
 
 def test_knn_with_fewer_references_than_neighbours_takes_all():

@@ -1,7 +1,7 @@
 """What a trained encoder is worth: features, accuracies, neighbours, calibration, robustness."""
 
 from supcon_tf.evaluation.accuracy import mean_per_class_accuracy, top_k_accuracy
-from supcon_tf.evaluation.average_precision import mean_average_precision
+from supcon_tf.evaluation.average_precision import average_precisions, mean_average_precision
 from supcon_tf.evaluation.calibration import (
     Reliability,
     expected_calibration_error,
@@ -19,6 +19,7 @@ from supcon_tf.evaluation.neighbors import prototype_probabilities, soft_neighbo
 __all__ = [
     "CorruptionError",
     "Reliability",
+    "average_precisions",
     "expected_calibration_error",
     "knn_probabilities",
     "mean_average_precision",

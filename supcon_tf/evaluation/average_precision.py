@@ -1,4 +1,4 @@
-"""Mean average precision, the accuracy of images that have several labels."""
+"""Average precision, the accuracy of images that have several labels."""
 
 from typing import Literal, get_args
 
@@ -10,7 +10,34 @@ Interpolation = Literal["11_points", "none"]
 def mean_average_precision(
     scores: np.ndarray, targets: np.ndarray, *, interpolation: Interpolation = "11_points"
 ) -> float:
-    """Mean over the classes of the average precision of ranking the images by a class's score.
+    """Mean over the classes of `average_precisions`.
+
+    Args:
+      scores, targets, interpolation: as there.
+
+    Returns:
+      Within [0, 1]; classes without an image are left out.
+
+    Raises:
+      ValueError: as there, or no class with an image.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import mean_average_precision
+      >>> scores = np.array([[0.9], [0.8], [0.7]])
+      >>> round(mean_average_precision(scores, np.array([[1], [0], [1]])), 4)  # (6 + 5 * 2/3) / 11
+      0.8485
+    """
+    values = average_precisions(scores, targets, interpolation=interpolation)
+    if np.isnan(values).all():
+        raise ValueError("targets must have at least one image of a class, got none")
+    return float(np.nanmean(values))
+
+
+def average_precisions(
+    scores: np.ndarray, targets: np.ndarray, *, interpolation: Interpolation = "11_points"
+) -> np.ndarray:
+    """Of each class, the average precision of ranking the images by its score.
 
     With P_n and R_n precision and recall of the n best scored images, a class's average precision
     is sum_n (R_n - R_{n-1}) P_n ("none", as in scikit-learn), or the mean over the recalls r = 0,
@@ -24,17 +51,18 @@ def mean_average_precision(
       interpolation: "11_points" or "none".
 
     Returns:
-      Within [0, 1]; classes without an image are left out.
+      float64 [C], within [0, 1]; NaN for a class without an image.
 
     Raises:
-      ValueError: an unknown interpolation, other shapes or numbers, or no class with an image.
+      ValueError: an unknown interpolation, or other shapes or numbers.
 
     Example:
       >>> import numpy as np
-      >>> from supcon_tf.evaluation import mean_average_precision
-      >>> scores = np.array([[0.9], [0.8], [0.7]])
-      >>> round(mean_average_precision(scores, np.array([[1], [0], [1]])), 4)  # (6 + 5 * 2/3) / 11
-      0.8485
+      >>> from supcon_tf.evaluation import average_precisions
+      >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+      >>> targets = np.array([[1, 0], [0, 0], [1, 1]])
+      >>> average_precisions(scores, targets, interpolation="none").round(4).tolist()
+      [0.8333, 1.0]
     """
     scores, targets = np.asarray(scores, np.float64), np.asarray(targets)
     if interpolation not in get_args(Interpolation):
@@ -47,11 +75,11 @@ def mean_average_precision(
         )
     if not np.isin(targets, (0, 1)).all() or not np.isfinite(scores).all():
         raise ValueError("targets must be 0 or 1 and scores finite")
-    occurring = np.flatnonzero(targets.any(axis=0))
-    if not occurring.size:
-        raise ValueError("targets must have at least one image of a class, got none")
     average = _at_11_points if interpolation == "11_points" else _step_sum
-    return float(np.mean([average(*_curve(scores[:, c], targets[:, c])) for c in occurring]))
+    values = np.full(targets.shape[1], np.nan)
+    for c in np.flatnonzero(targets.any(axis=0)):
+        values[c] = average(*_curve(scores[:, c], targets[:, c]))
+    return values
 
 
 def _curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

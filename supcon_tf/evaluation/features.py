@@ -13,12 +13,12 @@ def predict(
 
     Args:
       model: images [B, H, W, 3] -> a dict of tensors [B, ...].
-      batches: of (images, labels [B]).
+      batches: of (images, labels, [B] or [B, C]).
       num_batches: how many there are, for the bar.
       description: what the bar says.
 
     Returns:
-      The outputs of all images, and their labels, int64 [n].
+      The outputs of all images, and their labels, int64 [n] or [n, C].
     """
     # One trace for any size of the last batch.
     run = tf.function(lambda images: model(images, training=False)).get_concrete_function(

@@ -22,14 +22,14 @@ def knn_probabilities(
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m].
+      reference_labels: integers [m], or [m, C] of 0 and 1 for references with several labels.
       num_classes: C.
       num_neighbors: how many vote; at most m do.
       temperature: > 0; a smaller one listens to the nearest more.
       rows_per_block: examples at a time, which bounds the memory to that times m.
 
     Returns:
-      float32 [n, C], rows sum to one.
+      float32 [n, C]; rows sum to one where every reference has one label.
 
     Raises:
       ValueError: temperature or number of neighbours not positive.
@@ -48,7 +48,9 @@ def knn_probabilities(
             f"temperature must be > 0 and num_neighbors >= 1, got {temperature} and {num_neighbors}"
         )
     references = tf.math.l2_normalize(tf.constant(reference_embeddings, tf.float32), axis=1)
-    one_hot = tf.one_hot(reference_labels, num_classes)
+    rows_of_labels = tf.cast(reference_labels, tf.float32)
+    if rows_of_labels.shape.rank == 1:
+        rows_of_labels = tf.one_hot(reference_labels, num_classes)
     blocks = []
     for start in range(0, len(embeddings), rows_per_block):
         rows = tf.constant(embeddings[start : start + rows_per_block], tf.float32)
@@ -56,5 +58,5 @@ def knn_probabilities(
         nearest, numbers = tf.math.top_k(similarities, k=min(num_neighbors, len(references)))
         votes = tf.nn.softmax(nearest / temperature)
         # [n, k], [n, k, C] -> [n, C]
-        blocks.append(tf.einsum("nk,nkc->nc", votes, tf.gather(one_hot, numbers)).numpy())
+        blocks.append(tf.einsum("nk,nkc->nc", votes, tf.gather(rows_of_labels, numbers)).numpy())
     return np.concatenate(blocks)
