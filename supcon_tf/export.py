@@ -2,8 +2,9 @@
 
 The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
 "serving_jpeg" takes `encoded`, the bytes of image files [B]. Both give `embedding`, and after a
-classifying stage `probabilities` and `label`, whose names are the lines of labels.txt. To load it,
-a process needs tensorflow only.
+classifying stage `probabilities` and `label`, whose names are the lines of labels.txt (or `labels`,
+a row of 0 and 1 for every image, where an image may have several). To load it, a process needs
+tensorflow only.
 
 example:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model

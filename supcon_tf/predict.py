@@ -1,7 +1,8 @@
 """Embeddings, and labels where the model classifies, of images with an exported model.
 
 The output is an .npz file with `paths`, `embeddings`, and from a classifier `labels` and
-`probabilities`, or a .csv file with a row per image.
+`probabilities`, or a .csv file with a row per image. The labels of an image that may have several
+are those of a probability of at least 0.5, with ";" between them.
 
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     if "label" in outputs:
         names = np.array(names_file.read_text().splitlines())
         outputs["label"] = names[outputs["label"]]
+    elif "labels" in outputs:
+        names = np.array(names_file.read_text().splitlines())
+        outputs["labels"] = np.array([";".join(names[row > 0]) for row in outputs["labels"]])
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
         np.savez_compressed(output, allow_pickle=False, **_columns(kept, outputs))
@@ -137,22 +141,25 @@ def _readable_parts(
 
 
 def _columns(paths: Sequence[Path], outputs: dict[str, np.ndarray]) -> dict[str, Any]:
-    plural = {"embedding": "embeddings", "label": "labels", "probabilities": "probabilities"}
-    named = {plural[name]: values for name, values in outputs.items()}
+    plural = {"embedding": "embeddings", "label": "labels"}
+    named = {plural.get(name, name): values for name, values in outputs.items()}
     return {"paths": np.array([str(path) for path in paths]), **named}
 
 
 def _write_csv(file: Path, paths: Sequence[Path], outputs: dict[str, np.ndarray]) -> None:
-    has_labels = "label" in outputs
+    has_label, has_labels = "label" in outputs, "labels" in outputs
     dim = outputs["embedding"].shape[1]
     with file.open("w", newline="") as opened:
         writer = csv.writer(opened)
-        header = ["path", *(["label", "probability"] if has_labels else [])]
+        header = ["path", *(["label", "probability"] if has_label else [])]
+        header += ["labels"] if has_labels else []
         writer.writerow([*header, *(f"embedding_{number}" for number in range(dim))])
         for row, path in enumerate(paths):
             said: list[Any] = []
-            if has_labels:
+            if has_label:
                 said = [outputs["label"][row], outputs["probabilities"][row].max()]
+            elif has_labels:
+                said = [outputs["labels"][row]]
             writer.writerow([path, *said, *outputs["embedding"][row]])
 
 

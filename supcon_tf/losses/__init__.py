@@ -1,6 +1,7 @@
 """Losses: a pure function of labels and features each, and a Keras loss over it."""
 
 from supcon_tf.losses.against import supcon_against
+from supcon_tf.losses.binary_cross_entropy import BinaryCrossEntropyLoss
 from supcon_tf.losses.cross_entropy import CrossEntropyLoss
 from supcon_tf.losses.margin import (
     LargeMarginSoftmaxLoss,
@@ -13,6 +14,7 @@ from supcon_tf.losses.supcon import NPairsLoss, SimCLRLoss, SupConLoss, supcon_l
 from supcon_tf.losses.swav import SwAVLoss, sinkhorn_knopp, swav_loss
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "LargeMarginSoftmaxLoss",
     "MarginAnnealing",

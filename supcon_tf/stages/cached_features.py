@@ -25,7 +25,7 @@ class Features:
 
     Args:
       embeddings: float32 [n, D].
-      labels: int64 [n].
+      labels: int64, [n] or [n, C].
       seconds: that it took to compute them.
     """
 

@@ -9,7 +9,7 @@ from supcon_tf import models
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.losses import CrossEntropyLoss
+from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.linear import as_encoder_saw, load_encoder
 from supcon_tf.stages.pretrain import Precision
 from supcon_tf.stages.run_folder import RunFolder
@@ -74,7 +74,7 @@ def run(
         folder,
         "finetune",
         model,
-        losses={"logits": loss or CrossEntropyLoss()},
+        losses={"logits": class_loss(loss, source)},
         decayed=("encoder", "classifier"),
         source=source,
         preprocessing=as_encoder_saw(preprocessing, encoder),

@@ -11,7 +11,7 @@ from supcon_tf import models
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.losses import CrossEntropyLoss
+from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
 
@@ -43,7 +43,8 @@ def run(
       folder: the run's.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
-      loss: of the class scores [B, C]; None is cross-entropy.
+      loss: of the class scores [B, C]; None is cross-entropy, binary where images may have several
+        labels.
       encoder: a run's folder, or a `.keras` file of a model of this package or of any Keras model
         from images to vectors; None is the one that this run pretrained.
       zero_init: start the classifier's kernel from zeros.
@@ -55,7 +56,7 @@ def run(
 
     Raises:
       FileNotFoundError: no encoder.
-      ValueError: as in `stage.run_stage`.
+      ValueError: as in `stage.run_stage` and `class_loss`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("float32")
@@ -72,7 +73,7 @@ def run(
         folder,
         "linear",
         model,
-        losses={"logits": loss or CrossEntropyLoss()},
+        losses={"logits": class_loss(loss, source)},
         decayed=("classifier",),
         source=source,
         preprocessing=as_encoder_saw(preprocessing, encoder),

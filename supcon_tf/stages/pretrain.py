@@ -10,9 +10,9 @@ import tensorflow as tf
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.losses import CrossEntropyLoss
 from supcon_tf.methods import MemoryLoss, memory_of
 from supcon_tf.models import parts_of
+from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.linear import as_encoder_saw
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
@@ -96,7 +96,7 @@ def run(
         of the held-out images and choose nothing.
 
     Raises:
-      ValueError: as in `run_stage` and `take_over`.
+      ValueError: as in `run_stage`, `class_loss` and `take_over`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
@@ -124,11 +124,11 @@ def run(
         print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     if "projection" in built.output:
         own = loss if isinstance(loss, Mapping) else {"projection": loss}
-        losses = {**own, "logits": classification_loss or CrossEntropyLoss(ignore_class=-1)}
+        losses = {**own, "logits": class_loss(classification_loss, source, ignore_class=-1)}
         loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
         decayed = tuple(name for name in parts_of(built) if joint or name != "classifier")
     else:
-        losses = {"logits": loss}
+        losses = {"logits": class_loss(loss, source)}
         loss_weights = {"logits": loss_weight}
         decayed = ("encoder", "classifier")
     run_stage(

@@ -1,8 +1,10 @@
 """What a stage measures on its own splits, and the arrays that the report is drawn from."""
 
 import dataclasses
+import math
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +15,9 @@ from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit, Split
 from supcon_tf.data.views import Preprocessing, decode
 from supcon_tf.evaluation import (
+    average_precisions,
     knn_probabilities,
+    mean_average_precision,
     mean_per_class_accuracy,
     predict,
     prototype_probabilities,
@@ -33,11 +37,26 @@ MAX_THUMBNAIL_PX = 48
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a model says of n images: embeddings [n, D], probabilities [n, C], labels [n]."""
+    """What a model says of n images: embeddings [n, D], probabilities [n, C], labels.
+
+    The labels are [n], or [n, C] of 0 and 1 where an image may have several.
+    """
 
     embeddings: np.ndarray
     probabilities: np.ndarray
     labels: np.ndarray
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @property
+    def accuracy(self) -> float:
+        """The number to choose by: mean average precision for several labels, top-1 for one."""
+        if self.is_multi_label:
+            return mean_average_precision(self.probabilities, self.labels)
+        return self.top_k(1)
 
     def top_k(self, k: int) -> float:
         """Share of images whose class is among the k likeliest."""
@@ -47,8 +66,17 @@ class Scores:
         """Mean over the classes of the share of their images that are classified right."""
         return mean_per_class_accuracy(self.probabilities, self.labels)
 
-    def top_1_by_neighbors(self, references: "Scores") -> dict[str, float]:
+    def by_neighbors(self, references: "Scores") -> dict[str, float]:
         """Accuracies of the classifiers that need labelled references and no training."""
+        if self.is_multi_label:
+            # Prototypes are of classes that shut each other out.
+            votes = knn_probabilities(
+                self.embeddings,
+                references.embeddings,
+                references.labels,
+                num_classes=self.labels.shape[1],
+            )
+            return {"knn_mean_average_precision": mean_average_precision(votes, self.labels)}
         classifiers = {
             "knn_top_1": knn_probabilities,
             "prototype_top_1": prototype_probabilities,
@@ -78,17 +106,26 @@ class Scorer:
       preprocessing: crop and scale.
       batch_size: images at a time.
       stage: for the progress bar.
+      multi_label: whether the classes are independent, so that each has a sigmoid of its own; the
+        probabilities of an image add up to one otherwise.
     """
 
     def __init__(
-        self, trained: keras.Model, *, preprocessing: Preprocessing, batch_size: int, stage: str
+        self,
+        trained: keras.Model,
+        *,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        stage: str,
+        multi_label: bool = False,
     ):
         images = keras.Input(preprocessing.image_shape, name="images")
         self._encoder, self._classifier = embedding_model(trained), parts_of(trained)["classifier"]
         embedding = self._encoder(images)
         scores = class_scores(self._classifier(embedding))
+        self._probabilities = keras.ops.sigmoid if multi_label else keras.ops.softmax
         self.model = keras.Model(
-            images, {"embedding": embedding, "probabilities": keras.ops.softmax(scores)}
+            images, {"embedding": embedding, "probabilities": self._probabilities(scores)}
         )
         self._preprocessing = preprocessing
         self._batch_size = batch_size
@@ -129,7 +166,8 @@ class Scorer:
             chosen = features.as_split().shuffled_numbers(seed=0, start=0, stop=count)
             embeddings = features.embeddings[chosen]
             logits = self._classifier(embeddings, training=False)
-            return Scores(embeddings, tf.nn.softmax(logits).numpy(), features.labels[chosen])
+            probabilities = self._probabilities(logits).numpy()
+            return Scores(embeddings, probabilities, features.labels[chosen])
         outputs, labels = predict(
             self.model,
             evaluation_batches(
@@ -176,16 +214,9 @@ def measure_and_save(
     references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
     metrics = {
         "loss": folder.curve(stage)[-1]["loss"],
-        **held_out.top_1_by_neighbors(references),
+        **held_out.by_neighbors(references),
+        **_class_metrics(held_out, source, classifies),
     }
-    if classifies:
-        metrics |= {
-            "top_1": held_out.top_k(1),
-            "top_5": held_out.top_k(5),
-            "mean_per_class": held_out.mean_per_class(),
-        }
-    else:
-        metrics["probe_top_1"] = held_out.top_k(1)
     save_held_out(folder, held_out, source, with_probabilities=classifies)
     model.save(folder.model(stage))
     save_serving_model(
@@ -193,6 +224,7 @@ def measure_and_save(
         scorer.model,
         preprocessing=preprocessing,
         class_names=source.class_names if classifies else None,
+        multi_label=source.is_multi_label,
     )
     curve = folder.curve(stage)
     seconds_training = seconds_of_features + sum(record["seconds"] for record in curve)
@@ -201,6 +233,29 @@ def measure_and_save(
         np.median([record["images_per_second"] for record in curve])
     )
     folder.set_metrics(stage, metrics)
+
+
+def _class_metrics(scores: Scores, source: Source, classifies: bool) -> dict[str, Any]:
+    """What the classifier's scores are worth; of a probe one number."""
+    if not classifies:
+        name = "mean_average_precision" if scores.is_multi_label else "top_1"
+        return {f"probe_{name}": scores.accuracy}
+    if not scores.is_multi_label:
+        return {
+            "top_1": scores.top_k(1),
+            "top_5": scores.top_k(5),
+            "mean_per_class": scores.mean_per_class(),
+        }
+    of_classes = average_precisions(scores.probabilities, scores.labels)
+    named = zip(source.class_names, of_classes.tolist(), strict=True)
+    return {
+        "mean_average_precision": scores.accuracy,
+        # The area under the steps of precision over recall, as in scikit-learn.
+        "mean_average_precision_area": mean_average_precision(
+            scores.probabilities, scores.labels, interpolation="none"
+        ),
+        "average_precisions": {name: value for name, value in named if not math.isnan(value)},
+    }
 
 
 def save_held_out(

@@ -65,9 +65,15 @@ def run(
 
     Raises:
       FileNotFoundError: no SavedModel, or corrupted images that are missing.
-      ValueError: a SavedModel without class scores or with other classes, an unknown corruption or
-        severity, an image below 32 px, a baseline of other images, or numbers that cannot be.
+      ValueError: a SavedModel without class scores or with other classes, images with several
+        labels, an unknown corruption or severity, an image below 32 px, a baseline of other images,
+        or numbers that cannot be.
     """
+    if source.is_multi_label:
+        raise ValueError(
+            f"the robustness stage needs one label per image, those of {source.name!r} may have "
+            "several: leave it out of experiment.run"
+        )
     _check("corruptions", corruptions, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
     _check("severities", severities, SEVERITIES)
     if batch_size < 1 or (max_images is not None and max_images < 1) or seed < 0:

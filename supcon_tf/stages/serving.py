@@ -16,19 +16,22 @@ def save_serving_model(
     *,
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
+    multi_label: bool = False,
 ) -> None:
     """Writes a SavedModel with the preprocessing inside, replacing what is at `path`.
 
     Signatures: "serving_default" takes `images`, uint8 [B, H, W, 3]; "serving_jpeg" takes
     `encoded`, JPEG, PNG, WebP, BMP or GIF strings [B]. Both return `embedding`, float32 [B, D],
-    and with class names `probabilities`, float32 [B, C], and `label`, int64 [B], whose names are
-    the lines of labels.txt.
+    and with class names `probabilities`, float32 [B, C], and `label`, int64 [B]; or `labels`, int64
+    [B, C], with 1 for each class of a probability of at least 0.5, where images may have several.
+    The names of the classes are the lines of labels.txt.
 
     Args:
       path: the folder to write.
       scorer: images -> {"embedding", "probabilities"}.
       preprocessing: the evaluation crop and scale.
       class_names: None leaves probabilities and labels out.
+      multi_label: whether an image may have several labels.
     """
 
     # Both signatures call it, so that the model is traced once.
@@ -37,6 +40,8 @@ def save_serving_model(
         outputs = scorer(views, training=False)
         if class_names is None:
             return {"embedding": outputs["embedding"]}
+        if multi_label:
+            return {**outputs, "labels": tf.cast(outputs["probabilities"] >= 0.5, tf.int64)}
         return {**outputs, "label": tf.argmax(outputs["probabilities"], axis=1)}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])

@@ -90,7 +90,13 @@ def run_stage(
     shapes = model.input if isinstance(model.input, dict) else {"views": model.input}
     has_views = all(len(images.shape) == 5 for images in shapes.values())
     preprocessing = _whitened(folder, preprocessing, source)
-    scorer = Scorer(model, preprocessing=preprocessing, batch_size=batch_size, stage=stage)
+    scorer = Scorer(
+        model,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        stage=stage,
+        multi_label=source.is_multi_label,
+    )
     trained, train_split, train_preprocessing = model, source.train, preprocessing
     seconds_of_features = 0.0
     if frozen_encoder is not None:
@@ -154,7 +160,7 @@ def run_stage(
             compiled_optimizer,
             dict(losses),
             loss_weights=None if loss_weights is None else dict(loss_weights),
-            metrics={"logits": _metrics(losses)},
+            metrics={"logits": _metrics(losses, source.is_multi_label)},
             jit_compile=jit_compile,
             # A classifier's step is shorter than the way to the next one.
             steps_per_execution=(
@@ -186,8 +192,9 @@ def run_stage(
         batch_size=batch_size,
         num_examples=num_examples,
         validation_accuracy=(
-            None if validation is None else lambda: scorer.score(validation, "validation").top_k(1)
+            None if validation is None else lambda: scorer.score(validation, "validation").accuracy
         ),
+        accuracy_name="mean_average_precision" if source.is_multi_label else "accuracy",
         checkpoints_to_keep=checkpoints_to_keep,
         after_epoch=snapshot,
         callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
@@ -222,15 +229,18 @@ def _decay(
     )
 
 
-def _metrics(losses: Mapping[str, keras.losses.Loss]) -> list[keras.metrics.Metric]:
+def _metrics(
+    losses: Mapping[str, keras.losses.Loss], multi_label: bool
+) -> list[keras.metrics.Metric]:
     """Of the class scores."""
-    accuracy = _Accuracy(name="accuracy")
+    # A mean average precision is no mean over batches: it is measured on whole splits only.
+    accuracy = [] if multi_label else [_Accuracy(name="accuracy")]
     if set(losses) != {"logits"}:
-        return [accuracy]
+        return accuracy
     # What Keras calls the loss of a model with one output has the weight decay in it. Per sample:
     # what the loss itself returns is divided by the number of replicas.
     return [
-        accuracy,
+        *accuracy,
         keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay"),
     ]
 

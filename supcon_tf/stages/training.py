@@ -19,6 +19,7 @@ def train(
     batch_size: int,
     num_examples: int,
     validation_accuracy: Callable[[], float] | None = None,
+    accuracy_name: str = "accuracy",
     checkpoints_to_keep: int = 3,
     after_epoch: Callable[[int], dict[str, float]] | None = None,
     checkpoint_minutes: float = 10.0,
@@ -39,6 +40,7 @@ def train(
       num_examples: training images.
       validation_accuracy: measures the model after each epoch; the weights of the best epoch are
         in the model at the end. None keeps the last ones.
+      accuracy_name: what it is, after "validation_" in the records.
       checkpoints_to_keep: the last so many.
       after_epoch: takes the number of an epoch that ended; what it returns joins its record.
       checkpoint_minutes: saves also within an epoch that takes longer.
@@ -112,8 +114,9 @@ def train(
             if not folder.is_written:
                 continue
             if validation_accuracy is not None:
-                record["validation_accuracy"] = validation_accuracy()
-                if all(record["validation_accuracy"] > at["validation_accuracy"] for at in curve):
+                name = f"validation_{accuracy_name}"
+                record[name] = validation_accuracy()
+                if all(record[name] > at[name] for at in curve):
                     best.save(checkpoint_number=stop)
             record |= {} if after_epoch is None else after_epoch(epoch)
             # The curve first: what it has beyond the checkpoint is cut off after a kill.
@@ -137,9 +140,9 @@ def _show(record: dict[str, float], description: str) -> None:
         if name not in ("epoch", "step"):
             tf.summary.scalar(name, value, step=int(record["step"]))
     shown = [
-        f"{name.replace('_', ' ')} {record[name]:.4f}"
-        for name in ("loss", "accuracy", "validation_accuracy")
-        if name in record
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in record.items()
+        if name in ("loss", "accuracy") or name.startswith("validation_")
     ]
     print(
         f"{description}: {', '.join(shown)}, {record['images_per_second']:,.0f} images/s",
