@@ -253,6 +253,7 @@ def test_metrics_that_are_not_objects_are_refused(tmp_path, text):
     ("change", "message"),
     [
         ({"labels": np.zeros(3, np.int64)}, "40 embeddings need as many labels, got 3"),
+        ({"labels": np.zeros((40, 3), int)}, "must be 0 or 1 for each of 4 classes"),
         ({"labels": np.full(40, 4)}, r"labels must be in \[0, 4\), got 4 to 4"),
         ({"probabilities": np.ones((40, 3))}, r"probabilities must be \(40, 4\), got \(40, 3\)"),
     ],

@@ -17,7 +17,7 @@ class HeldOut:
     """Held-out examples of a run, as `held_out.npz` has them."""
 
     embeddings: np.ndarray  # float32 [n, D]
-    labels: np.ndarray  # int64 [n]
+    labels: np.ndarray  # int64 [n], or [n, C] of 0 and 1 where an example may have several
     class_names: list[str]  # [C]
     probabilities: np.ndarray | None  # float32 [n, C]
     thumbnails: list[str]  # data URIs of the first m examples
@@ -25,8 +25,23 @@ class HeldOut:
 
     @property
     def predictions(self) -> np.ndarray | None:
-        """Most probable class of each example, int64 [n]."""
-        return None if self.probabilities is None else self.probabilities.argmax(axis=1)
+        """Most probable class of each example, int64 [n]; None where it may have several."""
+        if self.probabilities is None or self.labels.ndim == 2:
+            return None
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The only class of each example, int64 [n]; -1 where it has several or none."""
+        if self.labels.ndim == 1:
+            return self.labels
+        return np.where(self.labels.sum(axis=1) == 1, self.labels.argmax(axis=1), -1)
+
+    def label_of(self, example: int) -> str:
+        """The name of its class, or of all of them."""
+        if self.labels.ndim == 1:
+            return self.class_names[self.labels[example]]
+        return ", ".join(self.class_names[c] for c in np.flatnonzero(self.labels[example]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +70,9 @@ def read_held_out(path: pathlib.Path) -> HeldOut:
     n, num_classes = len(labels), len(class_names)
     if len(embeddings) != n or n == 0:
         raise ValueError(f"{path}: {len(embeddings)} embeddings need as many labels, got {n}")
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if labels.ndim == 2 and (labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all()):
+        raise ValueError(f"{path}: labels [n, C] must be 0 or 1 for each of {num_classes} classes")
+    if labels.ndim == 1 and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(
             f"{path}: labels must be in [0, {num_classes}), got {labels.min()} to {labels.max()}"
         )
@@ -87,7 +104,7 @@ def map_sample(held_out: HeldOut) -> np.ndarray:
     usable = np.flatnonzero(np.isfinite(held_out.embeddings).all(axis=1))
     pictured = usable[usable < len(held_out.thumbnails)]
     # The first examples of a split sorted by class would show a few classes only.
-    every_class = np.isin(held_out.labels[usable], held_out.labels[pictured]).all()
+    every_class = np.isin(held_out.classes[usable], held_out.classes[pictured]).all()
     if every_class and len(pictured) >= ENOUGH_PICTURES:
         usable = pictured
     count = min(MAP_POINTS, len(usable))

@@ -37,6 +37,7 @@ CURVE_HOVER = {
     "accuracy": "accuracy {:.1%}",
     "validation_accuracy": "validation accuracy {:.1%}",
     "knn_top_1": "kNN of held-out images {:.1%}",
+    "validation_mean_average_precision": "validation mean average precision {:.1%}",
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:,.0f} images/s",
 }
@@ -110,11 +111,11 @@ def map_figure(held_out: HeldOut) -> Figure:
     from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
 
     chosen = map_sample(held_out)
-    labels = held_out.labels[chosen]
-    entry_of_class = np.full(len(held_out.class_names), -1)
+    # The last one is looked up by -1, for examples of several classes or none.
+    entry_of_class = np.full(len(held_out.class_names) + 1, -1)
     coloured = map_classes(held_out)
     entry_of_class[coloured] = np.arange(len(coloured))
-    entries = entry_of_class[labels]
+    entries = entry_of_class[held_out.classes[chosen]]
     x, y = map_coordinates(held_out.embeddings[chosen]).T
     columns = {
         "x": x,
@@ -122,7 +123,7 @@ def map_figure(held_out: HeldOut) -> Figure:
         "entry": entries,
         "colour": [entry_style(entry)[0] for entry in entries],
         "marker": [entry_style(entry)[1] for entry in entries],
-        "label": [held_out.class_names[label] for label in labels],
+        "label": [held_out.label_of(i) for i in chosen],
         "image": [
             f'<img alt="" src="{held_out.thumbnails[i]}">' if i < len(held_out.thumbnails) else ""
             for i in chosen
@@ -165,7 +166,7 @@ def map_figure(held_out: HeldOut) -> Figure:
 
 
 def entry_style(entry: int) -> tuple[str, str]:
-    """Colour and marker of a legend entry; -1 stands for all classes without one."""
+    """Colour and marker of a legend entry; -1 stands for all examples without one."""
     if entry < 0:
         return GREY, "circle"
     return COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]

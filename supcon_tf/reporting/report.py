@@ -49,7 +49,11 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name} is missing: {_how_to_make(folder)}")
     config = (folder / "config.gin").read_text(encoding="utf-8")
-    metrics = _read_metrics(folder)
+    results = _read_metrics(folder)
+    metrics = {
+        stage: {key: value for key, value in values.items() if isinstance(value, int | float)}
+        for stage, values in results.items()
+    }
     curves = embedding_map = confusion = views = None
     if (folder / "curves.json").exists():
         curves = sections.curves(json.loads((folder / "curves.json").read_text("utf-8")))
@@ -71,6 +75,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         curves=curves,
         map=embedding_map,
         confusion=confusion,
+        average_precisions=sections.average_precisions(results),
         robustness=robustness([measured]) if measured else None,
         views=views,
         config=config,
@@ -87,20 +92,13 @@ def _how_to_make(folder: pathlib.Path) -> str:
     return f"make it with `python -m supcon_tf.train --gin_file=FILE --workdir={folder}`"
 
 
-def _read_metrics(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Numbers of each stage, in the order the stages run."""
+def _read_metrics(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Results of each stage, in the order the stages run."""
     path = folder / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            stage: {
-                key: value
-                for key, value in metrics[stage].items()
-                if isinstance(value, int | float)
-            }
-            for stage in sections.in_order(metrics.keys())
-        }
-    except (ValueError, AttributeError) as error:
+        return {stage: {**metrics[stage]} for stage in sections.in_order(metrics.keys())}
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} must hold one object per stage, got {error}: {_how_to_make(folder)}"
         ) from error
@@ -139,6 +137,7 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
     for name, key, stages in (
         # Accuracy is the last stage's, speed the first's: that is where the work is.
         ("Top-1 accuracy", "top_1", [*metrics][::-1]),
+        ("Mean average precision", "mean_average_precision", [*metrics][::-1]),
         ("Mean corruption error", "mce", ["robustness"]),
         ("kNN top-1 accuracy", "knn_top_1", [*metrics][::-1]),
         ("Images per second", "images_per_second", [*metrics]),
@@ -163,7 +162,7 @@ def _measure(value: float, key: str) -> str:
         return _duration(value)
     if key == "images_per_second":
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-    if key.endswith(("top_1", "top_5", "mean_per_class")):
+    if key.endswith(("top_1", "top_5", "mean_per_class")) or "average_precision" in key:
         return f"{value:.1%}"
     if key.endswith("mce"):
         return f"{value:.1f}"

@@ -41,17 +41,18 @@ def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, 
                     "knn_top_1": "kNN, held-out",
                 },
             ),
+            ("Mean average precision", {"validation_mean_average_precision": "validation"}),
         ):
             lines = {key: name for key, name in names.items() if _finite(rows, key)}
             if lines:
-                plot = plots.curve_figure(rows, keys=list(lines), percent=title == "Accuracy")
+                plot = plots.curve_figure(rows, keys=list(lines), percent=title != "Loss")
                 courses = [_course(rows, key, name) for key, name in lines.items()]
                 drawn.append(
                     {
                         "title": title,
                         "legend": list(zip(lines.values(), plots.CURVE_STYLES, strict=False)),
                         "alt": f"{title} of stage {stage} by epoch. {' '.join(courses)}",
-                        "plot": plot_json(plot, f"{title.lower()}-{len(shown)}"),
+                        "plot": plot_json(plot, f"{title.lower().replace(' ', '-')}-{len(shown)}"),
                     }
                 )
         shown.append(
@@ -91,21 +92,26 @@ def embedding_map(held_out: HeldOut) -> dict[str, Any] | None:
         for entry, label in enumerate(plots.map_classes(held_out))
     ]
     others = len(held_out.class_names) - len(legend)
-    if others:
-        legend.append({"entry": -1, "name": f"{others:,} other classes"})
+    left = [f"{others:,} other classes"] if others else []
+    if (held_out.classes < 0).any():
+        left.append("several classes, or none")
+    if left:
+        legend.append({"entry": -1, "name": "; ".join(left)})
     return {
         "plot": plot_json(plots.map_figure(held_out), "map"),
         "legend": [{**item, "style": plots.entry_style(item["entry"])} for item in legend],
         "others": others,
+        "coloured": len(held_out.class_names) - others,
+        "multi_label": held_out.labels.ndim == 2,
         "shown": shown,
         "total": len(held_out.labels),
         "dimensions": held_out.embeddings.shape[1],
-        "predicted": held_out.probabilities is not None,
+        "predicted": held_out.predictions is not None,
     }
 
 
 def confusion(held_out: HeldOut) -> dict[str, Any] | None:
-    """The confusion matrix and the most confused pairs; None where nothing was predicted."""
+    """The confusion matrix and the most confused pairs; None where not one class was predicted."""
     predictions = held_out.predictions
     if predictions is None:
         return None
@@ -134,6 +140,16 @@ def confusion(held_out: HeldOut) -> dict[str, Any] | None:
         "total": len(held_out.labels),
         "pairs": pairs,
     }
+
+
+def average_precisions(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The classes of the last stage that has them, the best first; None where none has."""
+    for stage in reversed([*results]):
+        of_classes = results[stage].get("average_precisions")
+        if of_classes:
+            ordered = sorted(of_classes.items(), key=lambda item: -item[1])
+            return {"stage": stage, "classes": ordered}
+    return None
 
 
 def views(path: pathlib.Path) -> dict[str, Any]:
