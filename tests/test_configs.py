@@ -198,6 +198,12 @@ def test_a_file_of_its_kind_runs(file):
         assert values_of(file)[setting] in [values_of(name)[setting] for name in KINDS]
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("semi/")])
+def test_neighbors_know_no_more_labels_than_training(file):
+    for name in ("pretrain.run.support", "finetune.run.source"):
+        assert values_of(file)[name] == "%LABELLED", name
+
+
 @pytest.mark.parametrize("file", KINDS)
 def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
     stages = KINDS[file]

@@ -49,6 +49,7 @@ def run(
     gradient_cache_chunk: int | None = None,
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
     snapshot_every: int | None = None,
+    support: Source | None = None,
 ) -> None:
     """Trains an encoder and leaves its model and results in the run's folder.
 
@@ -94,13 +95,20 @@ def run(
         checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and the
         accuracies of the neighbour classifiers enter the curve; None for the end only. They are
         of the held-out images and choose nothing.
+      support: whose training images are the references of kNN, prototypes and soft neighbours,
+        where no more labels may be known than those; None for the training images of `source`.
 
     Raises:
-      ValueError: as in `run_stage`, `class_loss` and `take_over`.
+      ValueError: a support of other classes, or as in `run_stage`, `class_loss` and `take_over`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     strategy = strategy or tf.distribute.get_strategy()
+    if support is not None and support.class_names != source.class_names:
+        raise ValueError(
+            f"pretrain.run.support must have the {source.num_classes} classes of "
+            f"{source.name!r}, got {support.num_classes} of {support.name!r}"
+        )
     joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
     if not joint.keys() <= inspect.signature(model).parameters.keys():
         raise ValueError(
@@ -155,4 +163,5 @@ def run(
         gradient_cache_chunk=gradient_cache_chunk,
         callbacks=callbacks,
         snapshot_every=snapshot_every,
+        support=support,
     )

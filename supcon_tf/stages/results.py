@@ -180,6 +180,12 @@ class Scorer:
         )
         return Scores(outputs["embedding"], outputs["probabilities"], labels)
 
+    def references(self, source: Source, support: Source | None) -> Scores:
+        """The labelled images that neighbours are looked for in: the support's, if there is one."""
+        if support is None:
+            return self.score(source.train, "training", limit=MAX_REFERENCES)
+        return self.score(support.train, "support")
+
 
 def in_random_order(split: Split, count: int) -> tf.data.Dataset:
     """The same `count` (image, label) of a split each time; a folder's own order is by class."""
@@ -193,6 +199,7 @@ def measure_and_save(
     scorer: Scorer,
     *,
     source: Source,
+    support: Source | None,
     preprocessing: Preprocessing,
     classifies: bool,
     seconds_of_features: float,
@@ -204,17 +211,18 @@ def measure_and_save(
       stage: its name.
       model: trained.
       scorer: of that model.
-      source: its training images are the references of neighbours.
+      source: its test images are measured, up to `MAX_REFERENCES` of its training images are the
+        references of neighbours.
+      support: None, or whose training images are the references instead, all of them.
       preprocessing: crop and scale of the export.
       classifies: whether the stage trained the classifier, which is a probe otherwise.
       seconds_of_features: that went by before the epochs of the curve.
     """
     end_of_training = time.perf_counter()
     held_out = scorer.score(source.test, "held-out")
-    references = scorer.score(source.train, "training", limit=MAX_REFERENCES)
     metrics = {
         "loss": folder.curve(stage)[-1]["loss"],
-        **held_out.by_neighbors(references),
+        **held_out.by_neighbors(scorer.references(source, support)),
         **_class_metrics(held_out, source, classifies),
     }
     save_held_out(folder, held_out, source, with_probabilities=classifies)

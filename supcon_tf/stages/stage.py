@@ -18,7 +18,7 @@ from supcon_tf.models import class_scores, parts_of
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.stages.cached_features import AsTheyAre
 from supcon_tf.stages.deferred import augmenting_model
-from supcon_tf.stages.results import MAX_REFERENCES, Scorer, measure_and_save
+from supcon_tf.stages.results import Scorer, measure_and_save
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
 from supcon_tf.stages.training_model import TrainingModel
@@ -55,6 +55,7 @@ def run_stage(
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
     snapshot_every: int | None = None,
     frozen_encoder: Path | None = None,
+    support: Source | None = None,
 ) -> None:
     """Trains a built model and leaves model, metrics, curves, pictures and export in the folder.
 
@@ -72,6 +73,7 @@ def run_stage(
       learning_rate_multipliers: as in `finetune.run`.
       frozen_encoder: the file of the encoder, to train the classifier on its cached features;
         None trains on augmented views.
+      support: as in `pretrain.run`.
 
     Raises:
       ValueError: numbers that cannot be, what cannot be done on several replicas, batches on
@@ -178,9 +180,8 @@ def run_stage(
             return {}
         folder.checkpoints(stage).mkdir(parents=True, exist_ok=True)
         model.save(folder.model(stage, epoch))
-        return scorer.score(source.test, "held-out").top_1_by_neighbors(
-            scorer.score(source.train, "training", limit=MAX_REFERENCES)
-        )
+        held_out = scorer.score(source.test, "held-out")
+        return held_out.by_neighbors(scorer.references(source, support))
 
     validation = source.validation
     train(
@@ -206,6 +207,7 @@ def run_stage(
             model,
             scorer,
             source=source,
+            support=support,
             preprocessing=preprocessing,
             # The probe of a contrastive run is a measurement and does not classify.
             classifies="classifier" in decayed,
