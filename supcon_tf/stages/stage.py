@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,13 +13,14 @@ from supcon_tf.data.batches import Batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
 from supcon_tf.data.whitening import measure
-from supcon_tf.models import class_scores, parts_of
+from supcon_tf.models import parts_of
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.stages.cached_features import AsTheyAre
 from supcon_tf.stages.deferred import augmenting_model
 from supcon_tf.stages.results import Scorer, measure_and_save
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
+from supcon_tf.stages.training_metrics import training_metrics
 from supcon_tf.stages.training_model import TrainingModel
 from supcon_tf.stages.view_sheet import view_sheet
 
@@ -162,7 +162,7 @@ def run_stage(
             compiled_optimizer,
             dict(losses),
             loss_weights=None if loss_weights is None else dict(loss_weights),
-            metrics={"logits": _metrics(losses, source.is_multi_label)},
+            metrics={"logits": training_metrics(losses, multi_label=source.is_multi_label)},
             jit_compile=jit_compile,
             # A classifier's step is shorter than the way to the next one.
             steps_per_execution=(
@@ -231,22 +231,6 @@ def _decay(
     )
 
 
-def _metrics(
-    losses: Mapping[str, keras.losses.Loss], multi_label: bool
-) -> list[keras.metrics.Metric]:
-    """Of the class scores."""
-    # A mean average precision is no mean over batches: it is measured on whole splits only.
-    accuracy = [] if multi_label else [_Accuracy(name="accuracy")]
-    if set(losses) != {"logits"}:
-        return accuracy
-    # What Keras calls the loss of a model with one output has the weight decay in it. Per sample:
-    # what the loss itself returns is divided by the number of replicas.
-    return [
-        *accuracy,
-        keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay"),
-    ]
-
-
 def _check_numbers(
     stage: str,
     epochs: int,
@@ -277,27 +261,6 @@ def _check_numbers(
             f"{stage}.run.gradient_cache_chunk is for one replica, got {replicas}: set it to None, "
             'or distribution.strategy.name = "one_device"'
         )
-
-
-def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """1 where the highest score is the label's, or of a mixed label the one with most of it."""
-    if labels.shape.rank == 2 and labels.shape[1] != 1:
-        labels = tf.argmax(labels, axis=1)
-    wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)
-    return tf.cast(tf.argmax(class_scores(scores), axis=1) == wanted, tf.float32)
-
-
-class _Accuracy(keras.metrics.Mean):
-    """Share of the samples with a label that are right; NaN where none has one."""
-
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: None = None) -> Any:
-        has_label = tf.ones(tf.shape(y_true)[:1])
-        if y_true.dtype.is_integer and y_true.shape[1:].num_elements() == 1:
-            has_label = tf.cast(tf.reshape(y_true, [-1]) >= 0, tf.float32)
-        return super().update_state(_is_right(y_true, y_pred), has_label)
-
-    def result(self) -> tf.Tensor:
-        return tf.where(self.count > 0, super().result(), float("nan"))
 
 
 def _whitened(folder: RunFolder, preprocessing: Preprocessing, source: Source) -> Preprocessing:
