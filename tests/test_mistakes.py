@@ -66,6 +66,7 @@ def test_a_mistake_in_the_command_is_one_line(arguments, says, tmp_path, capsys)
         (["ROOT", "losses.SupConLoss.positives_cap = 3"], "positives_cap must be a multiple of the 2 views, got 3"),
         (["ROOT", "pretrain.run.batch_size = 100"], "at most the 20 training images, got 100"),
         (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be >= 1, got 0"),
+        (["ROOT", "pretrain.run.precision = 'bfloat16'"], "pretrain.run.precision must be one of ('float32', "),
         (["ROOT", "pretrain.run.epochs = 0"], "epochs must be >= 1, got 0"),
         (["ROOT", "experiment.run.stages = ('pretran',)"], "experiment.run.stages must name some of"),
         (["ROOT", "models.contrastive_model.encoder = @models.resnet()", "models.resnet.depth = 19"], "depth must be one of"),

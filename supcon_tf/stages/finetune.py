@@ -11,7 +11,7 @@ from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.linear import as_encoder_saw, load_encoder
-from supcon_tf.stages.pretrain import Precision
+from supcon_tf.stages.pretrain import Precision, set_precision
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
 from supcon_tf.stages.warm_start import take_over
@@ -59,7 +59,7 @@ def run(
       clip_norm, gradient_cache_chunk: as in `pretrain.run`.
     """
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(precision)
+    set_precision(precision, stage="finetune")
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         model = models.classification_model(

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -99,10 +99,11 @@ def run(
         where no more labels may be known than those; None for the training images of `source`.
 
     Raises:
-      ValueError: a support of other classes, or as in `run_stage`, `class_loss` and `take_over`.
+      ValueError: an unknown precision, a support of other classes, or as in `run_stage`,
+        `class_loss` and `take_over`.
     """
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(precision)
+    set_precision(precision, stage="pretrain")
     strategy = strategy or tf.distribute.get_strategy()
     if support is not None and support.class_names != source.class_names:
         raise ValueError(
@@ -165,3 +166,16 @@ def run(
         snapshot_every=snapshot_every,
         support=support,
     )
+
+
+def set_precision(precision: Precision, *, stage: str) -> None:
+    """Of the layers that are built from here on.
+
+    Raises:
+      ValueError: another precision, such as 16 bits for the weights too.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(
+            f"{stage}.run.precision must be one of {get_args(Precision)}, got {precision!r}"
+        )
+    keras.config.set_dtype_policy(precision)
