@@ -54,6 +54,8 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
                 '"multi_worker" reads the cluster from TF_CONFIG, which is not set: export it on '
                 "every worker, as docs/distribution.md shows"
             )
+        # TensorFlow says nothing until the last one is there.
+        print("waiting for all workers of TF_CONFIG", flush=True)
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
