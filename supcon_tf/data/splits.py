@@ -233,12 +233,17 @@ def _hold_out_multi_label(
         )
     kept, is_held_out = counts.copy(), np.zeros(len(rows), bool)
     order = np.random.default_rng(seed).permutation(len(rows))
+    is_served = np.zeros(len(counts), bool)
     for label in np.argsort(counts, kind="stable"):
         wanted = min(max(1, round(share * counts[label])), counts[label] - 1)
-        for number in order[rows[order, label] & ~is_held_out[order]]:
+        members = order[rows[order, label] & ~is_held_out[order]]
+        # Those of rarer classes last, as these have their share already.
+        last = rows[members][:, is_served].any(axis=1)
+        for number in (*members[~last], *members[last]):
             if counts[label] - kept[label] >= wanted:
                 break
             if (kept[rows[number]] > 1).all():
                 kept -= rows[number]
                 is_held_out[number] = True
+        is_served[label] = True
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
