@@ -10,6 +10,7 @@ from supcon_tf import distribution
 from supcon_tf.data import multi_crop, semi_supervised, sources, views
 from supcon_tf.data.batches import training_batches
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.stages import results
 from supcon_tf.stages.run_folder import RunFolder
 from tests.replicas import two_replicas
 from tests.test_training import photos, run, settings_of  # noqa: F401, a fixture.
@@ -231,3 +232,26 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tm
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
+
+
+def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+    folder = RunFolder(tmp_path / "run")
+    run(
+        folder.root,
+        *settings_of(photos)[:2],
+        "SOURCE = @sources.folder()",
+        "views.Preprocessing.whitening = None",
+        "sources.subset.fraction = 0.25",
+        "pretrain.run.batch_size = 4",
+        "batches.training_batches.samples_per_class = 2",
+        # With 2 samples of a class it would need 4 classes: fine-tuning must not be balanced.
+        "finetune.run.batch_size = 8",
+        "finetune.run.epochs = 1",
+        "optimizers.warmup_schedule.warmup_epochs = 0",
+        gin_file="semi/suncet_cifar10_resnet18.gin",
+    )
+    # 8 labelled images: two steps an epoch, and one to fine-tune.
+    assert [record["step"] for record in folder.curve("pretrain")] == [2, 4]
+    assert folder.curve("finetune")[-1]["step"] == 1
+    assert np.isfinite(folder.metrics()["pretrain"]["loss"])
