@@ -2,7 +2,6 @@
 
 import threading
 
-import gin
 import numpy as np
 import pytest
 
@@ -157,13 +156,26 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
     assert "no gin file 'no/such.gin'" in (tmp_path / "A.log").read_text()
 
 
-def test_every_run_of_the_shipped_study_is_a_configuration():
-    configuration.parse(["studies/digits_stability.gin"], [])
+@pytest.mark.parametrize(
+    ("file", "runs"),
+    [
+        ("digits_stability", 37),
+        ("cifar10_small", 16),
+        ("cifar10_small_rates", 24),
+        ("cifar10_semi", 6),
+        ("cifar10_semi_rates", 4),
+    ],
+)
+def test_every_run_of_a_shipped_study_is_a_configuration(file, runs):
+    configuration.parse([f"studies/{file}.gin"], [])
     methods, grid, only, common = (
-        gin.query_parameter(f"study.run.{name}") for name in ("methods", "grid", "only", "bindings")
+        configuration.bound_value(f"study.run.{name}")
+        for name in ("methods", "grid", "only", "bindings")
     )
-    points = study.points(methods, grid, design="one_at_a_time", only=only, bindings=common)
-    assert len({point.folder for point in points}) == len(points) == 37
+    points = study.points(
+        methods, grid, design="one_at_a_time", only=only or {}, bindings=common or ()
+    )
+    assert len({point.folder for point in points}) == len(points) == runs
     for point in points:
         assert "pretrain.run.source" in configuration.parse(point.files, point.bindings)
 

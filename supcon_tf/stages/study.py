@@ -15,7 +15,7 @@ Design = Literal["one_at_a_time", "product"]
 # Factor -> level -> the gin bindings that make it; the first level of each is its default.
 Grid = Mapping[str, Mapping[str, Sequence[str]]]
 # Gin files, bindings, the run's folder, what it holds as long as it runs, its share of the threads
-# -> top-1 accuracy.
+# -> top-1 accuracy, or mean average precision where images have several labels.
 Trial = Callable[[Sequence[str], Sequence[str], Path, int, int], float]
 
 
@@ -179,7 +179,8 @@ def train(
     if ended.returncode:
         raise TrialFailed(f"{folder.name}: exit code {ended.returncode}, see {log}")
     stages = json.loads((folder / "metrics.json").read_text())
-    accuracies = [stage["top_1"] for stage in stages.values() if "top_1" in stage]
+    measures = ("top_1", "mean_average_precision")
+    accuracies = [stage[name] for stage in stages.values() for name in measures if name in stage]
     if not accuracies:
         raise TrialFailed(f"{folder.name}: no stage classifies")
     return float(accuracies[-1])
