@@ -159,7 +159,7 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
 @pytest.mark.parametrize(
     ("file", "runs"),
     [
-        ("digits_stability", 37),
+        ("digits_stability", 26),
         ("cifar10_small", 16),
         ("cifar10_small_rates", 24),
         ("cifar10_semi", 6),
