@@ -89,10 +89,11 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
 
 
-def parameter_values(resolved: str) -> dict[str, str]:
-    """name -> value, both as they stand in a resolved configuration, defaults included."""
-    binding = r"^(?:# )?([\w/.]+\.\w+) =\s*(.*(?:\n[ \t)\]}].*)*)"
-    return {match[1]: match[2].strip() for match in re.finditer(binding, resolved, re.M)}
+def parameter_values(resolved: str, *, defaults: bool = True) -> dict[str, str]:
+    """name -> value, both as they stand in a resolved configuration, with or without defaults."""
+    binding = r"^(# )?([\w/.]+\.\w+) =\s*(.*(?:\n[ \t)\]}].*)*)"
+    found = re.finditer(binding, resolved, re.M)
+    return {match[2]: match[3].strip() for match in found if defaults or not match[1]}
 
 
 def bound_value(name: str) -> Any:

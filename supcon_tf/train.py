@@ -137,7 +137,9 @@ def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str)
     free = ["experiment.run.", *(f"{stage}{mark}" for stage in to_come for mark in "./")]
     if "robustness" in to_come:
         free += ["corrupted.", "classifiers."]
-    for name in sorted(old.keys() | new.keys()):
+    # What has come to the program since then has its default, which is what was done before.
+    added = new.keys() - old.keys() - configuration.parameter_values(after, defaults=False).keys()
+    for name in sorted((old.keys() | new.keys()) - added):
         if old.get(name) != new.get(name) and not name.startswith(tuple(free)):
             raise ValueError(
                 f"{str(folder.root)!r} holds a run with other settings, {name} = {old.get(name)} "

@@ -204,6 +204,20 @@ def test_settings_of_stages_to_come_may_change_and_others_may_not(tmp_path):
         train.claim(folder, parse(files, []))
 
 
+def test_a_parameter_that_was_added_since_is_no_change(tmp_path):
+    folder = RunFolder(tmp_path)
+    settings = parse(["digits/supcon.gin"], [])
+    train.claim(folder, settings)
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    lines = (tmp_path / "config.gin").read_text().splitlines(keepends=True)
+    older = [line for line in lines if "pretrain.run.clip_norm" not in line]
+    assert len(older) == len(lines) - 1
+    (tmp_path / "config.gin").write_text("".join(older))
+    with pytest.raises(ValueError, match=r"pretrain.run.clip_norm = None instead of 1.0"):
+        train.claim(folder, parse(["digits/supcon.gin"], ["pretrain.run.clip_norm = 1.0"]))
+    train.claim(folder, settings)
+
+
 def test_a_folder_with_results_only_is_not_taken_over(tmp_path):
     folder = RunFolder(tmp_path)
     train.claim(folder, parse(["digits/supcon.gin"], []))
