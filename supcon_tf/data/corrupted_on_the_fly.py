@@ -84,8 +84,9 @@ def on_the_fly(
                 yield np.array([tf.io.encode_png(image).numpy()], object), np.array([label])
 
         split = cached_split(root / f"{corruption}-{severity}", encoded(), num_images)
-        pairs = split.in_order().map(lambda image, label: (tf.io.decode_png(image, 3), label))
-        return pairs.as_numpy_iterator()
+        # One by one they are read twice as fast as through tf.data.
+        for number, label in enumerate(split.labels):
+            yield tf.io.decode_png(split.read(tf.constant(number)), 3).numpy(), label
 
     return CorruptedImages("on the fly", cached)
 
