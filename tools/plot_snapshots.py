@@ -73,7 +73,7 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
     for axis, (kind, lines) in zip(axes, panels.items(), strict=True):
@@ -81,6 +81,7 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
             axis.plot(list(points), [100 * y for y in points.values()], marker=marker, label=name)
         axis.set_title(kind)
         axis.set_xlabel("epochs of pretraining")
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.set_ylabel("top-1, %")
         axis.grid(alpha=0.3)
     axes[0].legend()
