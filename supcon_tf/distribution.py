@@ -82,14 +82,15 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
     """Returns when every worker has called it."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
 
     # TensorFlow warns of a sum over replicas outside of a graph.
     @tf.function(autograph=False)
     def meet() -> None:
         strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones([])))
 
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        meet()
+    meet()
 
 
 def input_of_replicas(

@@ -209,20 +209,26 @@ def test_what_cannot_be_is_named_with_what_would_do(source):
             )  # fmt: skip
 
 
+# A quarter of the images of a folder have a label.
+A_QUARTER = (
+    "SOURCE = @sources.folder()",
+    "views.Preprocessing.whitening = None",
+    "sources.subset.fraction = 0.25",
+    "finetune.run.batch_size = 8",
+    "finetune.run.epochs = 1",
+    "optimizers.warmup_schedule.warmup_epochs = 0",
+)
+
+
 def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tmp_path):  # noqa: F811
     folder = RunFolder(tmp_path / "run")
     run(
         folder.root,
         *settings_of(photos)[:2],
-        "SOURCE = @sources.folder()",
-        "views.Preprocessing.whitening = None",
-        "sources.subset.fraction = 0.25",
-        "finetune.run.batch_size = 8",
-        "finetune.run.epochs = 1",
+        *A_QUARTER,
         "semi_supervised.batches.labelled_classes = 2",
         "semi_supervised.batches.samples_per_class = 2",
         "semi_supervised.batches.labelled_epochs = 1",
-        "optimizers.warmup_schedule.warmup_epochs = 0",
         gin_file="semi/simclr_suncet_cifar10_resnet18.gin",
     )
     assert set(folder.metrics()) == {"pretrain", "finetune"}
@@ -240,15 +246,10 @@ def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, monkeypat
     run(
         folder.root,
         *settings_of(photos)[:2],
-        "SOURCE = @sources.folder()",
-        "views.Preprocessing.whitening = None",
-        "sources.subset.fraction = 0.25",
+        *A_QUARTER,
         "pretrain.run.batch_size = 4",
+        # With 2 samples of a class, a batch of 8 needs 4 classes: fine-tuning must not be balanced.
         "batches.training_batches.samples_per_class = 2",
-        # With 2 samples of a class it would need 4 classes: fine-tuning must not be balanced.
-        "finetune.run.batch_size = 8",
-        "finetune.run.epochs = 1",
-        "optimizers.warmup_schedule.warmup_epochs = 0",
         gin_file="semi/suncet_cifar10_resnet18.gin",
     )
     # 8 labelled images: two steps an epoch, and one to fine-tune.

@@ -1,70 +1,55 @@
 """Fine-tunes every snapshot of some pretraining runs and draws accuracy against epochs.
 
-python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --run="SuNCEt=runs/semi/SuNCEt" \\
-    --output=epochs.png
-
 The runs were pretrained with pretrain.run.snapshot_every, which left a model and the neighbours'
 accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, with
 --gin_param on top, into finetuned/EPOCH in the run's folder; what is there already is not done
 again, so that the same command goes on after a kill. To the left the fine-tuned top-1, to the right
 that of the neighbours; both of held-out images. The table says when each run first is as good as
 the first one at its best.
+
+example:
+  python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
+      --run="SimCLR + SuNCEt=runs/semi/SuNCEt"
 """
 
-import argparse
-import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from supcon_tf import command
+from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.stages.study import train
+
 Points = dict[int, float]  # Epoch -> top-1.
 
 
 def fine_tuned(run: Path, epoch: int, *, name: str, bindings: Sequence[str], threads: int) -> float:
     """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
+    snapshot = RunFolder(run).model("pretrain", epoch).resolve()
+    settings = (
+        "experiment.run.stages = ('finetune',)",
+        f"finetune.run.encoder = '{snapshot}'",
+        *bindings,
+    )
     folder = run / name / f"{epoch:04d}"
-    snapshot = run / "checkpoints" / "pretrain" / f"model_{epoch:04d}.keras"
-    command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={folder}"]
-    command += [f"--gin_file={run / 'config.gin'}"]
-    command += [
-        f"--gin_param={binding}"
-        for binding in (
-            "experiment.run.stages = ('finetune',)",
-            f"finetune.run.encoder = '{snapshot.resolve()}'",
-            *bindings,
-        )
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
-    with log.open("a") as written:
-        ended = subprocess.run(
-            command,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
-            check=False,
-        )
-    if ended.returncode:
-        raise SystemExit(f"fine-tuning {snapshot} failed, see {log}")
-    return float(json.loads((folder / "metrics.json").read_text())["finetune"]["top_1"])
+    folder.parent.mkdir(exist_ok=True)
+    return train([str(run / "config.gin")], settings, folder, None, threads)
 
 
 def snapshots(run: Path) -> list[int]:
     """The epochs that a run has models of."""
-    files = (run / "checkpoints" / "pretrain").glob("model_*.keras")
+    files = RunFolder(run).checkpoints("pretrain").glob("model_*.keras")
     numbers = [re.fullmatch(r"model_(\d+)", file.stem) for file in files]
     return sorted(int(number[1]) for number in numbers if number)
 
 
 def by_neighbors(run: Path) -> Points:
     """kNN top-1 of the epochs where it was measured."""
-    curve = json.loads((run / "curves.json").read_text())["pretrain"]
+    curve = RunFolder(run).curve("pretrain")
     return {int(row["epoch"]): row["knn_top_1"] for row in curve if "knn_top_1" in row}
 
 
@@ -101,10 +86,10 @@ def table(lines: dict[str, Points]) -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the tool."""
+    parser = command.Parser(__doc__, prog="plot_snapshots")
+    parser.prog = "tools/plot_snapshots.py"
     parser.add_argument(
         "--run", action="append", required=True, metavar="NAME=DIR", help="of pretraining"
     )
@@ -117,7 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--output", default="epochs.png", help="picture to write")
     parser.add_argument("--title", default="", help="above it")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     runs = {}
     for run in args.run:
         name, separator, folder = run.partition("=")
@@ -145,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

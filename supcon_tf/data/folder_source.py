@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from supcon_tf.data.image_files import images_by_class, without_unreadable
+from supcon_tf.data.image_files import images_by_class, split_of_files, without_unreadable
 from supcon_tf.data.source import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 
@@ -85,9 +84,4 @@ def folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -
     """The files of these classes, class by class; labels are places in `class_names`."""
     paths = tuple(path for name in class_names for path in files.get(name, ()))
     labels = [number for number, name in enumerate(class_names) for _ in files.get(name, ())]
-    all_paths = tf.constant(paths, tf.string)
-    return IndexedSplit(
-        np.array(labels, np.int64),
-        lambda number: tf.io.read_file(tf.gather(all_paths, number)),
-        paths,
-    )
+    return split_of_files(paths, np.array(labels, np.int64))

@@ -1,4 +1,4 @@
-"""Image files in class folders: found, and checked before a run depends on them."""
+"""Image files: found in class folders, checked before a run depends on them, and read."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.data.views import decode
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -87,6 +88,14 @@ def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[st
             + (", ..." if len(unreadable) > 5 else "")
         )
     return unreadable
+
+
+def split_of_files(paths: Sequence[str], labels: np.ndarray) -> IndexedSplit:
+    """The files in this order, read when they are asked for."""
+    all_paths = tf.constant(paths, tf.string)
+    return IndexedSplit(
+        labels, lambda number: tf.io.read_file(tf.gather(all_paths, number)), tuple(paths)
+    )
 
 
 def _is_readable(path: str) -> bool:

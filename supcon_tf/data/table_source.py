@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from supcon_tf.data.image_files import unreadable_of
+from supcon_tf.data.image_files import split_of_files, unreadable_of
 from supcon_tf.data.source import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 
@@ -187,14 +186,10 @@ def _class_names(
 
 
 def _split(lines: Sequence[_Line], names: tuple[str, ...], multi_label: bool) -> IndexedSplit:
-    paths = tuple(line.path for line in lines)
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.zeros([len(lines), len(names)], np.int64)
     for row, line in zip(labels, lines, strict=True):
         row[[numbers[label] for label in line.labels]] = 1
-    all_paths = tf.constant(paths, tf.string)
-    return IndexedSplit(
-        labels if multi_label else labels.argmax(axis=1),
-        lambda number: tf.io.read_file(tf.gather(all_paths, number)),
-        paths,
+    return split_of_files(
+        [line.path for line in lines], labels if multi_label else labels.argmax(axis=1)
     )

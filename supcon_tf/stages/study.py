@@ -155,9 +155,18 @@ def points(
 
 
 def train(
-    files: Sequence[str], bindings: Sequence[str], folder: Path, lock: int, threads: int
+    files: Sequence[str], bindings: Sequence[str], folder: Path, lock: int | None, threads: int
 ) -> float:
     """One run of `python -m supcon_tf.train` in a process of its own, its words in a file.
+
+    Args:
+      files, bindings: as of the command.
+      folder: the run's; what it says goes to a file of this name with ".log".
+      lock: an open file that it holds as long as it runs; None for none.
+      threads: of an operation, unless TF_NUM_INTRAOP_THREADS says otherwise.
+
+    Returns:
+      The top-1 accuracy of its last classifying stage, or the mean average precision.
 
     Raises:
       TrialFailed: it ended with an error, or without an accuracy.
@@ -167,13 +176,13 @@ def train(
     command += [f"--gin_param={binding}" for binding in bindings]
     log = folder.with_suffix(".log")
     with log.open("a") as written:
-        # A run that outlives a killed study keeps the lock, so that no second one is begun.
+        # A run that outlives a killed study keeps its lock, so that no second one is begun.
         ended = subprocess.run(
             command,
             stdout=written,
             stderr=subprocess.STDOUT,
-            pass_fds=(lock,),
-            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
+            pass_fds=() if lock is None else (lock,),
+            env={"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ},
             check=False,
         )
     if ended.returncode:
