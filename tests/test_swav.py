@@ -9,6 +9,7 @@ from supcon_tf import distribution
 from supcon_tf.losses import SemiSupervisedLoss, SuNCEtLoss, SwAVLoss
 from supcon_tf.methods import Prototypes, swav_model
 from supcon_tf.models import embedding_model, parts_of
+from supcon_tf.stages import results
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
 from tests import reference, replica_steps
@@ -228,13 +229,28 @@ def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):  # noqa: F811
     model = keras.saving.load_model(folder.model("pretrain"), compile=False)
     assert int(model.get_layer("prototypes").step) == record["step"] == 4
     assert int(model.get_layer("prototypes").queued) == 4 * (8 + 4)
+
+
+def test_swav_runs_by_its_gin_file(photos, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+    settings = (
+        f"sources.folder.root = '{photos}'",
+        "SOURCE = @sources.folder()",
+        "experiment.run.stages = ('pretrain',)",
+        "pretrain.run.epochs = 1",
+        "views.Preprocessing.whitening = None",
+        "swav.swav_model.encoder = @keras.Sequential()",
+        "swav.swav_model.projection = (16, 8)",
+        "swav.swav_model.num_prototypes = 6",
+        "CROPS = ((16, 2, (0.3, 1.0)), (8, 2, (0.1, 0.3)))",
+    )
+    folder = RunFolder(tmp_path / "run")
+    run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")
+    assert np.isfinite(folder.metrics()["pretrain"]["loss"])
     with pytest.raises(ValueError, match="would make SwAV's codes of a chunk, got 4"):
         run(
             tmp_path / "chunks",
-            f"sources.folder.root = '{photos}'",
-            "SOURCE = @sources.folder()",
-            "views.Preprocessing.whitening = None",
-            "CROPS = ((16, 2, (0.3, 1.0)),)",
+            *settings,
             "pretrain.run.gradient_cache_chunk = 4",
             gin_file="semi/swav_cifar10_resnet18.gin",
         )

@@ -127,7 +127,8 @@ def run_stage(
         return batches_of(host, num_hosts)(start, stop).map(
             lambda images, labels: (
                 images if has_views else tf.nest.map_structure(lambda x: x[:, 0], images),
-                dict.fromkeys(losses, labels),
+                # Keras' metrics look for labels of every output, those without a loss too.
+                dict.fromkeys(trained.output, labels),
             )
         )
 
