@@ -1,9 +1,9 @@
 """Fine-tunes every snapshot of some pretraining runs and draws accuracy against epochs.
 
 The runs were pretrained with pretrain.run.snapshot_every, which left a model and the neighbours'
-accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, with
---gin_param on top, into finetuned/EPOCH in the run's folder; what is there already is not done
-again, so that the same command goes on after a kill. To the left the fine-tuned top-1, to the right
+accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, into
+finetuned/EPOCH in the run's folder; what is there already is not done again, so that the same
+command goes on after a kill. To the left the fine-tuned top-1, to the right
 that of the neighbours; both of held-out images. The table says when each run first is as good as
 the first one at its best.
 
@@ -14,7 +14,6 @@ example:
 
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,15 +26,18 @@ from supcon_tf.stages.study import train
 Points = dict[int, float]  # Epoch -> top-1.
 
 
-def fine_tuned(run: Path, epoch: int, *, name: str, bindings: Sequence[str], threads: int) -> float:
+def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
-    snapshot = RunFolder(run).model("pretrain", epoch).resolve()
+    pretrained = RunFolder(run)
+    done = pretrained.metrics().get("finetune")
+    if done and epoch == pretrained.curve("pretrain")[-1]["epoch"]:
+        return done["top_1"]  # The run went on with it itself.
+    snapshot = pretrained.model("pretrain", epoch).resolve()
     settings = (
         "experiment.run.stages = ('finetune',)",
         f"finetune.run.encoder = '{snapshot}'",
-        *bindings,
     )
-    folder = run / name / f"{epoch:04d}"
+    folder = run / "finetuned" / f"{epoch:04d}"
     folder.parent.mkdir(exist_ok=True)
     return train([str(run / "config.gin")], settings, folder, None, threads)
 
@@ -93,10 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--run", action="append", required=True, metavar="NAME=DIR", help="of pretraining"
     )
-    parser.add_argument("--gin_param", action="append", default=[], metavar="BINDING")
-    parser.add_argument(
-        "--folder", default="finetuned", help="where in a run's folder, default finetuned"
-    )
     parser.add_argument(
         "--processes", type=int, default=1, help="fine-tunings at a time, default 1"
     )
@@ -114,9 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def of(item: tuple[str, int]) -> float:
         name, epoch = item
-        return fine_tuned(
-            runs[name], epoch, name=args.folder, bindings=args.gin_param, threads=threads
-        )
+        return fine_tuned(runs[name], epoch, threads=threads)
 
     with ThreadPoolExecutor(args.processes) as pool:
         found = dict(zip(work, tqdm(pool.map(of, work), total=len(work), unit="run"), strict=True))
