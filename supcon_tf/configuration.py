@@ -39,6 +39,8 @@ from supcon_tf.stages import robustness
 from supcon_tf.stages import study
 """
 
+# A line of gin's configuration, and what follows of it on lines that begin with a space or bracket.
+_BINDING = r"^{} =\s*(.*(?:\n[ \t)\]}}].*)*)"
 PLAIN_TYPES = {bool, float, int, str, type(None)}
 
 
@@ -81,6 +83,9 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         known = sorted(referred)
         name = min(unused)
         raise ValueError(f"nothing uses the macro {name}{_nearest(name, known)}")
+    # Such a macro would be refused where this text is read again.
+    for name in _macros(resolved).keys() - set(re.findall(r"%(\w+)", resolved)):
+        resolved = re.sub(_BINDING.format(name) + r"\n", "", resolved, flags=re.M)
     given = parameter_values(resolved)
     for name in given:
         _check_binding(name)
@@ -89,11 +94,29 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
 
 
-def parameter_values(resolved: str, *, defaults: bool = True) -> dict[str, str]:
-    """name -> value, both as they stand in a resolved configuration, with or without defaults."""
-    binding = r"^(# )?([\w/.]+\.\w+) =\s*(.*(?:\n[ \t)\]}].*)*)"
-    found = re.finditer(binding, resolved, re.M)
-    return {match[2]: match[3].strip() for match in found if defaults or not match[1]}
+def parameter_values(
+    resolved: str, *, defaults: bool = True, macros: bool = False
+) -> dict[str, str]:
+    """name -> value, both as they stand in a resolved configuration.
+
+    Args:
+      resolved: from `parse`.
+      defaults: whether those are among them.
+      macros: whether a macro in a value is replaced by what it stands for.
+    """
+    found = re.finditer(_BINDING.format(r"(# )?([\w/.]+\.\w+)"), resolved, re.M)
+    values = {match[2]: match[3].strip() for match in found if defaults or not match[1]}
+    if macros:
+        known = _macros(resolved)
+        for _ in known:  # One may stand for another one.
+            for name, value in values.items():
+                values[name] = re.sub(r"%(\w+)", lambda match: known.get(match[1], match[0]), value)
+    return values
+
+
+def _macros(resolved: str) -> dict[str, str]:
+    found = re.finditer(_BINDING.format(r"(\w+)"), resolved, re.M)
+    return {match[1]: match[2].strip() for match in found}
 
 
 def bound_value(name: str) -> Any:

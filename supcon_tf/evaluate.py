@@ -111,7 +111,7 @@ def measure(folder: RunFolder, files: Sequence[str], bindings: Sequence[str]) ->
 
 def _relevant(settings: str) -> dict[str, str]:
     """All that is set, but for which stages a training would run."""
-    values = configuration.parameter_values(settings)
+    values = configuration.parameter_values(settings, macros=True)
     return {name: value for name, value in values.items() if not name.startswith("experiment.")}
 
 

@@ -132,7 +132,7 @@ def claim(folder: RunFolder, settings: str) -> None:
 
 def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str) -> None:
     """Names the first setting that may not change any more, if one did."""
-    old, new = configuration.parameter_values(before), configuration.parameter_values(after)
+    old, new = (configuration.parameter_values(text, macros=True) for text in (before, after))
     to_come = experiment.STAGES.keys() - begun
     free = ["experiment.run.", *(f"{stage}{mark}" for stage in to_come for mark in "./")]
     if "robustness" in to_come:

@@ -160,6 +160,8 @@ def test_a_loss_of_the_other_kind_is_refused(kinds):
     several, one = kinds
     assert isinstance(class_loss(None, several), BinaryCrossEntropyLoss)
     assert isinstance(class_loss(None, one, ignore_class=-1), CrossEntropyLoss)
+    ignoring = class_loss(CrossEntropyLoss(label_smoothing=0.2), one, ignore_class=-1)
+    assert (ignoring.label_smoothing, ignoring.ignore_class) == (0.2, -1)
     for loss in (CrossEntropyLoss(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)):
         with pytest.raises(ValueError, match=r"is for one label per image, those of 'colours' may"):
             class_loss(loss, several)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from supcon_tf import losses, models
 from supcon_tf.data import sources, views
+from supcon_tf.methods import momentum_memory_model
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.stages import finetune, pretrain, stage
 from supcon_tf.stages.run_folder import RunFolder
@@ -294,6 +295,21 @@ def test_pretraining_begins_with_the_parts_of_another_run(trained, compiled):
     parts = models.parts_of(got["model"])
     assert are_equal(parts["encoder"], pretrained["encoder"])
     assert not are_equal(parts["projection_head"], pretrained["projection_head"])
+
+
+def test_keys_begin_with_the_weights_that_were_taken_over(trained, compiled):
+    folder, pretrained, _ = trained
+    got = compiled(
+        pretrain.run,
+        model=lambda **_: momentum_memory_model(
+            encoder(), image_shape=SHAPE, projection=(3,), num_classes=10, memory_size=8
+        ),
+        loss=losses.SupConLoss(),
+        warm_start=str(folder.root),
+    )
+    keys = got["model"].get_layer("key_encoder").weights_of_parts[0]
+    for copy, weight in zip(keys, pretrained["encoder"].trainable_variables, strict=True):
+        np.testing.assert_array_equal(copy.numpy(), weight.numpy())
 
 
 def test_fine_tuning_takes_the_classifier_and_slows_what_a_pattern_names(trained, compiled):

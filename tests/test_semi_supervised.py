@@ -238,6 +238,16 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tm
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
+    with pytest.raises(ValueError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
+        run(
+            tmp_path / "chunks",
+            *settings_of(photos)[:2],
+            *A_QUARTER,
+            "semi_supervised.batches.labelled_classes = 2",
+            "semi_supervised.batches.samples_per_class = 2",
+            "pretrain.run.gradient_cache_chunk = 8",
+            gin_file="semi/simclr_suncet_cifar10_resnet18.gin",
+        )
 
 
 def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, monkeypatch):  # noqa: F811

@@ -118,10 +118,16 @@ def test_several_processes_make_each_run_once(tmp_path):
 
 def test_a_changed_grid_makes_the_changed_runs(tmp_path):
     run(tmp_path, Runs())
+    changed = tmp_path / "trials/A--rate=2"
+    changed.mkdir()
+    (changed / "config.gin").write_text("rate = 2")
     runs = Runs()
     grid = {**GRID, "rate": {"1": ("rate = 1",), "2": ("rate = 2.5",), "3": ("rate = 3",)}}
     run(tmp_path, runs, grid=grid)
     assert sorted(runs.names) == ["A--rate=2", "A--rate=3", "B--rate=2", "B--rate=3"]
+    # What the run with the other rate left is neither gone on with nor lost.
+    assert not changed.exists()
+    assert (tmp_path / "trials/A--rate=2.1/config.gin").read_text() == "rate = 2"
 
 
 def test_two_studies_in_one_folder_are_refused(tmp_path):
@@ -152,17 +158,17 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(study.TrialFailed, match="exit code 2"),
     ):
-        study.train(["no/such.gin"], [], tmp_path / "A", lock.fileno(), 1)
-    assert "no gin file 'no/such.gin'" in (tmp_path / "A.log").read_text()
+        study.train(["no/such.gin"], [], tmp_path / "rate=0.1", lock.fileno(), 1)
+    assert "no gin file 'no/such.gin'" in (tmp_path / "rate=0.1.log").read_text()
 
 
 @pytest.mark.parametrize(
     ("file", "runs"),
     [
-        ("digits_stability", 26),
+        ("digits_stability", 28),
         ("cifar10_small", 16),
         ("cifar10_small_rates", 24),
-        ("cifar10_semi", 6),
+        ("cifar10_semi", 8),
         ("cifar10_semi_rates", 4),
     ],
 )

@@ -247,6 +247,13 @@ def test_swav_runs_by_its_gin_file(photos, tmp_path, monkeypatch):  # noqa: F811
     folder = RunFolder(tmp_path / "run")
     run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")
     assert np.isfinite(folder.metrics()["pretrain"]["loss"])
+    with pytest.raises(ValueError, match=r"num_assigned must be 2, the crops of .* group, got 1"):
+        run(
+            tmp_path / "codes",
+            *settings,
+            "losses.SwAVLoss.num_assigned = 1",
+            gin_file="semi/swav_cifar10_resnet18.gin",
+        )
     with pytest.raises(ValueError, match="would make SwAV's codes of a chunk, got 4"):
         run(
             tmp_path / "chunks",

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from supcon_tf import command
 from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.study import train
+from supcon_tf.stages.study import accuracy, train
 
 Points = dict[int, float]  # Epoch -> top-1.
 
@@ -29,9 +29,11 @@ Points = dict[int, float]  # Epoch -> top-1.
 def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
     pretrained = RunFolder(run)
-    done = pretrained.metrics().get("finetune")
-    if done and epoch == pretrained.curve("pretrain")[-1]["epoch"]:
-        return done["top_1"]  # The run went on with it itself.
+    curve = pretrained.curve("pretrain")
+    done = accuracy({"finetune": pretrained.metrics().get("finetune", {})})
+    # The run went on with its last model itself, or with the best one on validation.
+    if done is not None and epoch == curve[-1]["epoch"] and "validation_accuracy" not in curve[-1]:
+        return done
     snapshot = pretrained.model("pretrain", epoch).resolve()
     settings = (
         "experiment.run.stages = ('finetune',)",
@@ -57,9 +59,6 @@ def by_neighbors(run: Path) -> Points:
 
 def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
     """A panel for each kind of accuracy, a line for each run."""
-    import matplotlib
-
-    matplotlib.use("agg")
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
@@ -101,10 +100,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", default="epochs.png", help="picture to write")
     parser.add_argument("--title", default="", help="above it")
     args = parser.parse_args(arguments)
+    try:
+        import matplotlib
+    except ImportError:
+        parser.error("the picture needs Matplotlib: pip install '.[bench]'")
+    matplotlib.use("agg")
     runs = {}
     for run in args.run:
         name, separator, folder = run.partition("=")
-        if not separator or not snapshots(Path(folder)):
+        if not separator or not snapshots(Path(folder)) or not by_neighbors(Path(folder)):
             parser.error(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
         runs[name] = Path(folder)
     work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]

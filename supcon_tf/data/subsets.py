@@ -47,6 +47,7 @@ def subset(
     if len(given) != 1:
         raise ValueError(
             f"give first, per_class, fraction or list_file, one of them, got {given or 'none'}"
+            + (": set the others to None" if given else "")
         )
     if first is not None:
         if not 1 <= first <= train.num_examples:

@@ -35,6 +35,14 @@ class MomentumProjection(keras.layers.Layer):
         self.weights_of_parts = [self._copies(part.trainable_variables) for part in self.parts]
         self.states_of_parts = [self._copies(part.non_trainable_variables) for part in self.parts]
 
+    def begin_anew(self) -> None:
+        """Gives the copies the weights that the parts have now, as after taking over others."""
+        copies = zip(self.parts, self.weights_of_parts, self.states_of_parts, strict=True)
+        for part, weights, states in copies:
+            theirs = (*part.trainable_variables, *part.non_trainable_variables)
+            for copy, value in zip((*weights, *states), theirs, strict=True):
+                copy.assign(value)
+
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = inputs
         copies = zip(self.parts, self.weights_of_parts, self.states_of_parts, strict=True)

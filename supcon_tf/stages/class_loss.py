@@ -23,7 +23,7 @@ def class_loss(
     Args:
       loss: of the class scores [B, C].
       source: whose labels it takes.
-      ignore_class: of the default for one label per image.
+      ignore_class: of cross-entropy for one label per image, unless it has one of its own.
 
     Raises:
       ValueError: a loss for labels of the other kind.
@@ -41,4 +41,7 @@ def class_loss(
             f"{type(loss).__name__} is for images with several labels, those of {source.name!r} "
             "have one: take @losses.CrossEntropyLoss(), or sources.table.multi_label = True"
         )
+    own = isinstance(loss, CrossEntropyLoss) and loss.ignore_class is None
+    if own and ignore_class is not None:
+        return CrossEntropyLoss.from_config({**loss.get_config(), "ignore_class": ignore_class})
     return loss

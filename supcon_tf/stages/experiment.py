@@ -52,6 +52,8 @@ def run(
             continue
         if stage == "robustness" and not folder.is_written:
             continue  # It trains nothing, so that one worker does it.
+        if stage != "robustness":
+            folder.forget("robustness")  # What was measured is another classifier's.
         try:
             configured(STAGES[stage])(folder)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):

@@ -10,7 +10,8 @@ import tensorflow as tf
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.methods import MemoryLoss, memory_of
+from supcon_tf.losses import SwAVLoss
+from supcon_tf.methods import MemoryLoss, MomentumProjection, memory_of
 from supcon_tf.models import parts_of
 from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.linear import as_encoder_saw
@@ -122,6 +123,9 @@ def run(
         )
         if warm_start is not None:
             take_over(built, warm_start, warm_start_parts)
+            for layer in built.layers:
+                if isinstance(layer, MomentumProjection):
+                    layer.begin_anew()
     memory = memory_of(built)
     if memory is not None:
         if gradient_cache_chunk is not None:
@@ -133,6 +137,7 @@ def run(
         print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     if "projection" in built.output:
         own = loss if isinstance(loss, Mapping) else {"projection": loss}
+        _check_codes(built, own.get("prototypes"))
         losses = {**own, "logits": class_loss(classification_loss, source, ignore_class=-1)}
         loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
         decayed = tuple(name for name in parts_of(built) if joint or name != "classifier")
@@ -166,6 +171,18 @@ def run(
         snapshot_every=snapshot_every,
         support=support,
     )
+
+
+def _check_codes(model: keras.Model, loss: keras.losses.Loss | None) -> None:
+    """Refuses a SwAV loss that would take scores for codes, or codes for scores."""
+    if not isinstance(loss, SwAVLoss):
+        return
+    assigned = model.get_layer("prototypes").options["num_assigned"]
+    if loss.num_assigned != assigned:
+        raise ValueError(
+            f"losses.SwAVLoss.num_assigned must be {assigned}, the crops of the first group, got "
+            f"{loss.num_assigned}"
+        )
 
 
 def set_precision(precision: Precision, *, stage: str) -> None:

@@ -73,6 +73,12 @@ class RunFolder:
         """Adds a finished stage's results."""
         self._write("metrics.json", {**self.metrics(), stage: results})
 
+    def forget(self, stage: str) -> None:
+        """Removes a finished stage's results, if there are any."""
+        results = self.metrics()
+        if results.pop(stage, None) is not None:
+            self._write("metrics.json", results)
+
     def curve(self, stage: str) -> list[dict[str, float]]:
         """One record per epoch of a stage."""
         return read_json(self.root / "curves.json").get(stage, [])

@@ -145,6 +145,12 @@ def run_stage(
                 compiled_optimizer, model.trainable_variables, learning_rate_multipliers
             )
         made = batches_of(0, 1)(0, 1).element_spec[0]
+        rows = tf.nest.flatten(made)[0].shape[0]
+        if gradient_cache_chunk is not None and rows and rows % gradient_cache_chunk:
+            raise ValueError(
+                f"{stage}.run.gradient_cache_chunk must divide the {rows} rows of a batch, the "
+                f"labelled ones too, got {gradient_cache_chunk}"
+            )
         if isinstance(made, dict) and "seeds" in made:
             if frozen_encoder is not None:
                 raise ValueError(

@@ -101,6 +101,7 @@ def run(
         def top_1_of(point: Point) -> float:
             folder = root / "trials" / point.folder
             threads = max(1, (os.cpu_count() or 1) // processes)
+            _make_room(folder, point.key)
             return (trial or train)(point.files, point.bindings, folder, lock.fileno(), threads)
 
         accuracies = _optimized(root / "study.journal", wanted, top_1_of, processes)
@@ -174,7 +175,7 @@ def train(
     command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={folder}"]
     command += [f"--gin_file={file}" for file in files]
     command += [f"--gin_param={binding}" for binding in bindings]
-    log = folder.with_suffix(".log")
+    log = folder.with_name(f"{folder.name}.log")  # A name may hold a dot.
     with log.open("a") as written:
         # A run that outlives a killed study keeps its lock, so that no second one is begun.
         ended = subprocess.run(
@@ -187,12 +188,26 @@ def train(
         )
     if ended.returncode:
         raise TrialFailed(f"{folder.name}: exit code {ended.returncode}, see {log}")
-    stages = json.loads((folder / "metrics.json").read_text())
-    measures = ("top_1", "mean_average_precision")
-    accuracies = [stage[name] for stage in stages.values() for name in measures if name in stage]
-    if not accuracies:
+    found = accuracy(json.loads((folder / "metrics.json").read_text()))
+    if found is None:
         raise TrialFailed(f"{folder.name}: no stage classifies")
-    return float(accuracies[-1])
+    return found
+
+
+def accuracy(metrics: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Of a run's last classifying stage: top-1, or mean average precision; None without one."""
+    measures = ("top_1", "mean_average_precision")
+    found = [stage[name] for stage in metrics.values() for name in measures if name in stage]
+    return float(found[-1]) if found else None
+
+
+def _make_room(folder: Path, key: str) -> None:
+    """Sets a folder aside that holds a run with other bindings, which the study had before."""
+    made_for = folder.with_name(f"{folder.name}.key")
+    if folder.exists() and made_for.exists() and made_for.read_text() != key:
+        numbers = (f"{folder.name}.{number}" for number in itertools.count(1))
+        folder.rename(next(new for name in numbers if not (new := folder.with_name(name)).exists()))
+    made_for.write_text(key)
 
 
 def _optimized(
