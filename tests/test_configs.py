@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from supcon_tf import configuration, models, train
+from supcon_tf import configuration, models
 from supcon_tf.stages import experiment, results, stage
 from supcon_tf.stages.run_folder import RunFolder
 
@@ -155,17 +155,6 @@ def test_a_resolved_configuration_is_one_where_no_macro_is_left_over(tmp_path):
     assert "CROPS" not in resolved
     (tmp_path / "config.gin").write_text(resolved)
     assert configuration.parse([str(tmp_path / "config.gin")], []) == resolved
-
-
-def test_a_changed_macro_is_a_changed_setting(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    file = "semi/simclr_cifar10_resnet18.gin"
-    train.claim(folder, configuration.parse([file], []))
-    folder.checkpoints("pretrain").mkdir(parents=True)
-    # Fine-tuning has not begun.
-    train.claim(folder, configuration.parse([file], ["finetune.run.source = %SOURCE"]))
-    with pytest.raises(ValueError, match=r"pretrain.run.source = @sources.tfds\(\) instead of @s"):
-        train.claim(folder, configuration.parse([file], ["SOURCE = @sources.digits()"]))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -218,6 +218,17 @@ def test_a_parameter_that_was_added_since_is_no_change(tmp_path):
     train.claim(folder, settings)
 
 
+def test_a_changed_macro_is_a_changed_setting(tmp_path):
+    folder = RunFolder(tmp_path)
+    file = "semi/simclr_cifar10_resnet18.gin"
+    train.claim(folder, parse([file], []))
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    # Fine-tuning has not begun.
+    train.claim(folder, parse([file], ["finetune.run.source = %SOURCE"]))
+    with pytest.raises(ValueError, match=r"pretrain.run.source = @sources.tfds\(\) instead of @s"):
+        train.claim(folder, parse([file], ["SOURCE = @sources.digits()"]))
+
+
 def test_a_folder_with_results_only_is_not_taken_over(tmp_path):
     folder = RunFolder(tmp_path)
     train.claim(folder, parse(["digits/supcon.gin"], []))

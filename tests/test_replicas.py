@@ -210,13 +210,6 @@ def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
         )
 
 
-def test_what_was_measured_of_another_classifier_is_forgotten(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.set_metrics("robustness", {"seconds": 1.0})
-    experiment.run(folder, stages=("linear",), configured=lambda _: lambda _: None)
-    assert "robustness" not in folder.metrics()
-
-
 def test_several_workers_need_a_cluster(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match="reads the cluster from TF_CONFIG, which is not set"):

@@ -221,16 +221,16 @@ A_QUARTER = (
 
 
 def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tmp_path):  # noqa: F811
-    folder = RunFolder(tmp_path / "run")
-    run(
-        folder.root,
+    file = "semi/simclr_suncet_cifar10_resnet18.gin"
+    settings = (
         *settings_of(photos)[:2],
         *A_QUARTER,
         "semi_supervised.batches.labelled_classes = 2",
         "semi_supervised.batches.samples_per_class = 2",
         "semi_supervised.batches.labelled_epochs = 1",
-        gin_file="semi/simclr_suncet_cifar10_resnet18.gin",
     )
+    folder = RunFolder(tmp_path / "run")
+    run(folder.root, *settings, gin_file=file)
     assert set(folder.metrics()) == {"pretrain", "finetune"}
     first, second = folder.curve("pretrain")
     # 32 training images, 8 of them labelled: four steps an epoch, and one to fine-tune.
@@ -238,16 +238,9 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tm
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
+    chunk = "pretrain.run.gradient_cache_chunk = 8"
     with pytest.raises(ValueError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
-        run(
-            tmp_path / "chunks",
-            *settings_of(photos)[:2],
-            *A_QUARTER,
-            "semi_supervised.batches.labelled_classes = 2",
-            "semi_supervised.batches.samples_per_class = 2",
-            "pretrain.run.gradient_cache_chunk = 8",
-            gin_file="semi/simclr_suncet_cifar10_resnet18.gin",
-        )
+        run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
 def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, monkeypatch):  # noqa: F811

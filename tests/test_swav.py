@@ -201,21 +201,27 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
         np.testing.assert_array_equal(value, parts[name], err_msg=name)
 
 
+# On the images of a folder.
+SMALL_SWAV = (
+    "SOURCE = @sources.folder()",
+    "experiment.run.stages = ('pretrain',)",
+    "pretrain.run.epochs = 1",
+    "views.Preprocessing.whitening = None",
+    "swav.swav_model.encoder = @keras.Sequential()",
+    "swav.swav_model.projection = (16, 8)",
+    "swav.swav_model.num_prototypes = 6",
+    "CROPS = ((16, 2, (0.3, 1.0)), (8, 2, (0.1, 0.3)))",
+)
+
+
 def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):  # noqa: F811
     folder = RunFolder(tmp_path / "run")
     run(
         folder.root,
-        "SOURCE = @sources.folder()",
+        *SMALL_SWAV,
         f"sources.folder.root = '{photos}'",
         "sources.subset.fraction = 0.5",
-        "experiment.run.stages = ('pretrain',)",
-        "pretrain.run.epochs = 1",
-        "views.Preprocessing.whitening = None",
-        "swav.swav_model.encoder = @keras.Sequential()",
-        "swav.swav_model.projection = (16, 8)",
-        "swav.swav_model.num_prototypes = 6",
         "swav.swav_model.queue_length = 16",
-        "CROPS = ((16, 2, (0.3, 1.0)), (8, 2, (0.1, 0.3)))",
         "semi_supervised.batches.labelled_classes = 2",
         "semi_supervised.batches.samples_per_class = 2",
         gin_file="semi/swav_suncet_cifar10_resnet18.gin",
@@ -233,17 +239,7 @@ def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):  # noqa: F811
 
 def test_swav_runs_by_its_gin_file(photos, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
-    settings = (
-        f"sources.folder.root = '{photos}'",
-        "SOURCE = @sources.folder()",
-        "experiment.run.stages = ('pretrain',)",
-        "pretrain.run.epochs = 1",
-        "views.Preprocessing.whitening = None",
-        "swav.swav_model.encoder = @keras.Sequential()",
-        "swav.swav_model.projection = (16, 8)",
-        "swav.swav_model.num_prototypes = 6",
-        "CROPS = ((16, 2, (0.3, 1.0)), (8, 2, (0.1, 0.3)))",
-    )
+    settings = (*SMALL_SWAV, f"sources.folder.root = '{photos}'")
     folder = RunFolder(tmp_path / "run")
     run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")
     assert np.isfinite(folder.metrics()["pretrain"]["loss"])

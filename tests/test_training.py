@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from supcon_tf import train
 from supcon_tf.data import views
-from supcon_tf.stages import linear
+from supcon_tf.stages import experiment, linear
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train as train_loop
 
@@ -369,6 +369,13 @@ def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, phot
     second.communicate()
     steps = [record["step"] for record in RunFolder(workdir).curve("pretrain")]
     assert int(said.split()[-1]) in steps[done - 2 :]
+
+
+def test_what_was_measured_of_another_classifier_is_forgotten(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    experiment.run(folder, stages=("linear",), configured=lambda _: lambda _: None)
+    assert "robustness" not in folder.metrics()
 
 
 def test_metrics_are_json_that_a_killed_writer_cannot_break(tmp_path):

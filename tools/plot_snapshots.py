@@ -3,9 +3,8 @@
 The runs were pretrained with pretrain.run.snapshot_every, which left a model and the neighbours'
 accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, into
 finetuned/EPOCH in the run's folder; what is there already is not done again, so that the same
-command goes on after a kill. To the left the fine-tuned top-1, to the right
-that of the neighbours; both of held-out images. The table says when each run first is as good as
-the first one at its best.
+command goes on after a kill. To the left the fine-tuned top-1, to the right that of the neighbours;
+both of held-out images. The table says when each run first is as good as the first one at its best.
 
 example:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\

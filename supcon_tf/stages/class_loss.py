@@ -41,7 +41,7 @@ def class_loss(
             f"{type(loss).__name__} is for images with several labels, those of {source.name!r} "
             "have one: take @losses.CrossEntropyLoss(), or sources.table.multi_label = True"
         )
-    own = isinstance(loss, CrossEntropyLoss) and loss.ignore_class is None
-    if own and ignore_class is not None:
+    has_none = isinstance(loss, CrossEntropyLoss) and loss.ignore_class is None
+    if has_none and ignore_class is not None:
         return CrossEntropyLoss.from_config({**loss.get_config(), "ignore_class": ignore_class})
     return loss

@@ -11,7 +11,7 @@ from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.losses import SwAVLoss
-from supcon_tf.methods import MemoryLoss, MomentumProjection, memory_of
+from supcon_tf.methods import MemoryLoss, memory_of
 from supcon_tf.models import parts_of
 from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.linear import as_encoder_saw
@@ -123,9 +123,6 @@ def run(
         )
         if warm_start is not None:
             take_over(built, warm_start, warm_start_parts)
-            for layer in built.layers:
-                if isinstance(layer, MomentumProjection):
-                    layer.begin_anew()
     memory = memory_of(built)
     if memory is not None:
         if gradient_cache_chunk is not None:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import keras
 
+from supcon_tf.methods import MomentumProjection
 from supcon_tf.models import parts_of
 from supcon_tf.stages.run_folder import RunFolder
 
@@ -15,8 +16,10 @@ Part = Literal["encoder", "projection_head", "classifier"]
 def take_over(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> None:
     """Copies parts' weights, batch statistics included, from a trained model into `model`.
 
+    Where a momentum encoder follows the parts, it begins anew with them.
+
     Args:
-      model: from `models.contrastive_model` or `models.classification_model`.
+      model: from `models.contrastive_model` or another of pretraining's.
       path: a `.keras` file of such a model, or a run's folder: what it pretrained, or a classifier
         alone from its linear stage where there was one.
       parts: which to take.
@@ -40,6 +43,9 @@ def take_over(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> No
                 "same settings, or take it out of the parts to take over"
             )
         ours[name].set_weights(given)
+    for layer in model.layers:
+        if isinstance(layer, MomentumProjection):
+            layer.begin_anew()
 
 
 def _model_file(path: Path, parts: Sequence[Part]) -> Path:
