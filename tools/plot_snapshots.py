@@ -69,7 +69,8 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.set_ylabel("top-1, %")
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    names = axes[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title)
     figure.savefig(path, dpi=120)
