@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -12,6 +13,26 @@ import tensorflow as tf
 if "PYTEST_XDIST_WORKER" in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of two easily told classes of twenty PNGs each."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(40):
+        image = np.full((20, 24, 3), 210 if number % 2 else 40, np.uint8)
+        file = root / ("bright" if number % 2 else "dark") / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    return root
+
+
+@pytest.fixture
+def without_export(monkeypatch):
+    """Runs leave no export, which takes a good part of a small one's time."""
+    from supcon_tf.stages import results
+
+    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
 
 
 @pytest.fixture

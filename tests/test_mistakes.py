@@ -8,7 +8,7 @@ import pytest
 from supcon_tf import command, export, predict, train
 from supcon_tf.configuration import parameter_values, parse
 from supcon_tf.stages.run_folder import RunFolder
-from tests.test_training import SMALL
+from tests.small_runs import SMALL
 
 FOLDER = "folder/supcon.gin"
 

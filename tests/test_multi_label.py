@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf import predict, train
+from supcon_tf import predict
 from supcon_tf.data import sources, views
 from supcon_tf.data.batches import training_batches
 from supcon_tf.data.mixing import mixup
@@ -17,7 +17,7 @@ from supcon_tf.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 from supcon_tf.stages import robustness
 from supcon_tf.stages.class_loss import class_loss
 from supcon_tf.stages.run_folder import RunFolder
-from tests.test_training import SMALL
+from tests import small_runs
 
 COLOURS = ("blue", "green", "red")
 
@@ -41,20 +41,16 @@ def table(tmp_path_factory):
 
 
 def run(workdir, table, *bindings):
-    parameters = [
-        *SMALL,
+    small_runs.run(
+        workdir,
         "SOURCE = @sources.table()",
         f"sources.table.file = '{table}'",
         "sources.table.validation_share = 0.2",
         "pretrain.run.epochs = 1",
-        "pretrain.run.augmentation = @views.identity",
         "linear.run.epochs = 8",
-        "linear.run.augmentation = @views.identity",
         "linear/optimizers.warmup_schedule.base_learning_rate = 30.0",
         *bindings,
-    ]
-    options = [f"--gin_param={binding}" for binding in parameters]
-    train.main(["--gin_file=folder/supcon.gin", f"--workdir={workdir}", *options])
+    )
     return RunFolder(workdir)
 
 

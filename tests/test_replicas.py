@@ -103,6 +103,7 @@ def test_two_workers_train_one_run_and_go_on_after_one_of_them_died(image_folder
         "keras.layers.Conv2D.kernel_size = 3",
         "models.contrastive_model.projection = (16,)",
         "pretrain.run.batch_size = 8",
+        "pretrain.run.augmentation = @views.identity",
         "views.Preprocessing.image_px = 16",
     ]
     command = [

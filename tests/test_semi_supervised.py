@@ -10,10 +10,9 @@ from supcon_tf import distribution
 from supcon_tf.data import multi_crop, semi_supervised, sources, views
 from supcon_tf.data.batches import training_batches
 from supcon_tf.data.splits import IndexedSplit
-from supcon_tf.stages import results
 from supcon_tf.stages.run_folder import RunFolder
 from tests.replicas import two_replicas
-from tests.test_training import photos, run, settings_of  # noqa: F401, a fixture.
+from tests.small_runs import run
 
 CROPS = ((16, 2, (0.3, 1.0)), (8, 3, (0.1, 0.3)))
 
@@ -220,10 +219,12 @@ A_QUARTER = (
 )
 
 
-def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tmp_path):  # noqa: F811
+def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
+    photos, tmp_path, without_export
+):
     file = "semi/simclr_suncet_cifar10_resnet18.gin"
     settings = (
-        *settings_of(photos)[:2],
+        f"sources.folder.root = '{photos}'",
         *A_QUARTER,
         "semi_supervised.batches.labelled_classes = 2",
         "semi_supervised.batches.samples_per_class = 2",
@@ -243,12 +244,11 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(photos, tm
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
-def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, without_export):
     folder = RunFolder(tmp_path / "run")
     run(
         folder.root,
-        *settings_of(photos)[:2],
+        f"sources.folder.root = '{photos}'",
         *A_QUARTER,
         "pretrain.run.batch_size = 4",
         # With 2 samples of a class, a batch of 8 needs 4 classes: fine-tuning must not be balanced.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from supcon_tf import configuration
-from supcon_tf.reporting.study import Result, box_figure, grouped, write_study
+from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
 from supcon_tf.stages import study
 from tests.test_report import Page
 
@@ -217,5 +217,20 @@ def test_the_page_names_every_run(tmp_path):
     assert "Top-1 accuracy of 6 runs, of which 2 failed" in page.text
     assert page.text.count("62.5%") == 4 + 2 * 3
     assert [plot["target_id"] for plot in page.plots] == ["boxes"]
+    assert "During pretraining" not in page.text
     with pytest.raises(ValueError, match="none of the 6 runs"):
         write_study(results(lambda *_: None), tmp_path / "study.html")
+
+
+def test_the_page_shows_the_neighbors_of_runs_with_snapshots(tmp_path):
+    with_curve = Result(
+        "A", {"seed": "0"}, 0.5, knn_top_1=0.4375, curve=[(0.5, 0.25), (1.0, 0.4375)]
+    )
+    without = Result("B", {"seed": "0"}, 0.5)
+    page = Page(write_study([with_curve, without], tmp_path / "study.html"))
+    assert [plot["target_id"] for plot in page.plots] == ["boxes", "curves"]
+    assert page.text.count("43.8%") == 1
+    plot = neighbor_figure([with_curve, without], ["A", "B"])
+    (line,) = [r for r in plot.renderers if type(r.glyph).__name__ == "Line"]
+    assert list(line.data_source.data["share"]) == [0.5, 1.0]
+    assert list(line.data_source.data["top_1"]) == [0.25, 0.4375]

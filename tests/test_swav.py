@@ -9,12 +9,11 @@ from supcon_tf import distribution
 from supcon_tf.losses import SemiSupervisedLoss, SuNCEtLoss, SwAVLoss
 from supcon_tf.methods import Prototypes, swav_model
 from supcon_tf.models import embedding_model, parts_of
-from supcon_tf.stages import results
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
 from tests import reference, replica_steps
 from tests.replicas import two_replicas
-from tests.test_training import photos, run  # noqa: F401, a fixture.
+from tests.small_runs import run
 
 CROPS = ((8, 2, (0.3, 1.0)), (6, 3, (0.1, 0.3)))
 
@@ -214,7 +213,7 @@ SMALL_SWAV = (
 )
 
 
-def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):  # noqa: F811
+def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):
     folder = RunFolder(tmp_path / "run")
     run(
         folder.root,
@@ -237,8 +236,7 @@ def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):  # noqa: F811
     assert int(model.get_layer("prototypes").queued) == 4 * (8 + 4)
 
 
-def test_swav_runs_by_its_gin_file(photos, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+def test_swav_runs_by_its_gin_file(photos, tmp_path, without_export):
     settings = (*SMALL_SWAV, f"sources.folder.root = '{photos}'")
     folder = RunFolder(tmp_path / "run")
     run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")

@@ -12,60 +12,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf import train
 from supcon_tf.data import views
-from supcon_tf.stages import experiment, linear
+from supcon_tf.stages import experiment, linear, training
 from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.training import train as train_loop
+from tests.small_runs import SMALL, run
 
-# Few images, few steps, and an encoder of three layers, which any Keras model can be.
-SMALL = [
-    "models.contrastive_model.encoder = @keras.Sequential()",
-    "models.classification_model.encoder = @keras.Sequential()",
-    "keras.Sequential.layers = [@keras.layers.Conv2D(), @keras.layers.BatchNormalization(), "
-    "@keras.layers.GlobalMaxPooling2D()]",
-    "keras.layers.Conv2D.filters = 8",
-    "keras.layers.Conv2D.kernel_size = 3",
-    "models.contrastive_model.projection = (16,)",
-    "pretrain.run.epochs = 2",
-    "linear.run.epochs = 1",
-    "pretrain.run.batch_size = 8",
-    "linear.run.batch_size = 8",
-    "views.Preprocessing.image_px = 16",
-]
 SNAPSHOTS = "pretrain.run.snapshot_every = 1"
-
-
-def run(workdir, *bindings, gin_file="folder/supcon.gin"):
-    parameters = [f"--gin_param={binding}" for binding in (*SMALL, *bindings)]
-    train.main([f"--gin_file={gin_file}", f"--workdir={workdir}", *parameters])
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of two easily told classes."""
-    root = tmp_path_factory.mktemp("data")
-    for number in range(40):
-        image = np.full((20, 24, 3), 210 if number % 2 else 40, np.uint8)
-        file = root / ("bright" if number % 2 else "dark") / f"{number}.png"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(tf.io.encode_png(image).numpy())
-    return root
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, photos):
     """A finished run on them."""
     folder = RunFolder(tmp_path_factory.mktemp("run") / "here")
-    run(folder.root, *settings_of(photos), SNAPSHOTS)
+    run(folder.root, *settings_of(photos))
     return folder, photos
 
 
 def settings_of(root):
     return (
         f"sources.folder.root = '{root}'",
+        "pretrain.run.augmentation = @views.simclr",
         "views.simclr.strength = 0.1",
         'views.Preprocessing.whitening = "measure"',
+        SNAPSHOTS,
     )
 
 
@@ -121,7 +90,7 @@ def test_a_snapshot_is_the_model_after_its_epoch(finished):
 def test_the_same_command_again_does_nothing_twice(finished, capsys):
     folder, root = finished
     before = folder.metrics()
-    run(folder.root, *settings_of(root), SNAPSHOTS)
+    run(folder.root, *settings_of(root))
     assert folder.metrics() == before
     assert "pretrain: finished before" in capsys.readouterr().out
 
@@ -131,10 +100,10 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
     with pytest.raises(
         ValueError, match=r"holds a run with other settings, views\.simclr\.strength = 0\.1"
     ):
-        run(folder.root, *settings_of(root), SNAPSHOTS, "views.simclr.strength = 0.2")
+        run(folder.root, *settings_of(root), "views.simclr.strength = 0.2")
 
 
-def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path):
+def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path, without_export):
     folder, root = finished
     for encoder in (folder.root, folder.model("pretrain")):
         there = RunFolder(tmp_path / encoder.name)
@@ -172,7 +141,7 @@ def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
         )
 
 
-def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path):
+def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, without_export):
     source = f"sources.folder.root = '{photos}'"
     bindings = [
         source,
@@ -206,7 +175,7 @@ def test_the_linear_stage_leaves_the_encoder_as_it_is(finished):
     assert compared == 6  # Kernel and bias, and batch normalisation's four.
 
 
-def test_fine_tuning_follows_pretraining(finished, tmp_path):
+def test_fine_tuning_follows_pretraining(finished, tmp_path, without_export):
     folder, root = finished
     there = RunFolder(tmp_path / "tuned")
     run(
@@ -262,7 +231,7 @@ def numbered_steps(seen, *, broken_at=None):
 
 
 def loop(model, folder, seen, *, epochs=3, broken_at=None, **options):
-    train_loop(
+    training.train(
         model,
         numbered_steps(seen, broken_at=broken_at),
         folder=RunFolder(folder),
@@ -280,6 +249,41 @@ def test_epochs_need_not_be_whole_steps(tmp_path):
     # 2.5 steps an epoch: the epochs end after 2, 5 and 7 steps.
     assert seen == list(range(7))
     assert [record["step"] for record in RunFolder(tmp_path).curve("pretrain")] == [2, 5, 7]
+
+
+@pytest.mark.parametrize("images", [0, 22, 10**6])
+def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
+    def made(folder, **options):
+        model, calls, accuracies = counting_model(), [], []
+        model.layers[-1].kernel.assign([[3.0]])
+
+        def accuracy():
+            accuracies.append(float(model.layers[-1].kernel[0, 0]))
+            return accuracies[-1]
+
+        steps = numbered_steps([])
+
+        def counted(start, stop):
+            calls.append((start, stop))
+            return steps(start, stop)
+
+        training.train(
+            model, counted, folder=RunFolder(folder), stage="pretrain", epochs=4, batch_size=4,
+            num_examples=10, validation_accuracy=accuracy, **options,
+        )  # fmt: skip
+        curve = RunFolder(folder).curve("pretrain")
+        timed = ("seconds", "images_per_second")
+        untimed = [{k: v for k, v in record.items() if k not in timed} for record in curve]
+        assert all(record[name] > 0 for record in curve for name in timed)
+        return untimed, accuracies, calls
+
+    *many, calls_of_many = made(tmp_path / "many", one_fit=False)
+    monkeypatch.setattr(training, "IMAGES_OF_A_PIPELINE", images)
+    *one, calls = made(tmp_path / "one")
+    assert one == many
+    assert calls_of_many == [(0, 2), (2, 5), (5, 7), (7, 10)]
+    # 22 images are five whole steps.
+    assert calls == {0: calls_of_many, 22: [(0, 5), (5, 10)], 10**6: [(0, 10)]}[images]
 
 
 def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):

@@ -19,6 +19,27 @@ import gin
 from supcon_tf import command, configuration
 from supcon_tf.reporting.study import Result, write_study
 from supcon_tf.stages import study
+from supcon_tf.stages.run_folder import RunFolder
+
+
+def result(root: Path, point: study.Point) -> Result:
+    """A run with what its folder tells of its neighbours."""
+    if point.top_1 is None:
+        return Result(point.method, point.levels, None)
+    folder = RunFolder(root / "trials" / point.folder)
+    found = [stage["knn_top_1"] for stage in folder.metrics().values() if "knn_top_1" in stage]
+    curve = folder.curve("pretrain")
+    return Result(
+        point.method,
+        point.levels,
+        point.top_1,
+        knn_top_1=found[-1] if found else None,
+        curve=[
+            (row["epoch"] / curve[-1]["epoch"], row["knn_top_1"])
+            for row in curve
+            if "knn_top_1" in row
+        ],
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,9 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--workdir is needed: the folder that the study writes to")
     root = Path(options.workdir)
     points = gin.get_configurable(study.run)(root)
-    results = [Result(point.method, point.levels, point.top_1) for point in points]
+    results = [result(root, point) for point in points]
     page = write_study(results, root / "study.html", title=f"Stability: {root.resolve().name}")
-    failed = sum(result.top_1 is None for result in results)
+    failed = sum(each.top_1 is None for each in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the same command tries them again")
     print(f"done: {page}")

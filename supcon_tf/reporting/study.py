@@ -1,4 +1,4 @@
-"""The web page of a study: box plots of each factor, method beside method."""
+"""The web page of a study: box plots of each factor and curves, method beside method."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One run of a study: what it was, and its top-1 accuracy, None where it failed."""
+    """One run of a study.
+
+    Args:
+        method: its name.
+        levels: what each factor was.
+        top_1: its accuracy; None where it failed.
+        knn_top_1: that of the nearest neighbours, where it was measured.
+        curve: share of the pretraining and kNN top-1 after it, of each snapshot.
+    """
 
     method: str
     levels: Mapping[str, str]
     top_1: float | None
+    knn_top_1: float | None = None
+    curve: Sequence[tuple[float, float]] = ()
 
 
 def write_study(
     results: Sequence[Result], output: str | os.PathLike, *, title: str = "Stability"
 ) -> pathlib.Path:
-    """Write a page with a box per factor and method, and every run in a table.
+    """Write a page with a box per factor and method, curves, and every run in a table.
 
     Args:
         results: the first of each method has all factors at their defaults.
@@ -54,6 +64,11 @@ def write_study(
             title=title,
             methods=[(name, entry_style(number)) for number, name in enumerate(methods)],
             plot=plot_json(box_figure(groups, methods), "boxes"),
+            curves=(
+                plot_json(neighbor_figure(results, methods), "curves")
+                if any(result.curve for result in results)
+                else None
+            ),
             results=results,
             factors=list(results[0].levels),
             failed=sum(result.top_1 is None for result in results),
@@ -138,6 +153,31 @@ def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -
     plot.xgrid.visible = False
     plot.yaxis.axis_label = "top-1 accuracy"
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
+    return plot
+
+
+def neighbor_figure(results: Sequence[Result], methods: Sequence[str]) -> Figure:
+    """A line for every run with snapshots: kNN top-1 against the share of its pretraining."""
+    from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
+
+    plot = empty_figure(height=420, sizing_mode="stretch_width")
+    for result in results:
+        if not result.curve:
+            continue
+        colour, marker = entry_style(methods.index(result.method))
+        shares, accuracies = zip(*result.curve, strict=True)
+        settings = ", ".join(f"{factor} {level}" for factor, level in result.levels.items())
+        source = ColumnDataSource(
+            {"share": shares, "top_1": accuracies}
+            | {"method": [result.method] * len(shares), "text": [settings] * len(shares)}
+        )
+        plot.line("share", "top_1", source=source, color=colour, line_width=2)
+        points = plot.scatter("share", "top_1", source=source, color=colour, marker=marker, size=7)
+        tooltips = HOVER % "<b>@method</b><br>@text<br>kNN top-1 @top_1{0.0%}"
+        plot.add_tools(HoverTool(renderers=[points], tooltips=tooltips))
+    plot.xaxis.axis_label = "share of pretraining"
+    plot.yaxis.axis_label = "kNN top-1 accuracy"
+    plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     return plot
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -10,31 +10,45 @@ import tensorflow as tf
 from tqdm import tqdm
 
 
-class Progress(keras.callbacks.Callback):
-    """A bar with loss, accuracy and images/s, and the clock of the epoch.
+class Epochs(keras.callbacks.Callback):
+    """Several epochs within one call of `fit`, each with its bar of loss, accuracy and images/s.
+
+    To call `fit` for every epoch would make the input pipeline anew each time, which for small sets
+    takes longer than to train on them. Keras' own epochs are all of the same number of steps.
 
     Args:
-      description: what stands before the bar.
+      step: int64 variable, as `CountSteps` leaves it.
+      ends: steps after which an epoch ends -> what stands before its bar.
       batch_size: images per step.
-
-    The attributes `seconds` and `images_per_second` tell of the last stretch of steps; the first
-    step, which traces the graph, does not enter the second one.
+      on_end: takes the step after which an epoch ended, its summary, the seconds that it took and
+        the images/s, in which the first steps are not counted: they trace the graph.
     """
 
-    def __init__(self, *, description: str, batch_size: int):
+    def __init__(
+        self,
+        step: tf.Variable,
+        *,
+        ends: Mapping[int, str],
+        batch_size: int,
+        on_end: Callable[[int, dict[str, float], float, float], None],
+    ):
         super().__init__()
-        self.description = description
+        self.step = step
+        self.ends = ends
         self.batch_size = batch_size
-        self.seconds = 0.0
-        self.images_per_second = 0.0
+        self.on_end = on_end
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._start = time.perf_counter()
-        self._after_first_steps = self._start
+        self._first = int(self.step)
         self._first_steps = 0
+        end = min(end for end in self.ends if end > self._first)
         self._bar = tqdm(
-            total=self.params["steps"],
-            desc=self.description,
+            total=end - self._first,
+            desc=self.ends[end],
             unit_scale=self.batch_size,
             unit="image",
             leave=False,
@@ -42,23 +56,27 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # With steps_per_execution, several since the last time, and Keras counts beyond the end.
-        done = min(batch + 1, self.params["steps"])
+        done = int(self.step) - self._first
         if not self._first_steps:
             self._after_first_steps = time.perf_counter()
             self._first_steps = done
-        shown = {name: f"{value:.4f}" for name, value in summary(logs or {}).items()}
+        found = summary(logs or {})
+        shown = {name: f"{value:.4f}" for name, value in found.items()}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(done - self._bar.n)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if int(self.step) not in self.ends:
+            return
         self._bar.close()
         now = time.perf_counter()
-        self.seconds = now - self._start
-        steps, since = self.params["steps"] - self._first_steps, self._after_first_steps
+        steps, since = done - self._first_steps, self._after_first_steps
         if not steps:
-            steps, since = self._first_steps, self._start
-        self.images_per_second = steps * self.batch_size / (now - since)
+            steps, since = done, self._start
+        self.on_end(
+            int(self.step), found, now - self._start, steps * self.batch_size / (now - since)
+        )
+        self.model.reset_metrics()
+        if int(self.step) < max(self.ends):
+            self._begin()
 
 
 class CountSteps(keras.callbacks.Callback):

@@ -146,6 +146,8 @@ def run_stage(
             )
         made = batches_of(0, 1)(0, 1).element_spec[0]
         rows = tf.nest.flatten(made)[0].shape[0]
+        # Labelled rows beside those of the batch may end before the training does.
+        one_fit = frozen_encoder is None and rows == batch_size
         if gradient_cache_chunk is not None and rows and rows % gradient_cache_chunk:
             raise ValueError(
                 f"{stage}.run.gradient_cache_chunk must divide the {rows} rows of a batch, the "
@@ -205,6 +207,7 @@ def run_stage(
         accuracy_name="mean_average_precision" if source.is_multi_label else "accuracy",
         checkpoints_to_keep=checkpoints_to_keep,
         after_epoch=snapshot,
+        one_fit=one_fit,
         callbacks=[make(steps=epochs * num_examples // batch_size) for make in callbacks],
     )
     if folder.is_written:

@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from supcon_tf.stages.callbacks import CountSteps, Progress, SaveEvery, StopWhenNotFinite, summary
+from supcon_tf.stages.callbacks import CountSteps, Epochs, SaveEvery, StopWhenNotFinite
 from supcon_tf.stages.run_folder import RunFolder
+
+# How many images one input pipeline is made for: it holds their order, 8 bytes each.
+IMAGES_OF_A_PIPELINE = 2**20
 
 
 def train(
@@ -22,6 +25,7 @@ def train(
     accuracy_name: str = "accuracy",
     checkpoints_to_keep: int = 3,
     after_epoch: Callable[[int], dict[str, float]] | None = None,
+    one_fit: bool = True,
     checkpoint_minutes: float = 10.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
@@ -44,7 +48,9 @@ def train(
       checkpoints_to_keep: the last so many.
       after_epoch: takes the number of an epoch that ended; what it returns joins its record.
       checkpoint_minutes: saves also within an epoch that takes longer.
-      callbacks: more of them for `fit`, which is called for each epoch.
+      one_fit: whether `fit` may be called once for several epochs; not with several steps per
+        execution, or batches that change their shape.
+      callbacks: more of them for `fit`, to which all its epochs are one.
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
@@ -73,29 +79,57 @@ def train(
         if folder.is_written:
             last.save(checkpoint_number=int(step))
 
-    def end_of(epoch: int) -> int:
-        return epoch * num_examples // batch_size
+    epoch_of: dict[int, int] = {}
+    for epoch in range(1, epochs + 1):
+        epoch_of.setdefault(epoch * num_examples // batch_size, epoch)
+    titles = {end: f"{stage} epoch {epoch}/{epochs}" for end, epoch in epoch_of.items()}
+
+    def end_epoch(end: int, found: dict[str, float], seconds: float, speed: float) -> None:
+        if not folder.is_written:
+            return
+        record = {
+            "epoch": epoch_of[end],
+            "step": end,
+            **found,
+            "learning_rate": float(optimizer.learning_rate),
+            "seconds": seconds,
+            "images_per_second": speed,
+        }
+        if validation_accuracy is not None:
+            name = f"validation_{accuracy_name}"
+            record[name] = validation_accuracy()
+            if all(record[name] > at[name] for at in curve):
+                best.save(checkpoint_number=end)
+        record |= {} if after_epoch is None else after_epoch(epoch_of[end])
+        # The curve first: what it has beyond the checkpoint is cut off after a kill.
+        curve.append(record)
+        folder.set_curve(stage, curve)
+        save()
+        _show(record, titles[end])
 
     with _scalar_writer(folder, stage).as_default():
-        for epoch in range(1, epochs + 1):
-            start, stop = int(step), end_of(epoch)
-            if start >= stop:
-                continue
-            progress = Progress(
-                description=f"{stage} epoch {epoch}/{epochs}", batch_size=batch_size
-            )
+        while ahead := [end for end in epoch_of if end > int(step)]:
+            start = int(step)
+            most = IMAGES_OF_A_PIPELINE // batch_size if one_fit else 0
+            of_fit = [ahead[0], *(end for end in ahead[1:] if end - start <= most)]
             try:
-                history = model.fit(
-                    batches(start, stop),
-                    steps_per_epoch=stop - start,
+                model.fit(
+                    batches(start, of_fit[-1]),
+                    steps_per_epoch=of_fit[-1] - start,
                     shuffle=False,
                     verbose=0,
                     callbacks=[
                         CountSteps(step),
                         StopWhenNotFinite(step, stage=stage),
-                        progress,
-                        SaveEvery(minutes=checkpoint_minutes, save=save),
                         *callbacks,
+                        # Before what saves: an epoch that is saved as over has its record.
+                        Epochs(
+                            step,
+                            ends={end: titles[end] for end in of_fit},
+                            batch_size=batch_size,
+                            on_end=end_epoch,
+                        ),
+                        SaveEvery(minutes=checkpoint_minutes, save=save),
                     ],
                 )
             except tf.errors.ResourceExhaustedError:
@@ -103,27 +137,6 @@ def train(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
                     "image_px or the width of the encoder, in a new --workdir"
                 ) from None
-            record = {
-                "epoch": epoch,
-                "step": stop,
-                **summary({name: values[-1] for name, values in history.history.items()}),
-                "learning_rate": float(optimizer.learning_rate),
-                "seconds": progress.seconds,
-                "images_per_second": progress.images_per_second,
-            }
-            if not folder.is_written:
-                continue
-            if validation_accuracy is not None:
-                name = f"validation_{accuracy_name}"
-                record[name] = validation_accuracy()
-                if all(record[name] > at[name] for at in curve):
-                    best.save(checkpoint_number=stop)
-            record |= {} if after_epoch is None else after_epoch(epoch)
-            # The curve first: what it has beyond the checkpoint is cut off after a kill.
-            curve.append(record)
-            folder.set_curve(stage, curve)
-            save()
-            _show(record, f"{stage} epoch {epoch}/{epochs}")
     if validation_accuracy is not None and folder.is_written:
         checkpoint.restore(best.latest_checkpoint).assert_consumed()
 
