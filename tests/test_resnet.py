@@ -88,18 +88,19 @@ def test_formula_gives_the_published_counts():
     assert trainable_parameters(50) == 25_557_032 - 2049 * 1000 == 23_508_032
 
 
-@pytest.mark.parametrize(
-    ("depth", "width", "stem"),
-    [
-        (18, 1.0, "imagenet"),
-        (18, 0.25, "cifar"),
-        (34, 0.25, "imagenet"),
-        (50, 1.0, "imagenet"),
-        (101, 0.125, "imagenet"),
-        (152, 0.125, "imagenet"),
-        (200, 0.125, "imagenet"),
-    ],
-)
+BUILT = [
+    (18, 1.0, "imagenet"),
+    (18, 0.25, "cifar"),
+    (34, 0.25, "imagenet"),
+    (50, 1.0, "imagenet"),
+    (50, 0.125, "cifar"),
+    (101, 0.125, "imagenet"),
+    (152, 0.125, "imagenet"),
+    (200, 0.125, "imagenet"),
+]
+
+
+@pytest.mark.parametrize(("depth", "width", "stem"), BUILT)
 def test_resnet_has_the_trainable_parameters_of_the_formula(depth, width, stem):
     model = untrained(models.resnet, depth, width, stem)
     assert count(model.trainable_variables) == trainable_parameters(depth, width=width, stem=stem)
