@@ -220,8 +220,15 @@ A_QUARTER = (
 
 
 def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
-    photos, tmp_path, without_export
+    photos, tmp_path, without_export, monkeypatch
 ):
+    stretches = []
+
+    def spied(strategy, steps, start, stop):
+        stretches.append((start, stop))
+        return steps(0, 1, start, stop)
+
+    monkeypatch.setattr(distribution, "input_of_replicas", spied)
     file = "semi/simclr_suncet_cifar10_resnet18.gin"
     settings = (
         f"sources.folder.root = '{photos}'",
@@ -239,6 +246,8 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
+    # Where labelled rows may end, a pipeline is made for each epoch, whose batches are of one shape.
+    assert stretches == [(0, 4), (4, 8), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
     with pytest.raises(ValueError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)

@@ -8,7 +8,9 @@ import pytest
 from supcon_tf import configuration
 from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
 from supcon_tf.stages import study
+from supcon_tf.stages.run_folder import RunFolder
 from tests.test_report import Page
+from tools import study_stability
 
 METHODS = {"A": ("a.gin",), "B": ("b.gin",)}
 GRID = {
@@ -234,3 +236,25 @@ def test_the_page_shows_the_neighbors_of_runs_with_snapshots(tmp_path):
     (line,) = [r for r in plot.renderers if type(r.glyph).__name__ == "Line"]
     assert list(line.data_source.data["share"]) == [0.5, 1.0]
     assert list(line.data_source.data["top_1"]) == [0.25, 0.4375]
+
+
+def test_a_result_has_the_neighbors_of_its_own_run(tmp_path):
+    def trial(files, bindings, folder, lock, threads):
+        folder.mkdir()
+        made = RunFolder(folder)
+        made.set_curve("pretrain", [{"epoch": 2, "knn_top_1": 0.25}, {"epoch": 3}, {"epoch": 4}])
+        made.set_metrics("pretrain", {"knn_top_1": 0.375})
+        made.set_metrics("linear", {"top_1": 0.5, "knn_top_1": 0.4375})
+        return 0.5
+
+    def points(rate):
+        grid = {"rate": {"1": (f"rate = {rate}",)}}
+        return study.run(tmp_path, methods={"A": ("a.gin",)}, grid=grid, trial=trial)
+
+    (first,) = points(1)
+    found = study_stability.result(tmp_path, first)
+    assert (found.top_1, found.knn_top_1, list(found.curve)) == (0.5, 0.4375, [(0.5, 0.25)])
+    points(2)
+    # The run with the first rate is known, and its folder is that of the other one.
+    (again,) = points(1)
+    assert study_stability.result(tmp_path, again) == Result("A", {"rate": "1"}, 0.5)

@@ -301,6 +301,62 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
     assert len(RunFolder(tmp_path / "parts").curve("pretrain")) == 3
 
 
+def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
+    whole = counting_model()
+    whole.layers[-1].kernel.assign([[3.0]])
+    loop(whole, tmp_path / "whole", [])
+    first = counting_model()
+    first.layers[-1].kernel.assign([[3.0]])
+    with pytest.raises(ValueError, match="at step 5"):
+        loop(first, tmp_path / "parts", [], broken_at=4, checkpoint_minutes=0.0)
+    second, seen = counting_model(), []
+    loop(second, tmp_path / "parts", seen)
+    # The third epoch's steps are 2 to 4, of which two were saved.
+    assert seen == [4, 5, 6]
+    np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
+    records = RunFolder(tmp_path / "parts").curve("pretrain")
+    assert [record["step"] for record in records] == [2, 5, 7]
+
+
+def test_what_is_saved_as_over_has_its_record(tmp_path):
+    def accuracy():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        loop(counting_model(), tmp_path, [], checkpoint_minutes=0.0, validation_accuracy=accuracy)
+    seen = []
+    loop(counting_model(), tmp_path, seen)
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_averaged_weights_are_those_of_every_epochs_end(tmp_path):
+    model, averages, kernels = counting_model(), [], []
+    averaging = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
+    model.compile(averaging, {"logits": "mse"})
+    averaging.build(model.trainable_variables)
+
+    def accuracy():
+        averages.append(averaging._model_variables_moving_average[0].numpy())
+        kernels.append(model.layers[-1].kernel.numpy())
+        return 0.5
+
+    loop(model, tmp_path, [], validation_accuracy=accuracy)
+    assert len(kernels) == 3
+    np.testing.assert_array_equal(kernels, averages)
+
+
+def test_an_input_that_is_too_short_is_told(tmp_path):
+    steps = numbered_steps([])
+    with (
+        pytest.raises(RuntimeError, match="pretrain ended after step 6 of 7: its input was too"),
+        pytest.warns(UserWarning, match="ran out of data"),
+    ):
+        training.train(
+            counting_model(), lambda start, stop: steps(start, stop - 1),
+            folder=RunFolder(tmp_path), stage="pretrain", epochs=3, batch_size=4, num_examples=10,
+        )  # fmt: skip
+
+
 def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
     def scaling_model():
         model = counting_model()

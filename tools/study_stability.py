@@ -1,4 +1,4 @@
-"""Runs a study: many trainings with one factor changed at a time, and box plots of the methods.
+"""Runs a study: many trainings with one factor changed at a time, box plots and curves of them.
 
 A gin file says methods and grid (see gin_configs/studies). Each run is `python -m supcon_tf.train`
 in a process and a folder of its own below WORKDIR/trials; the same command again goes on where a
@@ -24,9 +24,10 @@ from supcon_tf.stages.run_folder import RunFolder
 
 def result(root: Path, point: study.Point) -> Result:
     """A run with what its folder tells of its neighbours."""
-    if point.top_1 is None:
-        return Result(point.method, point.levels, None)
     folder = RunFolder(root / "trials" / point.folder)
+    # The folder may be that of a later run with other bindings.
+    if point.top_1 is None or study.made_for(folder.root) != point.key:
+        return Result(point.method, point.levels, point.top_1)
     found = [stage["knn_top_1"] for stage in folder.metrics().values() if "knn_top_1" in stage]
     curve = folder.curve("pretrain")
     return Result(

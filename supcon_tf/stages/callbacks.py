@@ -21,7 +21,7 @@ class Epochs(keras.callbacks.Callback):
       ends: steps after which an epoch ends -> what stands before its bar.
       batch_size: images per step.
       on_end: takes the step after which an epoch ended, its summary, the seconds that it took and
-        the images/s, in which the first steps are not counted: they trace the graph.
+        the images/s, without the first steps: those of a `fit` trace the graph.
     """
 
     def __init__(
@@ -71,12 +71,17 @@ class Epochs(keras.callbacks.Callback):
         steps, since = done - self._first_steps, self._after_first_steps
         if not steps:
             steps, since = done, self._start
+        # As `fit` does at its end: with use_ema the averages become the weights.
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         self.on_end(
             int(self.step), found, now - self._start, steps * self.batch_size / (now - since)
         )
-        self.model.reset_metrics()
         if int(self.step) < max(self.ends):
+            self.model.reset_metrics()
             self._begin()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._bar.close()
 
 
 class CountSteps(keras.callbacks.Callback):
@@ -141,7 +146,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class SaveEvery(keras.callbacks.Callback):
-    """Calls `save` whenever so many minutes have passed since the last time.
+    """Calls `save` whenever so many minutes have passed since the last time, or since `restart`.
 
     Args:
       minutes: between two calls.
@@ -152,9 +157,13 @@ class SaveEvery(keras.callbacks.Callback):
         super().__init__()
         self.minutes = minutes
         self.save = save
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins to count from here."""
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._last > 60 * self.minutes:
             self.save()
-            self._last = time.monotonic()
+            self.restart()

@@ -91,7 +91,7 @@ def run(
       gradient_cache_chunk: samples that go through the encoder at a time, for a batch larger than
         the memory; see `training_model.TrainingModel`.
       callbacks: steps -> a callback of `fit` that is told how many steps the stage has, such as
-        `losses.MarginAnnealing`. It should count steps: many epochs are one to `fit`.
+        `losses.MarginAnnealing`. It should count steps: what `fit` takes for an epoch may be many.
       snapshot_every: after every so many epochs the model is kept as
         checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and the
         accuracies of the neighbour classifiers enter the curve; None for the end only. They are

@@ -11,6 +11,7 @@ import tensorflow as tf
 from supcon_tf import distribution
 from supcon_tf.data.batches import Batches
 from supcon_tf.data.sources import Source
+from supcon_tf.data.splits import StreamedSplit
 from supcon_tf.data.views import Augmentation, Preprocessing, Whitening
 from supcon_tf.data.whitening import measure
 from supcon_tf.models import parts_of
@@ -146,8 +147,9 @@ def run_stage(
             )
         made = batches_of(0, 1)(0, 1).element_spec[0]
         rows = tf.nest.flatten(made)[0].shape[0]
-        # Labelled rows beside those of the batch may end before the training does.
-        one_fit = frozen_encoder is None and rows == batch_size
+        # Labelled rows beside those of the batch may end before the training does, and a stream
+        # is one data set more for each epoch.
+        one_fit = rows == batch_size and not isinstance(train_split, StreamedSplit)
         if gradient_cache_chunk is not None and rows and rows % gradient_cache_chunk:
             raise ValueError(
                 f"{stage}.run.gradient_cache_chunk must divide the {rows} rows of a batch, the "

@@ -201,13 +201,22 @@ def accuracy(metrics: Mapping[str, Mapping[str, float]]) -> float | None:
     return float(found[-1]) if found else None
 
 
+def made_for(folder: Path) -> str | None:
+    """The `Point.key` of the run in a folder; None where there is none."""
+    file = _key_file(folder)
+    return file.read_text() if file.exists() else None
+
+
+def _key_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.key")  # A name may hold a dot.
+
+
 def _make_room(folder: Path, key: str) -> None:
     """Sets a folder aside that holds a run with other bindings, which the study had before."""
-    made_for = folder.with_name(f"{folder.name}.key")
-    if folder.exists() and made_for.exists() and made_for.read_text() != key:
+    if folder.exists() and made_for(folder) not in (None, key):
         numbers = (f"{folder.name}.{number}" for number in itertools.count(1))
         folder.rename(next(new for name in numbers if not (new := folder.with_name(name)).exists()))
-    made_for.write_text(key)
+    _key_file(folder).write_text(key)
 
 
 def _optimized(

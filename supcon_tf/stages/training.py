@@ -48,12 +48,13 @@ def train(
       checkpoints_to_keep: the last so many.
       after_epoch: takes the number of an epoch that ended; what it returns joins its record.
       checkpoint_minutes: saves also within an epoch that takes longer.
-      one_fit: whether `fit` may be called once for several epochs; not with several steps per
-        execution, or batches that change their shape.
+      one_fit: whether `fit` may be called once for several epochs, which it is if an execution of
+        the model is one step; not where batches change their shape, or cannot be numbered ahead.
       callbacks: more of them for `fit`, to which all its epochs are one.
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
+      RuntimeError: `fit` ended before its last step.
     """
     optimizer = model.optimizer
     if not optimizer.built:
@@ -79,6 +80,8 @@ def train(
         if folder.is_written:
             last.save(checkpoint_number=int(step))
 
+    save_within = SaveEvery(minutes=checkpoint_minutes, save=save)
+    most = IMAGES_OF_A_PIPELINE // batch_size if one_fit and model.steps_per_execution == 1 else 0
     epoch_of: dict[int, int] = {}
     for epoch in range(1, epochs + 1):
         epoch_of.setdefault(epoch * num_examples // batch_size, epoch)
@@ -105,12 +108,12 @@ def train(
         curve.append(record)
         folder.set_curve(stage, curve)
         save()
+        save_within.restart()
         _show(record, titles[end])
 
     with _scalar_writer(folder, stage).as_default():
         while ahead := [end for end in epoch_of if end > int(step)]:
             start = int(step)
-            most = IMAGES_OF_A_PIPELINE // batch_size if one_fit else 0
             of_fit = [ahead[0], *(end for end in ahead[1:] if end - start <= most)]
             try:
                 model.fit(
@@ -122,14 +125,14 @@ def train(
                         CountSteps(step),
                         StopWhenNotFinite(step, stage=stage),
                         *callbacks,
-                        # Before what saves: an epoch that is saved as over has its record.
+                        # Before what saves within epochs: what is saved as over has its record.
                         Epochs(
                             step,
                             ends={end: titles[end] for end in of_fit},
                             batch_size=batch_size,
                             on_end=end_epoch,
                         ),
-                        SaveEvery(minutes=checkpoint_minutes, save=save),
+                        save_within,
                     ],
                 )
             except tf.errors.ResourceExhaustedError:
@@ -137,6 +140,13 @@ def train(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
                     "image_px or the width of the encoder, in a new --workdir"
                 ) from None
+            # Keras takes what an iterator raises at its end, also one that is not its own, for it.
+            over = curve[-1:] if folder.is_written else [{"step": int(step)}]
+            if not over or over[0]["step"] != of_fit[-1]:
+                raise RuntimeError(
+                    f"{stage} ended after step {int(step)} of {of_fit[-1]}: its input was too "
+                    "short, or a callback stopped it"
+                )
     if validation_accuracy is not None and folder.is_written:
         checkpoint.restore(best.latest_checkpoint).assert_consumed()
 
