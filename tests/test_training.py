@@ -17,8 +17,6 @@ from supcon_tf.stages import experiment, linear, training
 from supcon_tf.stages.run_folder import RunFolder
 from tests.small_runs import SMALL, run
 
-SNAPSHOTS = "pretrain.run.snapshot_every = 1"
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, photos):
@@ -34,7 +32,7 @@ def settings_of(root):
         "pretrain.run.augmentation = @views.simclr",
         "views.simclr.strength = 0.1",
         'views.Preprocessing.whitening = "measure"',
-        SNAPSHOTS,
+        "pretrain.run.snapshot_every = 1",
     )
 
 
@@ -230,10 +228,10 @@ def numbered_steps(seen, *, broken_at=None):
     return steps
 
 
-def loop(model, folder, seen, *, epochs=3, broken_at=None, **options):
+def loop(model, folder, seen, *, epochs=3, broken_at=None, steps=None, **options):
     training.train(
         model,
-        numbered_steps(seen, broken_at=broken_at),
+        steps or numbered_steps(seen, broken_at=broken_at),
         folder=RunFolder(folder),
         stage="pretrain",
         epochs=epochs,
@@ -267,10 +265,7 @@ def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
             calls.append((start, stop))
             return steps(start, stop)
 
-        training.train(
-            model, counted, folder=RunFolder(folder), stage="pretrain", epochs=4, batch_size=4,
-            num_examples=10, validation_accuracy=accuracy, **options,
-        )  # fmt: skip
+        loop(model, folder, [], epochs=4, steps=counted, validation_accuracy=accuracy, **options)
         curve = RunFolder(folder).curve("pretrain")
         timed = ("seconds", "images_per_second")
         untimed = [{k: v for k, v in record.items() if k not in timed} for record in curve]
@@ -311,7 +306,7 @@ def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
         loop(first, tmp_path / "parts", [], broken_at=4, checkpoint_minutes=0.0)
     second, seen = counting_model(), []
     loop(second, tmp_path / "parts", seen)
-    # The third epoch's steps are 2 to 4, of which two were saved.
+    # The second epoch's steps are 2 to 4, of which two were saved.
     assert seen == [4, 5, 6]
     np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
     records = RunFolder(tmp_path / "parts").curve("pretrain")
@@ -351,10 +346,7 @@ def test_an_input_that_is_too_short_is_told(tmp_path):
         pytest.raises(RuntimeError, match="pretrain ended after step 6 of 7: its input was too"),
         pytest.warns(UserWarning, match="ran out of data"),
     ):
-        training.train(
-            counting_model(), lambda start, stop: steps(start, stop - 1),
-            folder=RunFolder(tmp_path), stage="pretrain", epochs=3, batch_size=4, num_examples=10,
-        )  # fmt: skip
+        loop(counting_model(), tmp_path, [], steps=lambda start, stop: steps(start, stop - 1))
 
 
 def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
