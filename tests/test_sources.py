@@ -93,6 +93,18 @@ def test_unreadable_images_are_named_counted_and_left_out(image_folder, capsys):
     assert "broken.jpg" in said.out + said.err
 
 
+def test_folders_within_a_class_folder_are_named_and_left_out(image_folder, capsys):
+    (image_folder / "bright" / "old").mkdir()
+    shutil.copy(image_folder / "bright" / "01.jpg", image_folder / "bright" / "old" / "01.jpg")
+    source = sources.folder(str(image_folder))
+    assert source.train.num_examples + source.test.num_examples == 24
+    assert "left out 1 folders within class folders, first" in capsys.readouterr().out
+    for file in (image_folder / "bright").glob("*.jpg"):
+        file.unlink()
+    with pytest.raises(ValueError, match="bright' has no image that can be read: .*move up"):
+        sources.folder(str(image_folder))
+
+
 def test_too_many_unreadable_images_are_an_error(image_folder):
     for number in range(3):
         (image_folder / "dark" / f"broken{number}.jpg").write_bytes(b"")

@@ -101,6 +101,7 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
     def step() -> np.ndarray:
         rows = torch.from_numpy(features).requires_grad_()
         loss(rows).backward()
+        assert rows.grad is not None
         return rows.grad.numpy()
 
     return step

@@ -21,22 +21,30 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
     """The image files in each class folder, sorted."""
     files = {}
     others: list[str] = []
+    folders: list[str] = []
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if not entry.is_dir() or entry.name.startswith("."):
             continue
         seen = [file for file in os.scandir(entry.path) if not file.name.startswith(".")]
         paths = [file.path for file in seen if file.name.lower().endswith(IMAGE_SUFFIXES)]
         others += [file.path for file in seen if file.name.lower().endswith(_OTHER_SUFFIXES)]
+        folders += [file.path for file in seen if file.is_dir()]
         files[entry.name] = sorted(paths)
         if not paths:
             raise ValueError(
                 f"the class folder {entry.path!r} has no image that can be read: add some "
-                f"({', '.join(IMAGE_SUFFIXES)}), convert what is there, or remove it"
+                f"({', '.join(IMAGE_SUFFIXES)}), convert what is there, move up what stands in "
+                "folders of its own, or remove it"
             )
     if others:
         tqdm.write(
             f"left out {len(others)} images of formats that are not read, first {min(others)!r}: "
             "convert them to JPEG or PNG"
+        )
+    if folders:
+        tqdm.write(
+            f"left out {len(folders)} folders within class folders, first {min(folders)!r}: move "
+            "their images up into the class folder, or make them classes"
         )
     if len(files) < 2:
         found = f"only {next(iter(files))!r}" if files else "none"

@@ -4,6 +4,7 @@ Cubuk et al. 2019, "AutoAugment", arXiv 1805.09501; Cubuk et al. 2020, "RandAugm
 1909.13719; the meaning of a level follows the code released with the latter.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -11,26 +12,57 @@ import tensorflow as tf
 from supcon_tf.data.augment import geometry, tones
 from supcon_tf.data.augment.draws import split, uniforms
 
-OPERATIONS = (
-    "AutoContrast",
-    "Equalize",
-    "Invert",
-    "Rotate",
-    "Posterize",
-    "Solarize",
-    "SolarizeAdd",
-    "Color",
-    "Contrast",
-    "Brightness",
-    "Sharpness",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Cutout",
-    "Identity",
-)
+# An operation: image uint8 [H, W, 3], parameter float32 [] and seed int64 [] -> uint8 [H, W, 3].
+Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
 _REFERENCE_SIDE = 224.0
+
+
+def _signed(parameter: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    return tf.where(uniforms(seed, 1)[0] < 0.5, -parameter, parameter)
+
+
+def _side(image: tf.Tensor, axis: int) -> tf.Tensor:
+    return tf.cast(tf.shape(image)[axis], tf.float32) / _REFERENCE_SIDE
+
+
+def _cutout(image: tf.Tensor, parameter: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    half_side = tf.round(parameter * tf.minimum(_side(image, 0), _side(image, 1)))
+    return geometry.cutout(image, half_side=tf.cast(half_side, tf.int32), seed=seed)
+
+
+_FUNCTIONS: dict[str, Operation] = {
+    "AutoContrast": lambda image, parameter, seed: tones.autocontrast(image),
+    "Equalize": lambda image, parameter, seed: tones.equalize(image),
+    "Invert": lambda image, parameter, seed: tones.invert(image),
+    "Rotate": lambda image, parameter, seed: geometry.rotate(
+        image, degrees=_signed(parameter, seed)
+    ),
+    "Posterize": lambda image, parameter, seed: tones.posterize(image, bits=parameter),
+    "Solarize": lambda image, parameter, seed: tones.solarize(image, threshold=parameter),
+    "SolarizeAdd": lambda image, parameter, seed: tones.solarize_add(image, addition=parameter),
+    "Color": lambda image, parameter, seed: tones.color(image, factor=parameter),
+    "Contrast": lambda image, parameter, seed: tones.contrast(image, factor=parameter),
+    "Brightness": lambda image, parameter, seed: tones.brightness(image, factor=parameter),
+    "Sharpness": lambda image, parameter, seed: tones.sharpness(image, factor=parameter),
+    "ShearX": lambda image, parameter, seed: geometry.shear_x(
+        image, factor=_signed(parameter, seed)
+    ),
+    "ShearY": lambda image, parameter, seed: geometry.shear_y(
+        image, factor=_signed(parameter, seed)
+    ),
+    "TranslateX": lambda image, parameter, seed: geometry.translate_x(
+        image, pixels=_signed(parameter, seed) * _side(image, 1)
+    ),
+    "TranslateY": lambda image, parameter, seed: geometry.translate_y(
+        image, pixels=_signed(parameter, seed) * _side(image, 0)
+    ),
+    "Cutout": _cutout,
+    "Identity": lambda image, parameter, seed: image,
+}
+OPERATIONS = tuple(_FUNCTIONS)
+# Traced once for a size of image, however many recipes and pipelines there are.
+_TRACED = [tf.function(function, autograph=False) for function in _FUNCTIONS.values()]
 
 
 class Ranges(NamedTuple):
@@ -89,28 +121,16 @@ def apply_in_turn(
     """
     seeds = split(seed, operations.shape[0])
 
-    # A loop, as K times 17 branches would take TensorFlow seconds to prepare.
-    def step(number: tf.Tensor, result: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        result = apply(
-            result,
+    for number, of_operation in enumerate(tf.unstack(seeds)):
+        image = apply(
+            image,
             operation=operations[number],
             parameter=parameters[number],
-            seed=seeds[number],
+            seed=of_operation,
         )
-        return number + 1, result
-
-    _, result = tf.while_loop(
-        lambda number, _: number < operations.shape[0],
-        step,
-        (tf.constant(0), image),
-        parallel_iterations=1,
-        maximum_iterations=operations.shape[0],
-    )
-    return result
+    return image
 
 
-# Converting 17 branches that need no conversion would take AutoGraph longer than tracing them.
-@tf.autograph.experimental.do_not_convert
 def apply(
     image: tf.Tensor, *, operation: tf.Tensor, parameter: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
@@ -127,38 +147,17 @@ def apply(
       uint8 [H, W, 3].
     """
 
-    def signed() -> tf.Tensor:
-        return tf.where(uniforms(seed, 1)[0] < 0.5, -parameter, parameter)
-
-    # Sizes are taken within the branches: what stands outside runs for every operation.
-    def side(axis: int) -> tf.Tensor:
-        return tf.cast(tf.shape(image)[axis], tf.float32) / _REFERENCE_SIDE
-
-    def cutout() -> tf.Tensor:
-        half_side = tf.round(parameter * tf.minimum(side(0), side(1)))
-        return geometry.cutout(image, half_side=tf.cast(half_side, tf.int32), seed=seed)
-
-    result = tf.switch_case(
-        operation,
-        [
-            lambda: tones.autocontrast(image),
-            lambda: tones.equalize(image),
-            lambda: tones.invert(image),
-            lambda: geometry.rotate(image, degrees=signed()),
-            lambda: tones.posterize(image, bits=parameter),
-            lambda: tones.solarize(image, threshold=parameter),
-            lambda: tones.solarize_add(image, addition=parameter),
-            lambda: tones.color(image, factor=parameter),
-            lambda: tones.contrast(image, factor=parameter),
-            lambda: tones.brightness(image, factor=parameter),
-            lambda: tones.sharpness(image, factor=parameter),
-            lambda: geometry.shear_x(image, factor=signed()),
-            lambda: geometry.shear_y(image, factor=signed()),
-            lambda: geometry.translate_x(image, pixels=signed() * side(1)),
-            lambda: geometry.translate_y(image, pixels=signed() * side(0)),
-            cutout,
-            lambda: image,
-        ],
+    specs = [
+        tf.TensorSpec(image.shape, tf.uint8),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([], tf.int64),
+    ]
+    # tf.switch_case lays all 17 branches into the graph, where every node of those not taken still
+    # costs a little: together as much as many an operation.
+    [result] = tf.raw_ops.StatelessCase(
+        branch_index=operation,
+        input=[image, parameter, seed],
+        Tout=[tf.uint8],
+        branches=[traced.get_concrete_function(*specs) for traced in _TRACED],
     )
-    result.set_shape(image.shape)
-    return result
+    return tf.ensure_shape(result, image.shape)
