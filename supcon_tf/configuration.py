@@ -60,6 +60,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     """
     texts = [_with_includes(find(file), ()) for file in files]
     text = "\n".join([IMPORTS, *texts, *bindings])
+    modules = _modules(text)
     gin.clear_config()
     try:
         gin.parse_config(text)
@@ -74,7 +75,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         ValueError,
         tokenize.TokenError,
     ) as error:
-        raise ValueError(_explain(error, text)) from None
+        raise ValueError(_explain(error, text, modules)) from None
     resolved = gin.config_str(max_line_length=100)
     # Where a file refers to a macro, a later binding may have taken the place of the reference.
     referred = set(re.findall(r"%(\w+)", text))
@@ -88,8 +89,9 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         resolved = re.sub(_BINDING.format(name) + r"\n", "", resolved, flags=re.M)
     given = parameter_values(resolved)
     for name in given:
-        _check_binding(name)
-    defaults = (f"# {name} = {value!r}" for name, value in sorted(_defaults(resolved, given)))
+        _check_binding(name, modules)
+    found = sorted(_defaults(resolved, given, modules))
+    defaults = (f"# {name} = {value!r}" for name, value in found)
     heading = "# Defaults, where the caller does not give another value:"
     return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
 
@@ -120,9 +122,15 @@ def _macros(resolved: str) -> dict[str, str]:
 
 
 def bound_value(name: str) -> Any:
-    """What a parameter such as "pretrain.run.epochs" was set to; None where it was not."""
+    """What a parameter such as "pretrain.run.epochs" was set to; None where it was not.
+
+    For a macro it is what the macro stands for.
+    """
     try:
-        return gin.query_parameter(name)
+        value = gin.query_parameter(name)
+        while isinstance(value, gin.config.ConfigurableReference) and value.selector == "gin.macro":
+            value = gin.query_parameter(f"{value.scoped_selector}.value")
+        return value
     except ValueError:
         return None
 
@@ -184,18 +192,17 @@ def _shipped() -> Path:
     return inside if inside.is_dir() else package.parent / "gin_configs"
 
 
-def _explain(error: Exception, text: str) -> str:
+def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
     """Gin's error about a text as one line with the nearest right name."""
     message, *context = str(error).splitlines()
     line = next((part.strip() for part in reversed(context) if "=" in part or "@" in part), "")
     if match := re.match(r"Couldn't resolve selector (\S+);", message):
         module, _, name = match[1].rpartition(".")
-        return f"no {name!r} in {module}{_nearest(name, _names_in(module))}"
+        return f"no {name!r} in {module}{_nearest(name, _names_in(module, modules))}"
     if match := re.match(r"'(\S+)' was not provided by an import", message):
-        modules = re.findall(r"import (\w+)$", IMPORTS, re.M)
-        return f"no module {match[1]!r} to configure{_nearest(match[1], modules)}"
+        return f"no module {match[1]!r} to configure{_nearest(match[1], list(modules))}"
     if match := re.match(r"Configurable '(\S+)' doesn't have a parameter named '(\S+)'", message):
-        parameters = list(_parameters(match[1]))
+        parameters = list(_parameters(match[1], modules))
         return f"{match[1]} has no parameter {match[2]!r}{_nearest(match[2], parameters)}"
     if isinstance(error, tokenize.TokenError):
         return "a bracket or quote is not closed" + (f" in: {line}" if line else "")
@@ -209,11 +216,11 @@ def _explain(error: Exception, text: str) -> str:
     return f"{message} In: {line}" if line else message
 
 
-def _check_binding(name: str) -> None:
+def _check_binding(name: str, modules: Mapping[str, str]) -> None:
     """Refuses what gin lets through: an unknown name among **kwargs, a value of another type."""
     selector, _, parameter = name.rpartition(".")
     selector = selector.split("/")[-1]
-    known = _parameters(selector)
+    known = _parameters(selector, modules)
     if parameter not in known:
         raise ValueError(
             f"{selector} has no parameter {parameter!r}{_nearest(parameter, list(known))}"
@@ -229,9 +236,9 @@ def _check_binding(name: str) -> None:
         raise ValueError(f"{name} must be {wanted}, got {given!r}")
 
 
-def _parameters(selector: str) -> Mapping[str, inspect.Parameter]:
+def _parameters(selector: str, modules: Mapping[str, str]) -> Mapping[str, inspect.Parameter]:
     """The named parameters of a function, or of a class and where it has **kwargs of its bases."""
-    found = _resolve(selector)
+    found = _resolve(selector, modules)
     makers = [found]
     if inspect.isclass(found):
         bases = [vars(base) for base in found.__mro__[:-1]]
@@ -248,28 +255,42 @@ def _parameters(selector: str) -> Mapping[str, inspect.Parameter]:
     return named
 
 
-def _defaults(resolved: str, given: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _defaults(
+    resolved: str, given: Mapping[str, str], modules: Mapping[str, str]
+) -> Iterator[tuple[str, Any]]:
     """The parameters of everything that a configuration names, where they have plain defaults."""
     for scoped in set(re.findall(r"(?:^# Parameters for |@)([\w/.]+\.\w+)", resolved, re.M)):
         selector = scoped.split("/")[-1]
-        for name, parameter in _parameters(selector).items():
+        for name, parameter in _parameters(selector, modules).items():
             is_given = f"{scoped}.{name}" in given or f"{selector}.{name}" in given
             is_plain = type(parameter.default) in PLAIN_TYPES | {tuple}
             if is_plain and not is_given and name not in ("name", "learning_rate"):
                 yield f"{scoped}.{name}", parameter.default
 
 
-def _names_in(module: str) -> list[str]:
+def _names_in(module: str, modules: Mapping[str, str]) -> list[str]:
     try:
-        return [name for name in dir(_resolve(module)) if not name.startswith("_")]
+        return [name for name in dir(_resolve(module, modules)) if not name.startswith("_")]
     except (AttributeError, KeyError):
         return []
 
 
-def _resolve(selector: str) -> Any:
+def _modules(text: str) -> dict[str, str]:
+    """What a text imports: name -> module."""
+    imports = re.finditer(
+        r"^(?:from (?!__gin__)(\S+) )?import (\S+?)(?: as (\w+))?[ \t]*(?:#.*)?$", text, re.M
+    )
+    found = {}
+    for package, module, alias in (match.groups() for match in imports):
+        whole = f"{package}.{module}" if package else module
+        # Without an alias `import a.b` gives the name a.
+        name = alias or (module if package else module.split(".")[0])
+        found[name] = whole if package or alias else name
+    return found
+
+
+def _resolve(selector: str, modules: Mapping[str, str]) -> Any:
     """The object that a name such as losses.SupConLoss stands for in a gin file."""
-    imported = re.findall(r"^from (supcon_tf\S*) import (\w+)$", IMPORTS, re.M)
-    modules = {name: f"{package}.{name}" for package, name in imported}
     first, *rest = selector.split(".")
     found = importlib.import_module(modules.get(first, first))
     for name in rest:

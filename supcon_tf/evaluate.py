@@ -23,6 +23,7 @@ import gin
 
 from supcon_tf import command, configuration
 from supcon_tf.reporting import write_comparison, write_report
+from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.stages import robustness
 from supcon_tf.stages.run_folder import RunFolder
 
@@ -95,7 +96,9 @@ def measure(folder: RunFolder, files: Sequence[str], bindings: Sequence[str]) ->
     last = folder.root / "evaluate.gin"
     if not last.is_file():
         last = folder.root / "config.gin"
-    if "robustness" in folder.metrics() and _relevant(last.read_text()) == _relevant(settings):
+    if read_measured(folder.root) is not None and _relevant(last.read_text()) == _relevant(
+        settings
+    ):
         print(f"{folder.root}: measured before")
         return
     if configuration.bound_value("robustness.run.source") is None:

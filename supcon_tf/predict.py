@@ -10,6 +10,7 @@ examples:
 """
 
 import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
             f"no SavedModel in {options.export!r}: python -m supcon_tf.export makes one"
         )
     paths = image_files(options.images)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output must be a file that can be written, got {options.output!r}")
     model = tf.saved_model.load(options.export).signatures["serving_jpeg"]
     kept, outputs = predictions(model, paths, batch_size=options.batch_size)
     names_file = Path(options.export) / "labels.txt"
@@ -63,7 +67,6 @@ def main(arguments: list[str] | None = None) -> None:
     elif "labels" in outputs:
         names = np.array(names_file.read_text().splitlines())
         outputs["labels"] = np.array([";".join(names[row > 0]) for row in outputs["labels"]])
-    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
         np.savez_compressed(output, allow_pickle=False, **_columns(kept, outputs))
     else:
@@ -82,7 +85,8 @@ def image_files(given: Sequence[str]) -> list[Path]:
         path = Path(name)
         if path.is_dir():
             found = path.rglob("*")
-            files += sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
+            named = (file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
+            files += sorted(file for file in named if not file.is_dir())
         elif path.is_file():
             files.append(path)
         else:
@@ -132,7 +136,7 @@ def _readable_parts(
     try:
         encoded = tf.constant([path.read_bytes() for path in paths])
         yield paths, {name: value.numpy() for name, value in model(encoded=encoded).items()}
-    except tf.errors.InvalidArgumentError:
+    except (tf.errors.InvalidArgumentError, OSError):
         if len(paths) == 1:
             print(f"left out {paths[0]}: it cannot be read as an image", file=sys.stderr)
             return

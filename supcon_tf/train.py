@@ -68,6 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)
     if folder.is_written:
+        if "robustness" in (*named_stages(), *named_evaluations()):
+            # What it said of an earlier measurement, config.gin now says of this one.
+            (folder.root / "evaluate.gin").unlink(missing_ok=True)
         print(f"done: {write_report(folder.root)}")
 
 
@@ -90,6 +93,11 @@ def named_stages() -> Sequence[str]:
     return configuration.bound_value("experiment.run.stages") or default
 
 
+def named_evaluations() -> Sequence[str]:
+    """What experiment.run.evaluations was set to."""
+    return configuration.bound_value("experiment.run.evaluations") or ()
+
+
 def check_stages() -> None:
     """Finds what a later stage lacks before the first one runs.
 
@@ -97,9 +105,8 @@ def check_stages() -> None:
       ValueError: a stage's argument that is not set, or a number that cannot be.
     """
     least = {"epochs": 1, "batch_size": 1, "seed": 0}
-    evaluations = configuration.bound_value("experiment.run.evaluations") or ()
     # What is not a stage is refused by `experiment.run`.
-    for stage in filter(experiment.STAGES.get, (*named_stages(), *evaluations)):
+    for stage in filter(experiment.STAGES.get, (*named_stages(), *named_evaluations())):
         for parameter in inspect.signature(experiment.STAGES[stage]).parameters.values():
             name = f"{stage}.run.{parameter.name}"
             value = configuration.bound_value(name)
@@ -131,12 +138,14 @@ def claim(folder: RunFolder, settings: str) -> None:
 
 
 def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str) -> None:
-    """Names the first setting that may not change any more, if one did."""
+    """Names the first setting that may not change any more, if one did.
+
+    Those of the robustness stage always may: it measures anew what it measured with others.
+    """
     old, new = (configuration.parameter_values(text, macros=True) for text in (before, after))
-    to_come = experiment.STAGES.keys() - begun
-    free = ["experiment.run.", *(f"{stage}{mark}" for stage in to_come for mark in "./")]
-    if "robustness" in to_come:
-        free += ["corrupted.", "classifiers."]
+    to_come = experiment.STAGES.keys() - begun | {"robustness"}
+    free = [f"{stage}{mark}" for stage in to_come for mark in "./"]
+    free += ["experiment.run.", "corrupted.", "classifiers."]
     # What has come to the program since then has its default, which is what was done before.
     added = new.keys() - old.keys() - configuration.parameter_values(after, defaults=False).keys()
     for name in sorted((old.keys() | new.keys()) - added):

@@ -16,6 +16,7 @@ from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.stages import linear
 from supcon_tf.stages.cached_features import cached_features
 from supcon_tf.stages.run_folder import RunFolder
+from tests.replicas import two_replicas
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 12, 10, 3), np.uint8)
@@ -113,6 +114,13 @@ def test_it_trains_the_classifier_that_unaugmented_training_gives(finished, enco
     assert other.view_sheet.exists()
     assert not finished.view_sheet.exists()
     assert (finished.export / "labels.txt").read_text() == "a\nb\nc\n"
+
+
+def test_two_replicas_train_the_classifier_of_one(finished, encoder_file, tmp_path):
+    other = run_linear(tmp_path / "run", encoder_file, strategy=two_replicas())
+    for one, two in zip(classifier_of(finished), classifier_of(other), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert other.metrics()["linear"]["top_1"] == finished.metrics()["linear"]["top_1"]
 
 
 def test_a_run_in_two_parts_equals_a_run_in_one_bit_for_bit(

@@ -110,6 +110,33 @@ def test_training_goes_on_to_the_evaluations_of_a_file(tmp_path, photos, monkeyp
     assert set(RunFolder(folder).metrics()) == {"pretrain", "linear", "robustness"}
 
 
+def test_training_measures_anew_what_was_evaluated_with_other_settings(
+    tmp_path, photos, monkeypatch
+):
+    folder = finished_run(tmp_path / "one", photos)
+    run(folder, bindings=["robustness.run.max_images = 3"])
+    metrics = RunFolder(folder).metrics()
+    assert metrics["robustness"]["num_images"] == 3
+    RunFolder(folder).set_metrics("pretrain", {"seconds": 1.0})
+    monkeypatch.setattr(train, "write_report", lambda root: root)
+    for limit in (5, 3):
+        train.main(
+            [
+                "--gin_file=folder/supcon.gin",
+                "--gin_file=robustness/on_the_fly.gin",
+                f"--workdir={folder}",
+                f"--gin_param=sources.folder.root = '{photos}'",
+                "--gin_param=sources.folder.test_share = 0.5",
+                "--gin_param=corrupted.on_the_fly.processes = 1",
+                f"--gin_param=robustness.run.corruptions = {CHOSEN}",
+                "--gin_param=robustness.run.severities = (5,)",
+                f"--gin_param=robustness.run.max_images = {limit}",
+            ]
+        )
+        assert RunFolder(folder).metrics()["robustness"]["num_images"] == limit
+        assert not (folder / "evaluate.gin").exists()
+
+
 @pytest.mark.parametrize("file", ["on_the_fly", "imagenet_c", "cifar10_c"])
 def test_the_files_for_any_experiment_parse_with_each_and_say_their_command(file):
     for experiment in ("digits/cross_entropy.gin", "cifar10/supcon_resnet18.gin"):

@@ -117,6 +117,9 @@ def test_predict_leaves_out_and_names_what_it_cannot_read(
     workdir, picture_folder, tmp_path, capsys
 ):
     (picture_folder / "broken.jpg").write_bytes(b"no image")
+    (picture_folder / "gone.jpg").symlink_to(picture_folder / "nowhere.jpg")
+    for name in ("folder.jpg", "folder.npz"):
+        (picture_folder / name).mkdir()
     output = tmp_path / "out.csv"
     predict.main(
         [f"--export={workdir / 'export'}", f"--images={picture_folder}", f"--output={output}"]
@@ -124,7 +127,17 @@ def test_predict_leaves_out_and_names_what_it_cannot_read(
     rows = output.read_text().splitlines()
     assert rows[0].startswith("path,label,probability,embedding_0,")
     assert len(rows) == 6
-    assert "broken.jpg: it cannot be read as an image" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for name in ("broken.jpg", "gone.jpg"):
+        assert f"{name}: it cannot be read as an image" in said
+    with pytest.raises(ValueError, match="--output must be a file that can be written"):
+        predict.main(
+            [
+                f"--export={workdir / 'export'}",
+                f"--images={picture_folder}",
+                f"--output={picture_folder / 'folder.npz'}",
+            ]
+        )
     with pytest.raises(ValueError, match="none of the 1 images can be read"):
         predict.main(
             [

@@ -196,6 +196,9 @@ def test_settings_of_stages_to_come_may_change_and_others_may_not(tmp_path):
     stages = "experiment.run.stages = ('pretrain', 'linear', 'robustness')"
     for allowed in ([], ["linear.run.epochs = 3"], [stages]):
         train.claim(folder, parse(files, [*same, *allowed]))
+    # It measures anew what it measured with others.
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    train.claim(folder, parse(files, [*same, stages, "robustness.run.max_images = 3"]))
     for refused in ("pretrain.run.epochs = 3", "pretrain.run.seed = 3"):
         name, _, value = refused.split()
         with pytest.raises(ValueError, match=rf"{name} = \d+ instead of {value}: give another"):
@@ -218,6 +221,44 @@ def test_a_parameter_that_was_added_since_is_no_change(tmp_path):
     train.claim(folder, settings)
 
 
+def test_a_macro_may_stand_for_encoder_and_stages(tmp_path):
+    encoder = tmp_path / "model.keras"
+    encoder.touch()
+    bindings = [f"ENCODER = '{encoder}'", "STAGES = ('linear',)"]
+    used = ["linear.run.encoder = %ENCODER", "experiment.run.stages = %STAGES"]
+    parse(["digits/supcon.gin"], [*bindings, *used])
+    assert train.named_stages() == ("linear",)
+    train.check_encoder(RunFolder(tmp_path))
+    encoder.unlink()
+    with pytest.raises(FileNotFoundError, match="no encoder at"):
+        train.check_encoder(RunFolder(tmp_path))
+    with pytest.raises(ValueError, match="pretrain.run.epochs must be int, got 'ten'"):
+        parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("from encoders_of_mine import small_ones as encoders", "encoders.small"),
+        ("from encoders_of_mine import small_ones", "small_ones.small"),
+        ("import encoders_of_mine.small_ones", "encoders_of_mine.small_ones.small"),
+        ("import encoders_of_mine.small_ones as mine  # a remark", "mine.small"),
+    ],
+)
+def test_a_file_may_import_what_the_user_wrote(line, name, tmp_path, monkeypatch):
+    package = tmp_path / "encoders_of_mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "small_ones.py").write_text("def small(depth=1):\n    return depth\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "mine.gin"
+    file.write_text(f"{line}\ninclude 'digits/supcon.gin'\n{name}.depth = 2\n")
+    shown = parse([str(file)], [f"models.contrastive_model.encoder = @{name}()"])
+    assert "small.depth = 2" in shown
+    with pytest.raises(ValueError, match=f"{name} has no parameter 'dept'; did you mean 'depth'"):
+        parse([str(file)], [f"{name}.dept = 2"])
+
+
 def test_a_changed_macro_is_a_changed_setting(tmp_path):
     folder = RunFolder(tmp_path)
     file = "semi/simclr_cifar10_resnet18.gin"
@@ -234,7 +275,7 @@ def test_a_folder_with_results_only_is_not_taken_over(tmp_path):
     train.claim(folder, parse(["digits/supcon.gin"], []))
     folder.set_metrics("robustness", {"seconds": 1.0})
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        train.claim(folder, parse(["digits/supcon.gin"], ["robustness.run.seed = 1"]))
+        train.claim(folder, parse(["digits/supcon.gin"], ["views.simclr.strength = 0.1"]))
 
 
 def test_included_files_are_found_from_where_they_stand(tmp_path, monkeypatch):

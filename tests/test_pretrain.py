@@ -1,6 +1,7 @@
 """What the training stages compile: joint losses, large margins, warm starts, learning rates by part."""
 
 import functools
+import shutil
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from supcon_tf import losses, models
 from supcon_tf.data import sources, views
 from supcon_tf.methods import momentum_memory_model
 from supcon_tf.optimizers import warmup_schedule
-from supcon_tf.stages import finetune, pretrain, stage
+from supcon_tf.stages import finetune, linear, pretrain, stage
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.training import train
 from supcon_tf.stages.warm_start import take_over
@@ -282,6 +283,64 @@ def test_what_cannot_be_taken_over_is_said(trained, tmp_path):
         take_over(margin_model(), folder.root, ("projection_head",))
     with pytest.raises(FileNotFoundError, match=r"no trained model at .*: name a finished run's"):
         take_over(contrastive(), tmp_path, ("encoder",))
+
+
+def test_an_encoder_of_another_origin_is_taken_over(tmp_path):
+    other, model = encoder(), contrastive()
+    other.save(tmp_path / "other.keras")
+    take_over(model, tmp_path / "other.keras", ("encoder",))
+    assert are_equal(models.parts_of(model)["encoder"], other)
+    with pytest.raises(ValueError, match=r"has no projection_head: it has encoder"):
+        take_over(model, tmp_path / "other.keras", ("projection_head",))
+
+
+def test_an_encoder_may_have_a_layer_named_embedding(tmp_path):
+    other = keras.Sequential([encoder(), keras.layers.Dense(5, name="embedding")])
+    other.save(tmp_path / "other.keras")
+    loaded = linear.load_encoder(tmp_path / "other.keras", image_shape=SHAPE)
+    images = np.random.default_rng(0).random((2, *SHAPE), np.float32)
+    np.testing.assert_array_equal(loaded(images), other(images))
+
+
+def test_the_stages_to_come_see_what_an_encoder_taken_over_saw(trained, compiled, tmp_path):
+    before = RunFolder(tmp_path / "before")
+    shutil.copytree(trained[0].root, before.root)
+    before.set_whitening((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    compiled(
+        pretrain.run,
+        model=lambda **_: contrastive(),
+        loss=losses.SimCLRLoss(),
+        preprocessing=views.Preprocessing(SHAPE[0], whitening="measure"),
+        warm_start=str(before.root),
+    )
+    assert RunFolder(tmp_path / "run").whitening() == before.whitening()
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "says"),
+    [
+        (contrastive, losses.CrossEntropyLoss(), "CrossEntropyLoss is of class scores, and"),
+        (margin_model, losses.SupConLoss(), "SupConLoss is of projections, and the model gives"),
+    ],
+)
+def test_a_loss_of_what_the_model_does_not_give_is_refused(compiled, model, loss, says):
+    with pytest.raises(ValueError, match=says):
+        compiled(pretrain.run, model=lambda **_: model(), loss=loss)
+
+
+def test_a_device_scores_no_more_images_at_a_time_than_it_has_room_for(compiled, monkeypatch):
+    sizes = []
+
+    def noted(*arguments, batch_size, scorer=stage.Scorer, **options):
+        sizes.append(batch_size)
+        return scorer(*arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(stage, "Scorer", noted)
+    options = {"model": lambda **_: contrastive(), "loss": losses.SimCLRLoss()}
+    compiled(pretrain.run, **options, batch_size=16, gradient_cache_chunk=4)
+    compiled(pretrain.run, **options, batch_size=16)
+    compiled(pretrain.run, **options, batch_size=1024)
+    assert sizes == [4, 16, 256]
 
 
 def test_pretraining_begins_with_the_parts_of_another_run(trained, compiled):

@@ -212,6 +212,26 @@ def test_what_was_measured_otherwise_is_measured_anew(folder, change):
     assert len(made) == changed.get("max_images", 6)
 
 
+def test_another_measurement_takes_the_place_of_the_first_when_it_is_whole(folder):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    def never(*_, **__):
+        raise AssertionError("was measured before")
+
+    options = {"source": source_of(), "corruptions": ("fog",), "severities": (1, 2)}
+    robustness.run(folder, **options, corrupted=made_by(unchanged))
+    with pytest.raises(KeyboardInterrupt):
+        robustness.run(folder, **options, corrupted=made_by(killed), max_images=4)
+    robustness.run(folder, **options, corrupted=made_by(never))
+    made = []
+    noted = made_by(lambda image, **at: made.append(at) or image)
+    robustness.run(folder, **options, corrupted=noted, max_images=4)
+    assert len(made) == 2 * 4
+    assert json.loads((folder.root / "robustness.json").read_text())["settings"]["num_images"] == 4
+    assert not (folder.root / "robustness_next.json").exists()
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Clean error 0.25 and then 0.75 for every cell, without running 75 of them."""

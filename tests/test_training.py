@@ -376,6 +376,22 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
     assert seen == [2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        ("ckpt; No space left on device", OSError, "no space left to save"),
+        ("OOM when allocating tensor", ValueError, "pretrain.run.batch_size = 4: lower it"),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_full_memory(tmp_path, said, kind, advice):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, said)
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=full)
+    with pytest.raises(kind, match=advice):
+        loop(counting_model(), tmp_path, [], callbacks=[callback])
+
+
 def test_the_weights_of_the_best_epoch_on_validation_are_kept(tmp_path):
     model = counting_model()
     kernels, accuracies = [], iter([0.2, 0.9, 0.5])
@@ -428,6 +444,20 @@ def test_what_was_measured_of_another_classifier_is_forgotten(tmp_path):
     folder.set_metrics("robustness", {"seconds": 1.0})
     experiment.run(folder, stages=("linear",), configured=lambda _: lambda _: None)
     assert "robustness" not in folder.metrics()
+    with pytest.raises(ValueError, match="must have 'robustness' at its end"):
+        experiment.run(folder, stages=("robustness", "linear"), configured=lambda _: print)
+
+
+def test_a_stage_that_fails_leaves_what_was_measured(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.set_metrics("robustness", {"seconds": 1.0})
+
+    def failing(_):
+        raise ValueError("a setting")
+
+    with pytest.raises(ValueError, match="a setting"):
+        experiment.run(folder, stages=("linear",), configured=lambda _: failing)
+    assert "robustness" in folder.metrics()
 
 
 def test_metrics_are_json_that_a_killed_writer_cannot_break(tmp_path):

@@ -75,15 +75,18 @@ def main() -> None:
         for _ in range(options.turns):
             for name in contenders:
                 progress.set_description(name)
-                answer = run_child(name, options)
-                seconds[name] += answer["seconds"]
-                memory[name] = max(memory[name], answer["peak_mib"])
+                answer = run_child(name, options) if name in seconds else None
+                if answer is None:
+                    seconds.pop(name, None)
+                else:
+                    seconds[name] += answer["seconds"]
+                    memory[name] = max(memory[name], answer["peak_mib"])
                 progress.update()
     report(seconds, memory, options)
 
 
-def run_child(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A contender's numbers from its own process."""
+def run_child(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """A contender's numbers from its own process; None, and a line why, where it fails."""
     python = options.peer_python if name in TORCH else sys.executable
     shared = [f"--{key}={getattr(options, key)}" for key in ("depth", "width", "batch", "steps")]
     done = subprocess.run(
@@ -93,7 +96,10 @@ def run_child(name: str, options: argparse.Namespace) -> dict[str, Any]:
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     if done.returncode:
-        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
+        # Killed, as for want of memory, it leaves no message.
+        lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        tqdm.write(f"{name}: left out: {lines[-1]}", file=sys.stderr)
+        return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -152,6 +158,7 @@ def keras_model(name: str, options: argparse.Namespace) -> Any:
 
     from supcon_tf.losses import SupConLoss
     from supcon_tf.models import contrastive_model, resnet
+    from supcon_tf.models.batch_norm import BatchNormalization
     from supcon_tf.stages.training_model import TrainingModel
 
     strategy = tf.distribute.get_strategy()
@@ -163,11 +170,13 @@ def keras_model(name: str, options: argparse.Namespace) -> Any:
     if name == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     if name == "keras batch norm":
-        import supcon_tf.models.resnet
-
-        supcon_tf.models.resnet.BatchNormalization = keras.layers.BatchNormalization  # type: ignore
+        # The package's own name is the function's.
+        module: Any = sys.modules["supcon_tf.models.resnet"]
+        module.BatchNormalization = keras.layers.BatchNormalization
     with strategy.scope():
         encoder = resnet(options.depth, width=options.width, stem="cifar")
+        is_fused = any(isinstance(layer, BatchNormalization) for layer in encoder.layers)
+        assert is_fused == (name != "keras batch norm")
         model = contrastive_model(encoder, image_shape=(32, 32, 3), projection=(512, 128))
         if name == "gradient cache":
             chunk = max(1, options.batch // 8)

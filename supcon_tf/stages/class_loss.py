@@ -3,7 +3,16 @@
 import keras
 
 from supcon_tf.data.sources import Source
-from supcon_tf.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, LargeMarginSoftmaxLoss
+from supcon_tf.losses import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    LargeMarginSoftmaxLoss,
+    NPairsLoss,
+    SimCLRLoss,
+    SuNCEtLoss,
+    SupConLoss,
+    SwAVLoss,
+)
 
 # Probabilities of classes that shut each other out, and those of independent ones.
 _OF_ONE_LABEL = (
@@ -13,6 +22,8 @@ _OF_ONE_LABEL = (
     keras.losses.SparseCategoricalCrossentropy,
 )
 _OF_SEVERAL_LABELS = (BinaryCrossEntropyLoss, keras.losses.BinaryCrossentropy)
+OF_CLASS_SCORES = (*_OF_ONE_LABEL, *_OF_SEVERAL_LABELS)
+OF_PROJECTIONS = (NPairsLoss, SimCLRLoss, SuNCEtLoss, SupConLoss, SwAVLoss)
 
 
 def class_loss(

@@ -45,17 +45,25 @@ def run(
             f"experiment.run.stages must name some of {tuple(STAGES)}, such as ('pretrain',), got "
             f"{stages!r}"
         )
-    for stage in dict.fromkeys((*stages, *evaluations)):
+    if "robustness" in stages[:-1]:
+        raise ValueError(
+            "experiment.run.stages must have 'robustness' at its end, as it is of the classifier "
+            f"that was trained last, got {tuple(stages)}"
+        )
+    in_order = dict.fromkeys((*stages, *evaluations))
+    # It keeps what it measured with the same settings, which another command may have changed.
+    trainings = [stage for stage in in_order if stage != "robustness"]
+    for stage in in_order:
         results = folder.metrics().get(stage)
-        if results is not None:
+        if results is not None and stage in trainings:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
-        if stage == "robustness" and not folder.is_written:
+        if stage not in trainings and not folder.is_written:
             continue  # It trains nothing, so that one worker does it.
-        if stage != "robustness":
-            folder.forget("robustness")  # What was measured is another classifier's.
         try:
             configured(STAGES[stage])(folder)
+            if stage in trainings:
+                folder.forget("robustness")  # What was measured is another classifier's.
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             # Between epochs too: while models are built, and while one worker evaluates.
             raise RuntimeError(

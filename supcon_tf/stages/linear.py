@@ -122,8 +122,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     """
     file = encoder_file(path)
     model = keras.saving.load_model(file, compile=False)
-    is_ours = any(layer.name == "embedding" for layer in model.layers)
-    encoder = models.embedding_model(model) if is_ours else model
+    encoder = models.embedding_model(model) if is_with_heads(model) else model
     if any(
         size not in (None, wanted)
         for size, wanted in zip(encoder.input_shape[1:], image_shape, strict=True)
@@ -133,6 +132,13 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
             f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
         )
     return encoder
+
+
+def is_with_heads(model: keras.Model) -> bool:
+    """Whether a model is one of `models`, and not an encoder of another origin."""
+    return any(
+        layer.name == "embedding" and isinstance(layer, keras.Model) for layer in model.layers
+    )
 
 
 def as_encoder_saw(preprocessing: Preprocessing, encoder: str | Path | None) -> Preprocessing:

@@ -13,7 +13,7 @@ from supcon_tf.data.views import Augmentation, Preprocessing
 from supcon_tf.losses import SwAVLoss
 from supcon_tf.methods import MemoryLoss, memory_of
 from supcon_tf.models import parts_of
-from supcon_tf.stages.class_loss import class_loss
+from supcon_tf.stages.class_loss import OF_CLASS_SCORES, OF_PROJECTIONS, class_loss
 from supcon_tf.stages.linear import as_encoder_saw
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.stage import run_stage
@@ -134,14 +134,30 @@ def run(
         print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     if "projection" in built.output:
         own = loss if isinstance(loss, Mapping) else {"projection": loss}
+        for each in own.values():
+            if isinstance(each, OF_CLASS_SCORES):
+                raise ValueError(
+                    f"{type(each).__name__} is of class scores, and the model gives projections: "
+                    "set pretrain.run.model = @models.classification_model, or give the loss as "
+                    "pretrain.run.classification_loss"
+                )
         _check_codes(built, own.get("prototypes"))
         losses = {**own, "logits": class_loss(classification_loss, source, ignore_class=-1)}
         loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
         decayed = tuple(name for name in parts_of(built) if joint or name != "classifier")
+    elif isinstance(loss, OF_PROJECTIONS):
+        raise ValueError(
+            f"{type(loss).__name__} is of projections, and the model gives class scores: set "
+            "pretrain.run.model = @models.contrastive_model"
+        )
     else:
         losses = {"logits": class_loss(loss, source)}
         loss_weights = {"logits": loss_weight}
         decayed = ("encoder", "classifier")
+    as_seen = as_encoder_saw(preprocessing, warm_start)
+    if preprocessing.whitening == "measure" and isinstance(as_seen.whitening, tuple):
+        # The stages to come see what this one's encoder sees.
+        folder.set_whitening(*as_seen.whitening)
     run_stage(
         folder,
         "pretrain",
@@ -150,7 +166,7 @@ def run(
         loss_weights=loss_weights,
         decayed=decayed,
         source=source,
-        preprocessing=as_encoder_saw(preprocessing, warm_start),
+        preprocessing=as_seen,
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,

@@ -25,6 +25,7 @@ from supcon_tf.evaluation import (
     top_k_accuracy,
 )
 from supcon_tf.models import class_scores, embedding_model, parts_of
+from supcon_tf.models.replicated import ReplicatedModel
 from supcon_tf.stages.cached_features import Features, cached_features
 from supcon_tf.stages.run_folder import RunFolder
 from supcon_tf.stages.serving import save_serving_model
@@ -134,14 +135,13 @@ class Scorer:
 
     def cache_features(
         self, folder: RunFolder, source: Source, encoder_file: Path
-    ) -> tuple[keras.Model, dict[str, Features]]:
+    ) -> dict[str, Features]:
         """Computes what the encoder says of the images to train on and to choose by, or reads it.
 
         From then on the scores of these images come from it. Asks that the encoder does not train.
 
         Returns:
-          The classifier alone, features [B, D] -> {"logits": [B, C]}, and the features of
-          "training" and, where there are such images, "validation".
+          The features of "training" and, where there are such images, "validation".
         """
         for name, split in (("training", source.train), ("validation", source.validation)):
             if split is not None:
@@ -155,8 +155,12 @@ class Scorer:
                     batch_size=self._batch_size,
                     description=f"{self._stage}: features of {name} images",
                 )
+        return self._features
+
+    def model_on_features(self) -> keras.Model:
+        """The classifier alone: features [B, D] -> {"logits": [B, C]}."""
         rows = keras.Input(self._encoder.output_shape[1:], name="features")
-        return keras.Model(rows, {"logits": self._classifier(rows)}), self._features
+        return ReplicatedModel(rows, {"logits": self._classifier(rows)})
 
     def score(self, split: Split, name: str, *, limit: int | None = None) -> Scores:
         """The images of the split, or up to `limit` of them, in an unchanging random order."""
@@ -219,6 +223,7 @@ def measure_and_save(
       seconds_of_features: that went by before the epochs of the curve.
     """
     end_of_training = time.perf_counter()
+    model.save(folder.model(stage))
     held_out = scorer.score(source.test, "held-out")
     metrics = {
         "loss": folder.curve(stage)[-1]["loss"],
@@ -226,7 +231,6 @@ def measure_and_save(
         **_class_metrics(held_out, source, classifies),
     }
     save_held_out(folder, held_out, source, with_probabilities=classifies)
-    model.save(folder.model(stage))
     save_serving_model(
         folder.export,
         scorer.model,

@@ -35,10 +35,13 @@ def measure_all(
     class_names: Sequence[str],
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """What is known of every cell that is wanted, by its name, measured unless it was before."""
-    record = folder.root / "robustness.json"
+    """What is known of every cell that is wanted, by its name, measured unless it was before.
+
+    What was measured with other settings stays until all that is wanted is there.
+    """
+    kept, begun = folder.root / "robustness.json", folder.root / "robustness_next.json"
+    record = kept if read_json(kept).get("settings", settings) == settings else begun
     content = read_json(record)
-    # Nothing of an earlier run with other settings.
     cells = content["cells"] if content.get("settings") == settings else {}
     missing = [cell for cell in wanted if cell_name(*cell) not in cells]
     if len(missing) < len(wanted):
@@ -59,6 +62,8 @@ def measure_all(
                 record,
                 {"settings": settings, "class_names": list(class_names), "cells": cells},
             )
+    if record == begun:
+        begun.replace(kept)
     return cells
 
 

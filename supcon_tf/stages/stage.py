@@ -27,6 +27,8 @@ from supcon_tf.stages.view_sheet import view_sheet
 
 # Steps between two looks of the callbacks, where features are cached.
 STEPS_ON_FEATURES = 8
+# Images that one device scores at a time; a batch may be of many devices, or of many chunks.
+MAX_SCORED = 256
 
 
 def run_stage(
@@ -96,7 +98,9 @@ def run_stage(
     scorer = Scorer(
         model,
         preprocessing=preprocessing,
-        batch_size=batch_size,
+        batch_size=min(
+            gradient_cache_chunk or batch_size // strategy.num_replicas_in_sync, MAX_SCORED
+        ),
         stage=stage,
         multi_label=source.is_multi_label,
     )
@@ -105,9 +109,11 @@ def run_stage(
     if frozen_encoder is not None:
         if not folder.is_written:
             distribution.wait_for_workers(strategy)
-        trained, features = scorer.cache_features(folder, source, frozen_encoder)
+        features = scorer.cache_features(folder, source, frozen_encoder)
         if folder.is_written:
             distribution.wait_for_workers(strategy)
+        with strategy.scope():
+            trained = scorer.model_on_features()
         train_split, train_preprocessing = features["training"].as_split(), AsTheyAre()
         seconds_of_features = sum(found.seconds for found in features.values())
 

@@ -10,6 +10,8 @@ from supcon_tf.stages.run_folder import RunFolder
 
 # How many images one input pipeline is made for: it holds their order, 8 bytes each.
 IMAGES_OF_A_PIPELINE = 2**20
+# TensorFlow has one kind of error for them and for too little memory.
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
 
     Raises:
       ValueError: a loss that is not finite, or no memory for a batch.
+      OSError: no space for a checkpoint.
       RuntimeError: `fit` ended before its last step.
     """
     optimizer = model.optimizer
@@ -135,7 +138,12 @@ def train(
                         save_within,
                     ],
                 )
-            except tf.errors.ResourceExhaustedError:
+            except tf.errors.ResourceExhaustedError as error:
+                if any(words in str(error) for words in _DISK_IS_FULL):
+                    raise OSError(
+                        f"no space left to save {str(folder.root)!r} in: make some, and the same "
+                        "command goes on from the last checkpoint"
+                    ) from None
                 raise ValueError(
                     f"out of memory at {stage}.run.batch_size = {batch_size}: lower it, or the "
                     "image_px or the width of the encoder, in a new --workdir"

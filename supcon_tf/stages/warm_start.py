@@ -8,6 +8,7 @@ import keras
 
 from supcon_tf.methods import MomentumProjection
 from supcon_tf.models import parts_of
+from supcon_tf.stages.linear import is_with_heads
 from supcon_tf.stages.run_folder import RunFolder
 
 Part = Literal["encoder", "projection_head", "classifier"]
@@ -20,8 +21,8 @@ def take_over(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> No
 
     Args:
       model: from `models.contrastive_model` or another of pretraining's.
-      path: a `.keras` file of such a model, or a run's folder: what it pretrained, or a classifier
-        alone from its linear stage where there was one.
+      path: a `.keras` file of such a model or of an encoder alone, or a run's folder: what it
+        pretrained, or a classifier alone from its linear stage where there was one.
       parts: which to take.
 
     Raises:
@@ -31,7 +32,9 @@ def take_over(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> No
     if isinstance(parts, str) or not set(parts) <= set(get_args(Part)) or not parts:
         raise ValueError(f"parts to take over must be some of {get_args(Part)}, got {parts!r}")
     file = _model_file(Path(path).expanduser(), parts)
-    theirs, ours = parts_of(keras.saving.load_model(file, compile=False)), parts_of(model)
+    loaded = keras.saving.load_model(file, compile=False)
+    theirs = parts_of(loaded) if is_with_heads(loaded) else {"encoder": loaded}
+    ours = parts_of(model)
     for name in parts:
         for where, known in ((f"the model in {str(file)!r}", theirs), ("this model", ours)):
             if name not in known:
