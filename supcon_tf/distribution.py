@@ -10,7 +10,6 @@ import tensorflow as tf
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 
 
-@functools.cache
 def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of a name, one object for the whole process.
 
@@ -43,6 +42,11 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
         raise ValueError(
             f'cpu_replicas must be >= 1, and 1 but for "mirrored", got {cpu_replicas} for {name!r}'
         )
+    return _made(name, cpu_replicas)
+
+
+@functools.cache
+def _made(name: StrategyName, cpu_replicas: int) -> tf.distribute.Strategy:
     if cpu_replicas > 1:
         (cpu,) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * cpu_replicas

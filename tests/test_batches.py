@@ -1,6 +1,7 @@
 """Training batches as a function of seed and step, evaluation batches in order."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -240,6 +241,16 @@ def test_batches_that_cannot_be_are_named(large):
             batches_of(large, batch_size=12, shard=shard)
     with pytest.raises(ValueError, match="which a streamed split has not"):
         batches_of(as_streamed(large), batch_size=12, samples_per_class=2)(0, 1)
+
+
+def test_a_wrong_option_of_the_crop_is_one_line(split):
+    crop = functools.partial(views.random_resized_crop, num_tries=0)
+    steps = training_batches(
+        split, preprocessing=views.Preprocessing(8, crop), augmentation=views.identity,
+        num_views=1, batch_size=2, num_classes=10, seed=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^num_tries must be >= 1, got 0$"):
+        steps(0, 1)
 
 
 def test_evaluation_batches_hold_every_image_once_in_order(split):

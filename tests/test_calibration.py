@@ -82,6 +82,16 @@ def test_what_cannot_be_is_refused(probabilities, bins, message):
         expected_calibration_error(np.array(probabilities), np.array([0]), bins)
 
 
+def test_a_column_of_class_numbers_counts_like_a_row():
+    probabilities, labels = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0])
+    column = labels[:, None].astype(np.uint8)
+    assert expected_calibration_error(probabilities, column) == pytest.approx((0.1 + 0.6) / 2)
+    with pytest.raises(
+        ValueError, match=r"labels must be integers .* got float64 of shape \(2, 2\)"
+    ):
+        expected_calibration_error(probabilities, np.eye(2))
+
+
 def test_no_example_is_refused():
     with pytest.raises(ValueError, match="n=0"):
         expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int))

@@ -177,6 +177,23 @@ def test_where_no_try_fits_the_largest_centre_square_is_taken():
     assert np.mean((ten.height == 100) & (ten.width == 100)) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"area_range": (20, 100)}, r"area_range must be .* within \(0, 1\], got \(20, 100\)"),
+        ({"area_range": (0.0, 1.0)}, r"area_range must be .* got \(0.0, 1.0\)"),
+        ({"area_range": (0.5, 0.2)}, r"area_range must be .* got \(0.5, 0.2\)"),
+        ({"aspect_range": (0, 1)}, r"aspect_range must be .* > 0, got \(0, 1\)"),
+        ({"aspect_range": (2, 1)}, r"aspect_range must be .* got \(2, 1\)"),
+        ({"flip_probability": 50}, r"flip_probability must be within \[0, 1\], got 50"),
+        ({"num_tries": 0}, "num_tries must be >= 1, got 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        crops.random_resized_crop(tf.zeros([4, 4, 3], tf.uint8), seed=0, size_px=2, **options)
+
+
 def jpeg_of(image, **options):
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", **options)

@@ -180,6 +180,50 @@ def test_classifiers_on_references_refuse_what_they_cannot_use(classify):
         classify(np.eye(2), np.zeros((0, 2)), np.zeros(0, int), num_classes=2)
 
 
+COLUMN = np.array([[2], [0], [2], [1]], np.uint8)  # As keras.datasets.cifar10 gives labels.
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_a_column_of_class_numbers_counts_like_a_row(dtype):
+    scores, column = np.random.default_rng(0).normal(size=(4, 3)), COLUMN.astype(dtype)
+    for measure in (top_k_accuracy, mean_per_class_accuracy):
+        assert measure(scores, column) == measure(scores, np.array([2, 0, 2, 1]))
+    for classify in (knn_probabilities, prototype_probabilities, soft_neighbor_probabilities):
+        given, expected = (
+            classify(scores, scores, labels, num_classes=3)
+            for labels in (column, np.array([2, 0, 2, 1]))
+        )
+        np.testing.assert_array_equal(given, expected)
+
+
+def test_labels_that_are_no_class_numbers_are_named():
+    rows = np.eye(3)[COLUMN[:, 0]]
+    message = r"labels must be integers \[n\] or \[n, 1\], got float64 of shape \(4, 3\): .*argmax"
+    for measure in (top_k_accuracy, mean_per_class_accuracy):
+        with pytest.raises(ValueError, match=message):
+            measure(rows, rows)
+    for classify in (prototype_probabilities, soft_neighbor_probabilities):
+        with pytest.raises(ValueError, match=message):
+            classify(rows, rows, rows, num_classes=3)
+    with pytest.raises(ValueError, match=r"rows \[m, 4\] of num_classes, got shape \(4, 3\)"):
+        knn_probabilities(rows, rows, rows, num_classes=4)
+
+
+@pytest.mark.parametrize("classify", [knn_probabilities, soft_neighbor_probabilities])
+def test_no_row_of_classes_is_made_for_every_reference(classify, monkeypatch):
+    made, one_hot = [], tf.one_hot
+
+    def counting(*args):
+        made.append(one_hot(*args))
+        return made[-1]
+
+    monkeypatch.setattr(tf, "one_hot", counting)
+    references = np.random.default_rng(0).normal(size=(60, 5))
+    options = {"num_neighbors": 3} if classify is knn_probabilities else {}
+    classify(references[:2], references, np.arange(60), num_classes=60, **options)
+    assert sum(rows.shape.num_elements() for rows in made) <= 2 * 3 * 60
+
+
 def test_predict_runs_every_batch_in_inference_mode():
     images = keras.Input((4,))
     dropped = keras.layers.Dropout(0.9)(images)

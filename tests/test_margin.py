@@ -197,7 +197,7 @@ def test_any_float_dtype_gives_the_float32_values_of_the_same_numbers(dtype):
     assert gradients[0].dtype == embeddings.dtype.as_numpy_dtype
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.int64])
 def test_class_numbers_of_any_integer_dtype_also_in_a_column(dtype):
     labels, embeddings, kernel = batch_of()
     expected = large_margin_softmax_loss(labels, embeddings, kernel)

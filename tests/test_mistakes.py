@@ -232,7 +232,7 @@ def test_a_macro_may_stand_for_encoder_and_stages(tmp_path):
     encoder.unlink()
     with pytest.raises(FileNotFoundError, match="no encoder at"):
         train.check_encoder(RunFolder(tmp_path))
-    with pytest.raises(ValueError, match="pretrain.run.epochs must be int, got 'ten'"):
+    with pytest.raises(ValueError, match=r"pretrain.run.epochs must be int, got 'ten'"):
         parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])
 
 

@@ -218,7 +218,8 @@ def test_several_workers_need_a_cluster(monkeypatch):
 
 
 def test_a_strategy_is_made_once():
-    assert distribution.strategy("auto") is distribution.strategy("auto")
+    assert distribution.strategy("one_device") is distribution.strategy(name="one_device")
+    assert distribution.strategy("auto") is distribution.strategy("auto", cpu_replicas=1)
     assert distribution.is_chief(distribution.strategy("auto"))
     with pytest.raises(ValueError, match=r"must be one of .* got 'two'"):
         distribution.strategy("two")

@@ -196,6 +196,20 @@ def test_what_cannot_be_is_named_with_what_would_do(source):
         batches_of(source, sources.digits())
     with pytest.raises(ValueError, match="labelled_epochs must be >= 0 or None, got -1"):
         batches_of(source, labelled, labelled_epochs=-1)
+    for options in (
+        {"labelled_classes": 4},
+        {"labelled_classes": 0},
+        {"samples_per_class": 5},
+        {"samples_per_class": 0},
+        {"labelled_classes": 3, "samples_per_class": 40},
+    ):
+        classes, samples = ({"labelled_classes": 2, "samples_per_class": 2} | options).values()
+        with pytest.raises(
+            ValueError,
+            match=rf"semi_supervised\.batches\.labelled_classes must be in 1 \.\.\. 3 and "
+            rf"\.samples_per_class in 1 \.\.\. 4, .* got {classes} and {samples}",
+        ):
+            batches_of(source, labelled, **options)
     for crops, message in (
         (CROPS[:1], "got 2 crops of each image and a model of 5"),
         ((CROPS[0], CROPS[0]), "must be groups of different sizes"),

@@ -67,6 +67,37 @@ def test_a_folder_with_train_and_test_keeps_that_split(image_folder, tmp_path):
         sources.folder(str(root))
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_is_for_choosing_or_without_test_held_out(name, image_folder, tmp_path):
+    root = tmp_path / "split"
+    for part in ("train", name, "test"):
+        shutil.copytree(image_folder, root / part)
+    source = sources.folder(str(root))
+    for part, split in (("train", source.train), ("test", source.test), (name, source.validation)):
+        assert split.num_examples == 24
+        assert {Path(path).parent.parent.name for path in split.paths} == {part}
+    with pytest.raises(ValueError, match=rf"{name}' holds .*validation_share must be 0, got 0\.1"):
+        sources.folder(str(root), validation_share=0.1)
+    shutil.rmtree(root / "test")
+    held_out = sources.folder(str(root), validation_share=0.25)
+    assert held_out.test.paths == source.validation.paths
+    assert held_out.validation.num_examples == 6
+
+
+def test_validation_folders_that_cannot_be_used_are_named(image_folder, tmp_path):
+    root = tmp_path / "split"
+    for part in ("train", "val", "valid", "test"):
+        shutil.copytree(image_folder, root / part)
+    with pytest.raises(
+        ValueError, match=r"one validation folder, got \['val', 'valid'\]: leave one"
+    ):
+        sources.folder(str(root))
+    shutil.rmtree(root / "valid")
+    shutil.move(root / "val" / "dark", root / "val" / "gloomy")
+    with pytest.raises(ValueError, match=r"train and val must have the same class folders"):
+        sources.folder(str(root))
+
+
 def test_images_of_other_formats_and_of_any_case_are_read(image_folder):
     grey = tf.cast(tf.fill([9, 11, 1], 90), tf.uint8)
     (image_folder / "dark" / "a.PNG").write_bytes(tf.io.encode_png(grey).numpy())
@@ -101,7 +132,7 @@ def test_folders_within_a_class_folder_are_named_and_left_out(image_folder, caps
     assert "left out 1 folders within class folders, first" in capsys.readouterr().out
     for file in (image_folder / "bright").glob("*.jpg"):
         file.unlink()
-    with pytest.raises(ValueError, match="bright' has no image that can be read: .*move up"):
+    with pytest.raises(ValueError, match=r"bright' has no image that can be read: .*move up"):
         sources.folder(str(image_folder))
 
 

@@ -158,6 +158,22 @@ def test_a_batch_of_unknown_size_gives_the_same_numbers(anchors):
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("anchors", ["all_views", "one_view"])
+def test_rows_of_an_unknown_number_of_classes_give_the_numbers_of_the_dense_form(anchors):
+    spec = [tf.TensorSpec([None, None]), tf.TensorSpec([None, 2, 6])]
+    unknown = tf.function(
+        lambda y, x: supcon_loss(y, x, anchors=anchors, implementation="streaming"),
+        input_signature=spec,
+    )
+    labels, features = multi_hot(21), features_of(21)
+    assert_near(
+        value_and_gradient(labels, features, function=lambda y, x, **_: unknown(y, x)),
+        value_and_gradient(labels, features, anchors=anchors, implementation="dense"),
+        1e-5,
+    )
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("summation", ["outside", "inside"])
 def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(summation):
     features, labels = features_of(24), class_numbers(24)

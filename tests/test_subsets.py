@@ -136,6 +136,19 @@ def test_a_subset_that_cannot_be_is_named(options, message):
         sources.subset(source_of(), **options)
 
 
+def test_a_list_is_read_as_utf_8_with_a_mark_or_without(tmp_path):
+    source, file = source_of(), tmp_path / "list.txt"
+    for encoding in ("utf-8", "utf-8-sig"):
+        file.write_text("3.jpg\n", encoding=encoding)
+        part = sources.subset(source, list_file=str(file)).train
+        assert part.paths == ("3.jpg",)
+    file.write_text("Käfer.jpg\n", encoding="cp1252")
+    with pytest.raises(
+        ValueError, match=r"list_file '.*list\.txt' is not UTF-8 .*: save it as UTF-8"
+    ):
+        sources.subset(source, list_file=str(file))
+
+
 @pytest.mark.parametrize("probability", [-0.1, 1.01])
 def test_a_probability_outside_of_0_to_1_is_named(probability):
     with pytest.raises(ValueError, match=rf"probability must be in \[0, 1\], got {probability}"):

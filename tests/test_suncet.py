@@ -269,6 +269,19 @@ def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("label_kind", ["multi_hot", "soft"])
+def test_rows_of_an_unknown_number_of_classes_give_the_numbers_of_the_dense_form(label_kind):
+    labels, features = labels_of(label_kind, 21), features_of(21, 2)
+    spec = [tf.TensorSpec([None, None], labels.dtype), tf.TensorSpec([None, 2, 8], tf.float32)]
+    unknown = tf.function(
+        lambda y, x: suncet_loss(y, x, implementation="streaming"), input_signature=spec
+    )
+    values, gradient = value_and_gradient(labels, features, unknown)
+    expected = value_and_gradient(labels, features, implementation="dense")
+    np.testing.assert_allclose(values, expected[0], rtol=1e-5, atol=1e-6)
+    assert relative_difference(gradient, expected[1]) <= 1e-5
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.integers(2, 8), st.integers(1, 3), st.integers(0, 2**16), st.sampled_from(["ints", "soft"])

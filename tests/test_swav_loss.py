@@ -110,6 +110,12 @@ def test_config_gives_every_constructor_argument_back():
         (lambda: sinkhorn_knopp([[1.0]], rounds=0), "rounds must be >= 1, got 0"),
         (lambda: swav_loss(scores_of(2, 2, 3), temperature=0.0), "temperature must be > 0, got 0"),
         (lambda: swav_loss(scores_of(2, 1, 3), num_assigned=1), "two or more, got 1 of 1"),
+        (lambda: swav_loss(scores_of(2, 3, 4), num_assigned=5), "num_assigned .* got 5 of 3"),
+        (lambda: swav_loss(scores_of(2, 3, 4), num_assigned=0), "num_assigned .* got 0 of 3"),
+        (
+            lambda: swav_loss(scores_of(2, 3, 4)[0]),
+            r"scores must be \[B, V, K\], got shape \(3, 4\)",
+        ),
         (lambda: swav_loss(scores_of(2, 2, 3), scores_of(2, 2, 4)), r"got shapes \(2, 2, 3\) and"),
         (lambda: SwAVLoss(temperature=-1.0), "temperature must be > 0, got -1.0"),
         (lambda: SwAVLoss(num_assigned=0), "num_assigned must be >= 1, got 0"),

@@ -133,6 +133,18 @@ def test_a_table_that_cannot_be_used_is_named(table, header, lines, options, say
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "content", ["path,labels\nä.png,Käfer\n".encode("cp1252"), b'path,labels\n"' + b"a" * 200_000]
+)
+def test_a_file_that_is_not_csv_in_utf_8_is_named(content, tmp_path):
+    file = tmp_path / "images.csv"
+    file.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"images\.csv' is not UTF-8 or not CSV .*: save it as CSV"
+    ):
+        sources.table(str(file))
+
+
 def test_a_table_that_is_not_there_is_named():
     with pytest.raises(FileNotFoundError, match=r"no table '/nowhere\.csv'"):
         sources.table("/nowhere.csv")

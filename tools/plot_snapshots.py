@@ -11,6 +11,7 @@ example:
       --run="SimCLR + SuNCEt=runs/semi/SuNCEt"
 """
 
+import itertools
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +63,7 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
     for axis, (kind, lines) in zip(axes, panels.items(), strict=True):
-        for marker, (name, points) in zip("os^Dvx", lines.items(), strict=False):
+        for marker, (name, points) in zip(itertools.cycle("os^Dvx"), lines.items()):
             axis.plot(list(points), [100 * y for y in points.values()], marker=marker, label=name)
         axis.set_title(kind)
         axis.set_xlabel("epochs of pretraining")
@@ -77,13 +78,15 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
 
 
 def table(lines: dict[str, Points]) -> str:
-    """Accuracies by epoch, and the first epoch at which a run reaches the first one's best."""
+    """Accuracies by epoch, "-" where there is none, and when a run reaches the first one's best."""
     aim = max(next(iter(lines.values())).values())
-    rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in next(iter(lines.values())))]
+    epochs = sorted({epoch for points in lines.values() for epoch in points})
+    rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]
     for name, points in lines.items():
         reached = [epoch for epoch, top_1 in points.items() if top_1 >= aim]
         when = f"{aim:.4f} at epoch {reached[0]}" if reached else f"never {aim:.4f}"
-        rows.append(f"{name:<28}" + "".join(f"{y:>8.4f}" for y in points.values()) + f"   {when}")
+        cells = [f"{points[epoch]:.4f}" if epoch in points else "-" for epoch in epochs]
+        rows.append(f"{name:<28}" + "".join(f"{cell:>8}" for cell in cells) + f"   {when}")
     return "\n".join(rows)
 
 
@@ -100,6 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", default="epochs.png", help="picture to write")
     parser.add_argument("--title", default="", help="above it")
     args = parser.parse_args(arguments)
+    if args.processes < 1:
+        parser.error(f"--processes must be >= 1, got {args.processes}")
     try:
         import matplotlib
     except ImportError:

@@ -118,6 +118,8 @@ def training_batches(
         images, targets = mixing(views[:, 0], tf.cast(rows, tf.float32), seed=mix_seed)
         return images[:, None], targets
 
+    # AutoGraph would turn the one line of a wrong option into a page of where it was traced.
+    @tf.autograph.experimental.do_not_convert
     def steps(start: int, stop: int) -> tf.data.Dataset:
         made = unmixed(start, stop)
         if mixing is not None:

@@ -50,14 +50,17 @@ def random_resized_crop(
         pixels [B, H, W, 3].
       seed: int64. [] or [V] for one image, [B] or [B, V] for a batch: V crops of each.
       size_px: side of the result.
-      area_range: smallest and largest share of the image's area.
-      aspect_range: smallest and largest width / height.
+      area_range: smallest and largest share of the image's area, within (0, 1].
+      aspect_range: smallest and largest width / height, > 0.
       flip_probability: of mirroring left and right.
-      num_tries: how many parts are drawn before falling back.
+      num_tries: how many parts are drawn before falling back, >= 1.
 
     Returns:
       float32 [..., size_px, size_px, 3] in [0, 1] but for rounding, with the axes of the seed in
       front.
+
+    Raises:
+      ValueError: an option that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -70,6 +73,7 @@ def random_resized_crop(
       >>> views.random_resized_crop(batch, seed=tf.reshape(seeds, [5, 2]), size_px=32).shape
       TensorShape([5, 2, 32, 32, 3])
     """
+    _check_options(area_range, aspect_range, flip_probability, num_tries)
     image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
     windows_of = functools.partial(
         draw_windows,
@@ -102,6 +106,28 @@ def random_resized_crop(
         )
         crops = resample_each(part, within, size_px)
     return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))
+
+
+def _check_options(
+    area_range: tuple[float, float],
+    aspect_range: tuple[float, float],
+    flip_probability: float,
+    num_tries: int,
+) -> None:
+    if not 0 < area_range[0] <= area_range[1] <= 1:
+        raise ValueError(
+            "area_range must be the smallest and the largest share of the area, within (0, 1], got "
+            f"{area_range}"
+        )
+    if not 0 < aspect_range[0] <= aspect_range[1]:
+        raise ValueError(
+            "aspect_range must be the smallest and the largest width / height, > 0, got "
+            f"{aspect_range}"
+        )
+    if not 0 <= flip_probability <= 1:
+        raise ValueError(f"flip_probability must be within [0, 1], got {flip_probability}")
+    if num_tries < 1:
+        raise ValueError(f"num_tries must be >= 1, got {num_tries}")
 
 
 def draw_windows(

@@ -9,6 +9,8 @@ from supcon_tf.data.image_files import images_by_class, split_of_files, without_
 from supcon_tf.data.source import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 
+_VALIDATION_NAMES = ("val", "valid", "validation")
+
 
 def folder(
     root: str | None = None,
@@ -21,13 +23,14 @@ def folder(
 ) -> Source:
     """A folder of images: root/class/*.jpg, or root/train/class/*.jpg and root/test/class/*.jpg.
 
-    Without a test folder, a share of every class is held out, the same for the same seed. JPEG,
-    PNG, WebP, BMP and GIF files are read.
+    Beside train and test, root/val (or valid, or validation) is the validation split; without
+    test, it is what is held out. With neither, a share of every class is held out, the same for
+    the same seed. JPEG, PNG, WebP, BMP and GIF files are read.
 
     Args:
       root: the folder; without it there is an error that says how to set it.
-      test_share: of every class to hold out where there is no root/test (or root/val).
-      validation_share: of the training images to set aside, 0 for none.
+      test_share: of every class to hold out where there is no folder of held-out images.
+      validation_share: of the training images to set aside, 0 for none; 0 with a validation folder.
       unreadable_limit: unreadable images are named and left out; a larger share of them than
         this is an error.
       check_images: decode every image once at the start, so that an unreadable one cannot end
@@ -36,8 +39,9 @@ def folder(
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no root, no or one class, an empty class folder, other classes in test than in
-        train, too few images of a class, or too many unreadable ones.
+      ValueError: no root, no or one class, an empty class folder, other classes in test or
+        validation than in train, two validation folders or one and a share, too few images of a
+        class, or too many unreadable ones.
     """
     if root is None:
         raise ValueError(
@@ -49,35 +53,52 @@ def folder(
             f"no folder {root!r}: point sources.folder.root at a folder with one folder of "
             "images per class"
         )
-    train_files = images_by_class(base / "train" if (base / "train").is_dir() else base)
-    test_root = next((base / name for name in ("test", "val") if (base / name).is_dir()), None)
-    if test_root is not None and (base / "train").is_dir():
-        test_files = images_by_class(test_root)
-        if test_files.keys() != train_files.keys():
-            odd = sorted(test_files.keys() ^ train_files.keys())
+    folders = _folders_of_splits(base)
+    if "validation" in folders and validation_share:
+        raise ValueError(
+            f"{str(folders['validation'])!r} holds the validation images: "
+            f"sources.folder.validation_share must be 0, got {validation_share}"
+        )
+    files = {split: images_by_class(path) for split, path in folders.items()}
+    for split, path in folders.items():
+        odd = sorted(files[split].keys() ^ files["train"].keys())
+        if odd:
             raise ValueError(
-                f"train and {test_root.name} must have the same class folders in {root!r}; only "
-                f"one of them has {odd[0]!r}"
+                f"train and {path.name} must have the same class folders in {root!r}; only one of "
+                f"them has {odd[0]!r}"
             )
-    else:
-        test_files = {}
-    class_names = tuple(sorted(train_files))
+    class_names = tuple(sorted(files["train"]))
     if check_images:
-        train_files = without_unreadable(train_files, unreadable_limit)
-        test_files = without_unreadable(test_files, unreadable_limit)
-    train = folder_split(train_files, class_names)
-    test = folder_split(test_files, class_names)
-    needed = 1 if test_files else 2
+        files = {
+            split: without_unreadable(of_split, unreadable_limit)
+            for split, of_split in files.items()
+        }
+    needed = 1 if "test" in files else 2
     for name in class_names:
-        if len(train_files[name]) < needed:
+        if len(files["train"][name]) < needed:
             raise ValueError(
-                f"the class folder {name!r} in {root!r} has {len(train_files[name])} readable "
+                f"the class folder {name!r} in {root!r} has {len(files['train'][name])} readable "
                 f"images, {needed} are needed: add some, remove it, or give train/ and test/"
             )
-    if not test_files:
-        kept, held_out = hold_out(train.labels, test_share, seed=seed)
-        train, test = train.take(kept), train.take(held_out)
-    return with_validation(Source(base.name, class_names, train, test), validation_share, seed)
+    splits = {split: folder_split(of_split, class_names) for split, of_split in files.items()}
+    if "test" not in splits:
+        everything = splits["train"]
+        kept, held_out = hold_out(everything.labels, test_share, seed=seed)
+        splits = {"train": everything.take(kept), "test": everything.take(held_out)}
+    return with_validation(Source(base.name, class_names, **splits), validation_share, seed)
+
+
+def _folders_of_splits(base: Path) -> dict[str, Path]:
+    """The folder of "train", and those of "test" and "validation" where there are any."""
+    if not (base / "train").is_dir():
+        return {"train": base}
+    folders = {name: base / name for name in ("train", "test") if (base / name).is_dir()}
+    named = [name for name in _VALIDATION_NAMES if (base / name).is_dir()]
+    if len(named) > 1:
+        raise ValueError(f"{str(base)!r} must have one validation folder, got {named}: leave one")
+    if named:
+        folders["validation" if "test" in folders else "test"] = base / named[0]
+    return folders
 
 
 def folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:

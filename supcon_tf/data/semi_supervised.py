@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.augment.draws import fold_in
 from supcon_tf.data.batches import Batches, training_batches
 from supcon_tf.data.source import Source
-from supcon_tf.data.splits import Split
+from supcon_tf.data.splits import IndexedSplit, Split
 
 
 def batches(
@@ -46,7 +47,7 @@ def batches(
 
     Raises:
       ValueError: as in `training_batches`, for either part; other classes than the labelled ones;
-        or labelled_epochs < 0.
+        labelled_epochs < 0; or more labelled classes or samples of them than there are, or none.
 
     Example:
       >>> from supcon_tf.data import semi_supervised, sources, views
@@ -66,6 +67,14 @@ def batches(
         )
     if labelled_epochs is not None and labelled_epochs < 0:
         raise ValueError(f"labelled_epochs must be >= 0 or None, got {labelled_epochs}")
+    if isinstance(labelled.train, IndexedSplit) and not labelled.is_multi_label:
+        _, counts = np.unique(labelled.train.labels, return_counts=True)
+        if not (1 <= labelled_classes <= len(counts) and 1 <= samples_per_class <= counts.min()):
+            raise ValueError(
+                f"semi_supervised.batches.labelled_classes must be in 1 ... {len(counts)} and "
+                f".samples_per_class in 1 ... {counts.min()}, the classes of the labelled images "
+                f"and the fewest of one, got {labelled_classes} and {samples_per_class}"
+            )
     num_labelled = labelled_classes * samples_per_class
     options |= {"num_classes": num_classes, "shard": shard}
     unlabelled_steps = views(split, batch_size=batch_size, seed=seed, **options)

@@ -16,7 +16,7 @@ class Source:
       class_names: the name of each class number.
       train: to train on.
       test: held out; looked at only for results.
-      validation: taken from the training images, for choosing; None without a share for it.
+      validation: for choosing, a share of the training images or images of its own; None for none.
     """
 
     name: str

@@ -27,14 +27,15 @@ def subset(
       per_class: so many of each class, drawn from the seed; a smaller number is a part of a
         larger one's choice.
       fraction: this part of each class, within (0, 1], at least one image, drawn likewise.
-      list_file: a text file that names the images, one a line: by the end of its path, such as
-        "n01440764_10026.JPEG" or "cats/1.jpg", or by its number in the stored order, from 0.
+      list_file: a text file in UTF-8 that names the images, one a line: by the end of its path,
+        such as "n01440764_10026.JPEG" or "cats/1.jpg", or by its number in the stored order, from
+        0.
       seed: of the choice by class.
 
     Raises:
       FileNotFoundError: no such list.
-      ValueError: not one of the four, a number or a name that is not there, a streamed split, or a
-        choice by class of images with several labels.
+      ValueError: not one of the four, a number or a name that is not there, a list that is not in
+        UTF-8, a streamed split, or a choice by class of images with several labels.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -86,7 +87,13 @@ def _listed(list_file: str, source: Source, train: IndexedSplit) -> np.ndarray:
     file = Path(list_file).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"no list_file {list_file!r}: it holds an image's name a line")
-    lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"list_file {list_file!r} is not UTF-8 ({error}): save it as UTF-8"
+        ) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     numbers_of: dict[Path, list[int]] = {}
     depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
     for number, path in enumerate(train.paths if depths else ()):

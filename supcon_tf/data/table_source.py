@@ -62,8 +62,9 @@ def table(
 
     Raises:
       FileNotFoundError: no such file, or an image in it that is not there.
-      ValueError: no file given, other columns, a line that cannot be used, an image twice, too few
-        labels, a split or a label without images, or too many unreadable images.
+      ValueError: no file given, one that is not CSV in UTF-8, other columns, a line that cannot be
+        used, an image twice, too few labels, a split or a label without images, or too many
+        unreadable images.
     """
     if file is None:
         raise ValueError(
@@ -113,34 +114,38 @@ def table(
 
 def _lines(path: Path, separator: str) -> tuple[list[_Line], bool]:
     """The lines below the header, and whether they say a split."""
-    # With or without the mark that spreadsheets put at the begin.
-    with path.open(newline="", encoding="utf-8-sig") as opened:
-        reader = csv.reader(opened)
-        header = [name.strip() for name in next(reader, [])]
-        if sorted(header) not in (["labels", "path"], ["labels", "path", "split"]):
+    try:
+        # With or without the mark that spreadsheets put at the begin.
+        with path.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened)
+            header = [name.strip() for name in next(reader, [])]
+            numbered = [(reader.line_num, cells) for cells in reader if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{str(path)!r} is not UTF-8 or not CSV ({error}): save it as CSV UTF-8"
+        ) from error
+    if sorted(header) not in (["labels", "path"], ["labels", "path", "split"]):
+        raise ValueError(
+            f"the columns of {str(path)!r} must be path,labels or path,labels,split, got "
+            f"{','.join(header) or 'an empty file'}"
+        )
+    lines = []
+    for number, cells in numbered:
+        where = f"line {number} of {str(path)!r}"
+        if len(cells) != len(header):
             raise ValueError(
-                f"the columns of {str(path)!r} must be path,labels or path,labels,split, got "
-                f"{','.join(header) or 'an empty file'}"
+                f"{where} has {len(cells)} columns, {len(header)} are needed: several labels "
+                f"stand in one, with {separator!r} between them"
             )
-        lines = []
-        for cells in reader:
-            if not cells:
-                continue
-            where = f"line {reader.line_num} of {str(path)!r}"
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{where} has {len(cells)} columns, {len(header)} are needed: several labels "
-                    f"stand in one, with {separator!r} between them"
-                )
-            given = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-            labels = tuple(label.strip() for label in given["labels"].split(separator))
-            if not given["path"] or "" in labels:
-                missing = "label" if given["path"] else "path"
-                raise ValueError(f"{where} lacks a {missing}, got {','.join(cells)!r}")
-            split = given.get("split", "train")
-            if split not in SPLITS:
-                raise ValueError(f"{where}: the split must be one of {SPLITS}, got {split!r}")
-            lines.append(_Line(reader.line_num, given["path"], labels, split))
+        given = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        labels = tuple(label.strip() for label in given["labels"].split(separator))
+        if not given["path"] or "" in labels:
+            missing = "label" if given["path"] else "path"
+            raise ValueError(f"{where} lacks a {missing}, got {','.join(cells)!r}")
+        split = given.get("split", "train")
+        if split not in SPLITS:
+            raise ValueError(f"{where}: the split must be one of {SPLITS}, got {split!r}")
+        lines.append(_Line(number, given["path"], labels, split))
     return lines, "split" in header
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from supcon_tf.evaluation.class_numbers import class_numbers
+
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
     """Share of examples whose class is among the k best scored.
@@ -11,11 +13,11 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
 
     Args:
       scores: [n, C], larger is likelier.
-      labels: integers [n].
+      labels: integers [n] or [n, 1].
       k: how many guesses count; more than C is C.
 
     Raises:
-      ValueError: k < 1, or no example.
+      ValueError: k < 1, no example, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -23,10 +25,11 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
       >>> top_k_accuracy(np.array([[0.1, 0.7, 0.2], [0.5, 0.4, 0.1]]), np.array([1, 1]))
       0.5
     """
+    labels = class_numbers(labels)
     if k < 1 or not len(labels):
         raise ValueError(f"k must be >= 1 and n >= 1, got k={k} and n={len(labels)}")
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float(np.mean(np.any(best == np.asarray(labels)[:, None], axis=1)))
+    return float(np.mean(np.any(best == labels[:, None], axis=1)))
 
 
 def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -37,10 +40,10 @@ def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
       scores: [n, C], larger is likelier.
-      labels: integers [n]; classes without an example are left out.
+      labels: integers [n] or [n, 1]; classes without an example are left out.
 
     Raises:
-      ValueError: no example.
+      ValueError: no example, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -49,6 +52,7 @@ def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
       >>> mean_per_class_accuracy(scores, np.array([0, 0, 0, 1]))
       0.5
     """
+    labels = class_numbers(labels)
     if not len(labels):
         raise ValueError("n must be >= 1, got no example")
     is_right = np.argmax(scores, axis=1) == labels

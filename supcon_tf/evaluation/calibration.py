@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from supcon_tf.evaluation.class_numbers import class_numbers
+
 Binning = Literal["equal_width", "equal_mass"]
 
 
@@ -102,7 +104,7 @@ def expected_calibration_error(
 
     Args:
       probabilities: [n, C] within [0, 1].
-      labels: integers [n].
+      labels: integers [n] or [n, 1].
       bins: how many; those without examples count nothing.
       binning: "equal_width" or "equal_mass", the adaptive one.
 
@@ -110,7 +112,7 @@ def expected_calibration_error(
       Within [0, 1]; 0 is calibrated.
 
     Raises:
-      ValueError: as in `reliability`.
+      ValueError: as in `reliability`, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -118,6 +120,7 @@ def expected_calibration_error(
       >>> expected_calibration_error(np.array([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
       0.25
     """
+    labels = class_numbers(labels)
     if not len(labels):
         raise ValueError("n must be >= 1, got n=0")
     if np.min(probabilities) < 0:

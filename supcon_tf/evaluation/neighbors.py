@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from supcon_tf.evaluation.class_numbers import class_numbers
+
 
 def prototype_probabilities(
     embeddings: np.ndarray,
@@ -21,7 +23,7 @@ def prototype_probabilities(
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m].
+      reference_labels: integers [m] or [m, 1].
       num_classes: C. A class without references has probability 0.
       temperature: > 0.
 
@@ -29,7 +31,7 @@ def prototype_probabilities(
       float32 [n, C], rows sum to one.
 
     Raises:
-      ValueError: temperature not positive, or no references.
+      ValueError: temperature not positive, no references, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -40,11 +42,12 @@ def prototype_probabilities(
       >>> near.argmax(axis=1).tolist()
       [0]
     """
-    _check(temperature, reference_labels)
+    labels = class_numbers(reference_labels)
+    _check(temperature, labels)
     references = _unit_rows(reference_embeddings)
-    sums = tf.math.unsorted_segment_sum(references, tf.constant(reference_labels), num_classes)
+    sums = tf.math.unsorted_segment_sum(references, labels, num_classes)
     similarities = tf.matmul(_unit_rows(embeddings), _unit_rows(sums), transpose_b=True)
-    has_references = np.isin(np.arange(num_classes), reference_labels)
+    has_references = np.isin(np.arange(num_classes), labels)
     logits = tf.where(has_references, similarities / temperature, -np.inf)
     return tf.nn.softmax(logits, axis=1).numpy()
 
@@ -66,7 +69,7 @@ def soft_neighbor_probabilities(
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m].
+      reference_labels: integers [m] or [m, 1].
       num_classes: C.
       temperature: > 0; a smaller one listens to the nearest more.
       rows_per_block: examples at a time, which bounds the memory to that times m.
@@ -75,7 +78,7 @@ def soft_neighbor_probabilities(
       float32 [n, C], rows sum to one.
 
     Raises:
-      ValueError: temperature not positive, or no references.
+      ValueError: temperature not positive, no references, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -87,14 +90,17 @@ def soft_neighbor_probabilities(
       [[0.7311 0.2689]
        [0.2689 0.7311]]
     """
-    _check(temperature, reference_labels)
+    labels = class_numbers(reference_labels)
+    _check(temperature, labels)
     references = _unit_rows(reference_embeddings)
-    one_hot = tf.one_hot(reference_labels, num_classes)
     blocks = []
     for start in range(0, len(embeddings), rows_per_block):
         rows = _unit_rows(embeddings[start : start + rows_per_block])
         similarities = tf.matmul(rows, references, transpose_b=True)
-        blocks.append(tf.matmul(tf.nn.softmax(similarities / temperature), one_hot).numpy())
+        votes = tf.transpose(tf.nn.softmax(similarities / temperature))
+        # [m, n] -> [C, n] -> [n, C]
+        of_classes = tf.math.unsorted_segment_sum(votes, labels, num_classes)
+        blocks.append(tf.transpose(of_classes).numpy())
     return np.concatenate(blocks)
 
 
@@ -102,9 +108,9 @@ def _unit_rows(rows: np.ndarray | tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
 
 
-def _check(temperature: float, reference_labels: np.ndarray) -> None:
-    if temperature <= 0 or not len(reference_labels):
+def _check(temperature: float, labels: np.ndarray) -> None:
+    if temperature <= 0 or not len(labels):
         raise ValueError(
             "temperature must be > 0 and there must be references, got "
-            f"{temperature} and {len(reference_labels)}"
+            f"{temperature} and {len(labels)}"
         )

@@ -31,9 +31,12 @@ def cut(values: tf.Tensor, *, fill: int = 0, max_rows: Any = MAX_BLOCK_ROWS) -> 
     num_blocks = -(-num_rows // block_rows)
     missing = num_blocks * block_rows - tf.shape(values)[0]
     padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+    widths = [
+        tf.shape(values)[axis] if width is None else width
+        for axis, width in enumerate(values.shape[1:], start=1)
+    ]
     return tf.reshape(
-        tf.pad(values, padding, constant_values=fill),
-        [num_blocks, block_rows, *values.shape[1:]],
+        tf.pad(values, padding, constant_values=fill), [num_blocks, block_rows, *widths]
     )
 
 

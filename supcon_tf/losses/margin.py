@@ -101,13 +101,13 @@ def _margin_cross_entropy(
             f"labels must be integers [N] or rows [N, {num_classes}], got {labels.dtype.name} "
             f"of shape {labels.shape}"
         )
-    targets = tf.one_hot(labels, num_classes) if are_numbers else tf.cast(labels, tf.float32)
+    labels = tf.cast(labels, tf.int64 if are_numbers else tf.float32)
+    targets = tf.one_hot(labels, num_classes) if are_numbers else labels
     cosines = tf.math.divide_no_nan(scores, lengths)
     handicaps = lengths * (_psi(cosines, margin) - cosines) / (1.0 + annealing)
     logits = scores + targets * handicaps
     if are_numbers:
         # A number beyond the classes is an error here, where its row of zeros would cost nothing.
-        labels = tf.cast(labels, tf.int64)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 

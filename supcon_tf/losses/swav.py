@@ -110,27 +110,31 @@ def swav_loss(
     """
     check_temperature(temperature)
     scores = tf.cast(tf.convert_to_tensor(scores), tf.float32)
+    if scores.shape.rank != 3:
+        raise ValueError(f"scores must be [B, V, K], got shape {scores.shape}")
+    num_crops = scores.shape[1]
+    if codes is not None:
+        codes = tf.cast(tf.convert_to_tensor(codes), tf.float32)
+        if codes.shape.rank != 3 or scores.shape[2] != codes.shape[2]:
+            raise ValueError(
+                "scores must be [B, V, K] and codes [B, A, K], got shapes "
+                f"{scores.shape} and {codes.shape}"
+            )
+        num_assigned = codes.shape[1]
+    if not 1 <= num_assigned <= num_crops or num_crops < 2:
+        raise ValueError(
+            "the assigned crops, num_assigned or those of codes, must be some of two or more, got "
+            f"{num_assigned} of {num_crops}"
+        )
     if codes is None:
-        if num_assigned < 1:
-            raise ValueError(f"num_assigned must be >= 1, got {num_assigned}")
         assigned = tf.unstack(scores[:, :num_assigned], axis=1)
         codes = [sinkhorn_knopp(of_crop, epsilon=epsilon, rounds=rounds) for of_crop in assigned]
         codes = tf.stack(codes, axis=1)
-    codes = tf.stop_gradient(tf.cast(tf.convert_to_tensor(codes), tf.float32))
-    if scores.shape.rank != 3 or codes.shape.rank != 3 or scores.shape[2] != codes.shape[2]:
-        raise ValueError(
-            "scores must be [B, V, K] and codes [B, A, K], got shapes "
-            f"{scores.shape} and {codes.shape}"
-        )
-    num_codes, num_crops = codes.shape[1], scores.shape[1]
-    if not 1 <= num_codes <= num_crops or num_crops < 2:
-        raise ValueError(
-            f"the assigned crops must be some of two or more, got {num_codes} of {num_crops}"
-        )
+    codes = tf.stop_gradient(codes)
     # [B, A, K] and [B, V, K] -> [B, A, V]
     cross_entropy = -tf.matmul(codes, tf.nn.log_softmax(scores / temperature), transpose_b=True)
-    is_other = 1.0 - tf.eye(num_codes, num_crops)
-    return tf.reduce_sum(cross_entropy * is_other, axis=[1, 2]) / (num_codes * (num_crops - 1))
+    is_other = 1.0 - tf.eye(num_assigned, num_crops)
+    return tf.reduce_sum(cross_entropy * is_other, axis=[1, 2]) / (num_assigned * (num_crops - 1))
 
 
 def _check_codes(*, epsilon: float, rounds: int) -> None:

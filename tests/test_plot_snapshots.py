@@ -1,0 +1,32 @@
+"""Accuracy against epochs: the table and the picture of several runs."""
+
+import pytest
+
+from tools import plot_snapshots
+
+LINES = {"SimCLR": {2: 0.4, 4: 0.5}, "SuNCEt": {1: 0.3, 4: 0.6}}
+
+
+def test_every_accuracy_stands_under_its_epoch():
+    head, *rows = (line.split() for line in plot_snapshots.table(LINES).splitlines())
+    assert head == ["1", "2", "4"]
+    assert rows == [
+        ["SimCLR", "-", "0.4000", "0.5000", "0.5000", "at", "epoch", "4"],
+        ["SuNCEt", "0.3000", "-", "0.6000", "0.5000", "at", "epoch", "4"],
+    ]
+
+
+def test_every_run_has_a_line(tmp_path, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(pyplot.Axes, "plot", lambda *_, label, **__: drawn.append(label))
+    drawn: list[str] = []
+    lines = {f"run {number}": {1: 0.5} for number in range(8)}
+    plot_snapshots.plot(str(tmp_path / "epochs.png"), {"kNN": lines, "fine-tuned": lines}, "")
+    assert drawn == [*lines, *lines]
+
+
+def test_a_number_of_processes_that_cannot_be_is_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        plot_snapshots.main(["--run=a=b", "--processes=0"])
+    assert "--processes must be >= 1, got 0" in capsys.readouterr().err
