@@ -116,6 +116,19 @@ def parameter_values(
     return values
 
 
+def is_same_measurement(resolved: str, other: str) -> bool:
+    """Whether two resolved configurations differ at most in which stages a training would run."""
+    values, others = (
+        {
+            name: value
+            for name, value in parameter_values(text, macros=True).items()
+            if not name.startswith("experiment.")
+        }
+        for text in (resolved, other)
+    )
+    return values == others
+
+
 def _macros(resolved: str) -> dict[str, str]:
     found = re.finditer(_BINDING.format(r"(\w+)"), resolved, re.M)
     return {match[1]: match[2].strip() for match in found}

@@ -94,10 +94,10 @@ def measure(folder: RunFolder, files: Sequence[str], bindings: Sequence[str]) ->
     """
     settings = configuration.parse([str(folder.root / "config.gin"), *files], bindings)
     last = folder.root / "evaluate.gin"
-    if not last.is_file():
-        last = folder.root / "config.gin"
-    if read_measured(folder.root) is not None and _relevant(last.read_text()) == _relevant(
-        settings
+    if (
+        read_measured(folder.root) is not None
+        and last.is_file()
+        and configuration.is_same_measurement(last.read_text(), settings)
     ):
         print(f"{folder.root}: measured before")
         return
@@ -110,12 +110,6 @@ def measure(folder: RunFolder, files: Sequence[str], bindings: Sequence[str]) ->
     gin.get_configurable(robustness.run)(folder)
     (folder.root / "evaluate.gin").write_text(settings)
     write_report(folder.root)
-
-
-def _relevant(settings: str) -> dict[str, str]:
-    """All that is set, but for which stages a training would run."""
-    values = configuration.parameter_values(settings, macros=True)
-    return {name: value for name, value in values.items() if not name.startswith("experiment.")}
 
 
 def table(folders: Sequence[RunFolder]) -> str:

@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     paths = image_files(options.images)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
+    written = output if output.exists() else output.parent
+    if output.is_dir() or not os.access(written, os.W_OK):
         raise ValueError(f"--output must be a file that can be written, got {options.output!r}")
     model = tf.saved_model.load(options.export).signatures["serving_jpeg"]
     kept, outputs = predictions(model, paths, batch_size=options.batch_size)

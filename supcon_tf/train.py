@@ -66,11 +66,16 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.gin_file[-1]} on {command.DEVICES}{f', {replicas} replicas' * (replicas > 1)}, "
         f"into {folder.root}"
     )
+    measured = folder.root / "evaluate.gin"
+    measures = "robustness" in (*named_stages(), *named_evaluations())
+    if measures and not (
+        measured.is_file() and configuration.is_same_measurement(measured.read_text(), settings)
+    ):
+        folder.forget("robustness")  # The cells that were measured alike stay.
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)
     if folder.is_written:
-        if "robustness" in (*named_stages(), *named_evaluations()):
-            # What it said of an earlier measurement, config.gin now says of this one.
-            (folder.root / "evaluate.gin").unlink(missing_ok=True)
+        if measures:
+            measured.write_text(settings)
         print(f"done: {write_report(folder.root)}")
 
 

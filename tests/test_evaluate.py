@@ -134,7 +134,13 @@ def test_training_measures_anew_what_was_evaluated_with_other_settings(
             ]
         )
         assert RunFolder(folder).metrics()["robustness"]["num_images"] == limit
-        assert not (folder / "evaluate.gin").exists()
+
+    # What config.gin says has not been measured yet.
+    settings = (folder / "config.gin").read_text()
+    assert "robustness.run.max_images = 3" in settings
+    (folder / "config.gin").write_text(settings.replace("max_images = 3", "max_images = 4"))
+    run(folder)
+    assert RunFolder(folder).metrics()["robustness"]["num_images"] == 4
 
 
 @pytest.mark.parametrize("file", ["on_the_fly", "imagenet_c", "cifar10_c"])

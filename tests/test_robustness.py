@@ -213,21 +213,27 @@ def test_what_was_measured_otherwise_is_measured_anew(folder, change):
 
 
 def test_another_measurement_takes_the_place_of_the_first_when_it_is_whole(folder):
-    def killed(*_, **__):
-        raise KeyboardInterrupt
+    def killed(image, *, severity, **_):
+        if severity == 2:
+            raise KeyboardInterrupt
+        return np.zeros_like(image)
 
     def never(*_, **__):
         raise AssertionError("was measured before")
 
     options = {"source": source_of(), "corruptions": ("fog",), "severities": (1, 2)}
     robustness.run(folder, **options, corrupted=made_by(unchanged))
+    picture = folder.robustness_example("fog", 1)
+    first = picture.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         robustness.run(folder, **options, corrupted=made_by(killed), max_images=4)
+    assert picture.read_bytes() == first
     robustness.run(folder, **options, corrupted=made_by(never))
     made = []
     noted = made_by(lambda image, **at: made.append(at) or image)
     robustness.run(folder, **options, corrupted=noted, max_images=4)
-    assert len(made) == 2 * 4
+    assert len(made) == 4  # The other severity was finished before.
+    assert picture.read_bytes() != first
     assert json.loads((folder.root / "robustness.json").read_text())["settings"]["num_images"] == 4
     assert not (folder.root / "robustness_next.json").exists()
 

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def run_child(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """A contender's numbers from its own process; None, and a line why, where it fails."""
+    """A contender's numbers from its own process; None, and a line why, for a peer that fails."""
     python = options.peer_python if name in TORCH else sys.executable
     shared = [f"--{key}={getattr(options, key)}" for key in ("depth", "width", "batch", "steps")]
     done = subprocess.run(
@@ -95,6 +95,8 @@ def run_child(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+    if done.returncode and name not in TORCH:
+        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
     if done.returncode:
         # Killed, as for want of memory, it leaves no message.
         lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]

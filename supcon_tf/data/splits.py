@@ -14,7 +14,8 @@ class IndexedSplit:
 
     Args:
       labels: int64, [n] class numbers, or [n, C] of 0 and 1 where an image may have several.
-      read: number (int64 scalar tensor) -> image, either uint8 [H, W, 3] or encoded (string).
+      read: number (int64 scalar tensor) -> image, either uint8 [H, W, 3] or encoded (string), by
+        TensorFlow's operations: a Python `if` of a tensor is not converted.
       paths: the files, in the same order, where there are any.
       reads_batches: `read` also takes numbers [B] and gives pixels uint8 [B, H, W, 3], so that
         a batch of views is made in one go.

@@ -50,20 +50,15 @@ def run(
             "experiment.run.stages must have 'robustness' at its end, as it is of the classifier "
             f"that was trained last, got {tuple(stages)}"
         )
-    in_order = dict.fromkeys((*stages, *evaluations))
-    # It keeps what it measured with the same settings, which another command may have changed.
-    trainings = [stage for stage in in_order if stage != "robustness"]
-    for stage in in_order:
+    for stage in dict.fromkeys((*stages, *evaluations)):
         results = folder.metrics().get(stage)
-        if results is not None and stage in trainings:
+        if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
-        if stage not in trainings and not folder.is_written:
+        if stage == "robustness" and not folder.is_written:
             continue  # It trains nothing, so that one worker does it.
         try:
             configured(STAGES[stage])(folder)
-            if stage in trainings:
-                folder.forget("robustness")  # What was measured is another classifier's.
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             # Between epochs too: while models are built, and while one worker evaluates.
             raise RuntimeError(

@@ -231,6 +231,7 @@ def measure_and_save(
         **_class_metrics(held_out, source, classifies),
     }
     save_held_out(folder, held_out, source, with_probabilities=classifies)
+    folder.forget("robustness")  # It was measured of another classifier.
     save_serving_model(
         folder.export,
         scorer.model,

@@ -43,6 +43,7 @@ def measure_all(
     record = kept if read_json(kept).get("settings", settings) == settings else begun
     content = read_json(record)
     cells = content["cells"] if content.get("settings") == settings else {}
+    pictures = folder.root / ("robustness" if record == kept else "robustness_next")
     missing = [cell for cell in wanted if cell_name(*cell) not in cells]
     if len(missing) < len(wanted):
         print(f"robustness: {len(wanted) - len(missing)} of {len(wanted)} finished before")
@@ -50,7 +51,7 @@ def measure_all(
     with tqdm(total=len(missing) * num_images, unit="image", leave=False, disable=None) as progress:
         for corruption, severity in missing:
             progress.set_description(f"robustness: {corruption} {severity or ''}")
-            picture = folder.robustness_example(corruption, severity)
+            picture = pictures / folder.robustness_example(corruption, severity).name
             cells[cell_name(corruption, severity)] = _measure(
                 model,
                 images(corruption, severity),
@@ -63,6 +64,9 @@ def measure_all(
                 {"settings": settings, "class_names": list(class_names), "cells": cells},
             )
     if record == begun:
+        for picture in pictures.iterdir():
+            picture.replace(folder.root / "robustness" / picture.name)
+        pictures.rmdir()
         begun.replace(kept)
     return cells
 

@@ -1,5 +1,6 @@
 """The loop that training stages share: fit, validate, record, save, go on after a kill."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -104,7 +105,8 @@ def train(
         if validation_accuracy is not None:
             name = f"validation_{accuracy_name}"
             record[name] = validation_accuracy()
-            if all(record[name] > at[name] for at in curve):
+            # Without one are records from before there were images to choose by.
+            if all(record[name] > at.get(name, -math.inf) for at in curve):
                 best.save(checkpoint_number=end)
         record |= {} if after_epoch is None else after_epoch(epoch_of[end])
         # The curve first: what it has beyond the checkpoint is cut off after a kill.

@@ -154,10 +154,13 @@ def apply(
     ]
     # tf.switch_case lays all 17 branches into the graph, where every node of those not taken still
     # costs a little: together as much as many an operation.
-    [result] = tf.raw_ops.StatelessCase(
-        branch_index=operation,
-        input=[image, parameter, seed],
-        Tout=[tf.uint8],
-        branches=[traced.get_concrete_function(*specs) for traced in _TRACED],
-    )
+    branches = [traced.get_concrete_function(*specs) for traced in _TRACED]
+    # A branch runs on one device, and not all that it is made of is there for bytes on a GPU.
+    with tf.device("CPU:0"):
+        [result] = tf.raw_ops.StatelessCase(
+            branch_index=operation,
+            input=[image, parameter, seed],
+            Tout=[tf.uint8],
+            branches=branches,
+        )
     return tf.ensure_shape(result, image.shape)
