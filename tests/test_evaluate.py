@@ -59,6 +59,25 @@ def run(*workdirs, bindings=(), files=("robustness/on_the_fly.gin",), output=Non
     )
 
 
+def go_on(folder, photos, *bindings):
+    """The training of a finished run, with the robustness stage after it."""
+    parameters = [
+        f"sources.folder.root = '{photos}'",
+        "sources.folder.test_share = 0.5",
+        "corrupted.on_the_fly.processes = 1",
+        "robustness.run.severities = (5,)",
+        *bindings,
+    ]
+    train.main(
+        [
+            "--gin_file=folder/supcon.gin",
+            "--gin_file=robustness/on_the_fly.gin",
+            f"--workdir={folder}",
+            *(f"--gin_param={parameter}" for parameter in parameters),
+        ]
+    )
+
+
 def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
     folders = [finished_run(tmp_path / name, photos) for name in ("one", "two")]
     run(*folders)
@@ -90,23 +109,12 @@ def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
         write_comparison(folders, tmp_path / "compare.html")
 
 
-def test_training_goes_on_to_the_evaluations_of_a_file(tmp_path, photos, monkeypatch):
+def test_training_goes_on_to_the_evaluations_of_a_file(tmp_path, photos):
     folder = finished_run(tmp_path / "one", photos)
     (folder / "metrics.json").write_text(
         json.dumps({name: {"seconds": 1.0} for name in ("pretrain", "linear")})
     )
-    train.main(
-        [
-            "--gin_file=folder/supcon.gin",
-            "--gin_file=robustness/on_the_fly.gin",
-            f"--workdir={folder}",
-            f"--gin_param=sources.folder.root = '{photos}'",
-            "--gin_param=sources.folder.test_share = 0.5",
-            "--gin_param=corrupted.on_the_fly.processes = 1",
-            "--gin_param=robustness.run.corruptions = ('contrast',)",
-            "--gin_param=robustness.run.severities = (1,)",
-        ]
-    )
+    go_on(folder, photos, "robustness.run.corruptions = ('contrast',)")
     assert set(RunFolder(folder).metrics()) == {"pretrain", "linear", "robustness"}
 
 
@@ -120,18 +128,11 @@ def test_training_measures_anew_what_was_evaluated_with_other_settings(
     RunFolder(folder).set_metrics("pretrain", {"seconds": 1.0})
     monkeypatch.setattr(train, "write_report", lambda root: root)
     for limit in (5, 3):
-        train.main(
-            [
-                "--gin_file=folder/supcon.gin",
-                "--gin_file=robustness/on_the_fly.gin",
-                f"--workdir={folder}",
-                f"--gin_param=sources.folder.root = '{photos}'",
-                "--gin_param=sources.folder.test_share = 0.5",
-                "--gin_param=corrupted.on_the_fly.processes = 1",
-                f"--gin_param=robustness.run.corruptions = {CHOSEN}",
-                "--gin_param=robustness.run.severities = (5,)",
-                f"--gin_param=robustness.run.max_images = {limit}",
-            ]
+        go_on(
+            folder,
+            photos,
+            f"robustness.run.corruptions = {CHOSEN}",
+            f"robustness.run.max_images = {limit}",
         )
         assert RunFolder(folder).metrics()["robustness"]["num_images"] == limit
 

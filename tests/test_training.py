@@ -211,11 +211,14 @@ def test_cross_entropy_is_pretraining_that_classifies(photos, tmp_path):
     assert (there.export / "labels.txt").read_text() == "bright\ndark\n"
 
 
-def counting_model():
+def counting_model(kernel=None):
+    """One weight, a random one or this."""
     inputs = keras.Input((1,))
     model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), {"logits": "mse"})
     model.optimizer.build(model.trainable_variables)
+    if kernel is not None:
+        model.layers[-1].kernel.assign([[kernel]])
     return model
 
 
@@ -255,8 +258,7 @@ def test_epochs_need_not_be_whole_steps(tmp_path):
 @pytest.mark.parametrize("images", [0, 22, 10**6])
 def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
     def made(folder, **options):
-        model, calls, accuracies = counting_model(), [], []
-        model.layers[-1].kernel.assign([[3.0]])
+        model, calls, accuracies = counting_model(3.0), [], []
 
         def accuracy():
             accuracies.append(float(model.layers[-1].kernel[0, 0]))
@@ -285,11 +287,8 @@ def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
 
 
 def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
-    whole = counting_model()
-    whole.layers[-1].kernel.assign([[3.0]])
+    whole, first = counting_model(3.0), counting_model(3.0)
     loop(whole, tmp_path / "whole", [])
-    first = counting_model()
-    first.layers[-1].kernel.assign([[3.0]])
     loop(first, tmp_path / "parts", [], epochs=2)
     seen = []
     second = counting_model()
@@ -300,11 +299,8 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
 
 
 def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
-    whole = counting_model()
-    whole.layers[-1].kernel.assign([[3.0]])
+    whole, first = counting_model(3.0), counting_model(3.0)
     loop(whole, tmp_path / "whole", [])
-    first = counting_model()
-    first.layers[-1].kernel.assign([[3.0]])
     with pytest.raises(ValueError, match="at step 5"):
         loop(first, tmp_path / "parts", [], broken_at=4, checkpoint_minutes=0.0)
     second, seen = counting_model(), []

@@ -122,7 +122,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     """
     file = encoder_file(path)
     model = keras.saving.load_model(file, compile=False)
-    encoder = models.embedding_model(model) if is_with_heads(model) else model
+    encoder = models.embedding_model(model) if has_heads(model) else model
     if any(
         size not in (None, wanted)
         for size, wanted in zip(encoder.input_shape[1:], image_shape, strict=True)
@@ -134,7 +134,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     return encoder
 
 
-def is_with_heads(model: keras.Model) -> bool:
+def has_heads(model: keras.Model) -> bool:
     """Whether a model is one of `models`, and not an encoder of another origin."""
     return any(
         layer.name == "embedding" and isinstance(layer, keras.Model) for layer in model.layers

@@ -8,7 +8,7 @@ import keras
 
 from supcon_tf.methods import MomentumProjection
 from supcon_tf.models import parts_of
-from supcon_tf.stages.linear import is_with_heads
+from supcon_tf.stages.linear import has_heads
 from supcon_tf.stages.run_folder import RunFolder
 
 Part = Literal["encoder", "projection_head", "classifier"]
@@ -33,7 +33,7 @@ def take_over(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> No
         raise ValueError(f"parts to take over must be some of {get_args(Part)}, got {parts!r}")
     file = _model_file(Path(path).expanduser(), parts)
     loaded = keras.saving.load_model(file, compile=False)
-    theirs = parts_of(loaded) if is_with_heads(loaded) else {"encoder": loaded}
+    theirs = parts_of(loaded) if has_heads(loaded) else {"encoder": loaded}
     ours = parts_of(model)
     for name in parts:
         for where, known in ((f"the model in {str(file)!r}", theirs), ("this model", ours)):
