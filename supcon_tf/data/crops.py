@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.clipping import clip
 from supcon_tf.data.augment.draws import uniforms
 from supcon_tf.data.image_decoding import REDUCTIONS, open_image, reduced
 
@@ -200,14 +199,13 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     upright = tf.zeros_like(windows.mirrored)
     down = _weights(windows.top, windows.height, height, size_px, averaged, upright, total=scale)
     across = _weights(windows.left, windows.width, width, size_px, averaged, windows.mirrored)
-    # [B, H, W, 3] -> [B, H, 3, W]; of bytes, tf.transpose is slower, and oneDNN complains.
-    pixels = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=2), tf.float32)
-    rows = tf.matmul(down, tf.reshape(pixels, [-1, 1, height, 3 * width]))  # [B, V, s, 3*W]
-    rows = tf.reshape(rows, tf.concat([tf.shape(down)[:2], [size_px * 3, width]], axis=0))
-    crops = tf.matmul(rows, across, transpose_b=True)  # [B, V, s*3, s]
-    crops = tf.reshape(crops, [-1, size_px, 3, size_px])
-    crops = tf.transpose(crops, [0, 1, 3, 2])
-    return tf.reshape(crops, [-1, tf.shape(down)[1], size_px, size_px, 3])
+    # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
+    planes = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=1), tf.float32)
+    rows = tf.matmul(down[:, :, None], planes[:, None])  # [B, V, 3, s, W]
+    rows = tf.reshape(rows, tf.concat([tf.shape(down)[:2], [3 * size_px, width]], axis=0))
+    crops = tf.matmul(rows, across, transpose_b=True)  # [B, V, 3*s, s]
+    pixels = tf.transpose(tf.reshape(crops, [-1, 3, size_px * size_px]), [0, 2, 1])
+    return tf.reshape(pixels, [-1, tf.shape(down)[1], size_px, size_px, 3])
 
 
 def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
@@ -226,7 +224,7 @@ def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> t
     )
     if image.dtype == tf.uint8:
         resized *= 1.0 / 255.0
-    return clip(resized)
+    return tf.clip_by_value(resized, 0.0, 1.0)
 
 
 def _weights(

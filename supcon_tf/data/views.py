@@ -183,7 +183,8 @@ class Preprocessing:
     def training_crops(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
         """Random crops of an image or a batch, in [0, 1], with the axes of the seed in front."""
         crops = self.crop(image, seed=fold_in(seed, 0), size_px=self.image_px)
-        return tf.ensure_shape(crops, [*seed.shape, *self.image_shape])
+        shape = [*seed.shape, *self.image_shape]
+        return crops if crops.shape == shape else tf.ensure_shape(crops, shape)
 
     def distorted(
         self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor

@@ -12,13 +12,19 @@ Function = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def as_one_batch(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
     """Calls function(images [N, H, W, 3], seeds [N]) for image [..., H, W, 3] and seed [...]."""
     image = tf.convert_to_tensor(image)
-    pixels = [
-        tf.shape(image)[axis] if size is None else size
-        for axis, size in zip((-3, -2, -1), image.shape[-3:], strict=True)
-    ]
     seeds = tf.reshape(tf.convert_to_tensor(seed, tf.int64), [-1])
-    result = tf.reshape(function(tf.reshape(image, [-1, *pixels]), seeds), tf.shape(image))
+    images = tf.reshape(image, [-1, *size_of(image), image.shape[-1]])
+    result = tf.reshape(function(images, seeds), tf.shape(image))
     return tf.ensure_shape(result, image.shape)
+
+
+def size_of(images: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+    """Height and width of images [..., H, W, 3]; as plain numbers where they are known."""
+    height, width = images.shape[-3:-1]
+    return (
+        tf.shape(images)[-3] if height is None else height,
+        tf.shape(images)[-2] if width is None else width,
+    )
 
 
 def on_images(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:

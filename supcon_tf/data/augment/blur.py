@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.clipping import clip
 from supcon_tf.data.augment.draws import uniforms
 from supcon_tf.data.augment.groups import where_chosen
 
@@ -33,7 +32,7 @@ def random_blur(
             lambda part, of_part: gaussian_blur(part, sigma=tf.gather(sigma, of_part)),
         )
     # The weights add up to one but for rounding, which would show above a white pixel.
-    return clip(blurred)
+    return tf.clip_by_value(blurred, 0.0, 1.0)
 
 
 def gaussian_blur(images: tf.Tensor, *, sigma: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.augment.clipping import clip
+from supcon_tf.data.augment.batching import size_of
 from supcon_tf.data.augment.draws import uniforms
 from supcon_tf.data.augment.groups import by_group, where_chosen
 
@@ -20,10 +20,16 @@ Jitter = Literal["tensorflow", "torchvision"]
 # Grey is 0.2989 R + 0.587 G + 0.114 B, as in tf.image and in torchvision: _GREY @ [r, g, b].
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
 _GREY = np.tile(_LUMA, [3, 1])
-# The I and Q axes of YIQ: colour without luma, which a change of hue turns about the grey axis.
+# A pixel is a grey plus a colour, the I and Q axes of YIQ, which a change of hue turns about the
+# grey axis: the parts of a pixel that are grey, colour, and colour after a quarter of a turn.
 _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-_QUARTER_TURN = np.linalg.inv(_TO_YIQ) @ [[0, 0, 0], [0, 0, 1], [0, -1, 0]] @ _TO_YIQ
-_COLOR_ONLY = np.linalg.inv(_TO_YIQ) @ np.diag([0, 1, 1]) @ _TO_YIQ
+_PARTS = np.array(
+    [
+        np.linalg.inv(_TO_YIQ) @ part @ _TO_YIQ
+        for part in (np.diag([1, 0, 0]), np.diag([0, 1, 1]), [[0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    ],
+    np.float32,
+)
 
 
 class JitterDraw(NamedTuple):
@@ -89,26 +95,26 @@ def random_color_matrix(
 
     An approximation: values are clipped to [0, 1] once instead of after each step, the hue turns
     about the grey axis of YIQ instead of around HSV's hexagon, and saturation is always the blend
-    with grey. All shapes are static.
+    with grey. Without clipping the order of the steps makes no difference. All shapes are static.
     """
     numbers = uniforms(jitter_seed, 9)
     draw = draw_jitter(numbers[:, :8], strength=strength, jitter=jitter)
-    # As many pixels to a row as TensorFlow multiplies fastest, the matrix on the diagonal as often.
-    height, width = images.shape[1:3]
-    along = 4 if height and width and height * width % 4 == 0 else 1
-    rows = tf.reshape(images, [tf.shape(images)[0], -1, 3 * along])  # [N, P / 4, 12]
-    means = tf.reduce_mean(tf.reshape(tf.reduce_mean(rows, axis=1), [-1, along, 3]), axis=1)
-    matrix, offset = color_matrix(draw, means, jitter=jitter)
     jittered = numbers[:, 8] < (0.8 if strength else 0.0)
-    matrix = tf.where(jittered[:, None, None], matrix, np.eye(3, dtype=np.float32))
-    offset = tf.where(jittered[:, None], offset, 0.0)
+    unchanged = (0.0 if jitter == "tensorflow" else 1.0, 1.0, 1.0, 0.0)
+    amounts = [tf.where(jittered, *each) for each in zip(draw[1:], unchanged, strict=True)]
+    draw = JitterDraw(draw.order, *amounts)
     grey = uniforms(grey_seed, 1)[:, 0] < 0.2
-    matrix = tf.where(grey[:, None, None], tf.matmul(_GREY[None], matrix), matrix)
-    offset = tf.where(grey[:, None], tf.linalg.matvec(_GREY, offset), offset)
-    diagonal = tf.einsum("nij,ab->najbi", matrix, np.eye(along, dtype=np.float32))
-    mixed = tf.matmul(rows, tf.reshape(diagonal, [-1, 3 * along, 3 * along]))
-    mixed += tf.tile(offset, [1, along])[:, None]
-    return tf.reshape(clip(mixed), tf.shape(images))
+
+    height, width = size_of(images)
+    # tf.data folds the transposition that the crops of a batch end with into the product, and drops
+    # it before the means: where sizes are constants.
+    pixels = tf.reshape(images, [-1, height * width, 3])
+    means = tf.reduce_mean(tf.transpose(pixels, [0, 2, 1]), axis=2)
+    matrix, offset = color_matrix(draw, means, jitter=jitter, grey=grey)
+    mixed = tf.matmul(pixels, matrix, transpose_b=True)
+    # Added along whole lines, as TensorFlow is slow along short ones.
+    mixed = tf.reshape(mixed, [-1, height, 3 * width]) + tf.tile(offset, [1, width])[:, None]
+    return tf.reshape(tf.clip_by_value(mixed, 0.0, 1.0), tf.shape(images))
 
 
 def draw_jitter(numbers: tf.Tensor, *, strength: float, jitter: Jitter) -> JitterDraw:
@@ -156,46 +162,40 @@ def color_jitter(
 
 
 def color_matrix(
-    draw: JitterDraw, means: tf.Tensor, *, jitter: Jitter = "tensorflow"
+    draw: JitterDraw,
+    means: tf.Tensor,
+    *,
+    jitter: Jitter = "tensorflow",
+    grey: bool | tf.Tensor = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The jitter as x -> M x + t, for images whose channels have these means.
+
+    Its steps scale the grey and the colour of a pixel, turn the colour or add a grey, so without
+    clipping their order makes no difference (but for 1e-4, as the weights of grey sum to 0.9999).
 
     Args:
       draw: for N images.
       means: float32 [N, 3].
       jitter: the formulas.
+      grey: bool [N] or [], which images become grey in the end.
 
     Returns:
       M [N, 3, 3] and t [N, 3].
     """
-    one = np.eye(3, dtype=np.float32)
-    brightness, contrast, saturation = (values[:, None, None] for values in draw[1:4])
-    turn = 2.0 * np.pi * draw.hue[:, None, None]
-    steps = tf.stack(
-        [
-            tf.ones_like(brightness) * one if jitter == "tensorflow" else brightness * one,
-            contrast * one,
-            saturation * one + (1.0 - saturation) * _GREY,
-            one
-            + (tf.cos(turn) - 1.0) * _COLOR_ONLY.astype(np.float32)
-            + tf.sin(turn) * _QUARTER_TURN.astype(np.float32),
-        ],
-        axis=1,
-    )
-    matrix = tf.tile(one[None], [tf.shape(means)[0], 1, 1])
-    offset = tf.zeros_like(means)
-    for position in range(4):
-        which = draw.order[:, position]
-        step = tf.gather(steps, which, batch_dims=1)
-        now = tf.linalg.matvec(matrix, means) + offset
-        if jitter == "torchvision":
-            now = tf.linalg.matvec(_GREY, now)
-        added = tf.where((which == 1)[:, None], (1.0 - draw.contrast)[:, None] * now, 0.0)
-        if jitter == "tensorflow":
-            added += tf.where(which == 0, draw.brightness, 0.0)[:, None]
-        matrix = tf.matmul(step, matrix)
-        offset = tf.linalg.matvec(step, offset) + added
-    return matrix, offset
+    brightness, contrast, saturation = (values[:, None] for values in draw[1:4])
+    turn = 2.0 * np.pi * draw.hue[:, None]
+    white = float(_LUMA.sum())
+    of_grey = (saturation + (1.0 - saturation) * white) * tf.where(grey, white, 1.0)[..., None]
+    of_color = saturation * tf.where(grey, 0.0, 1.0)[..., None]
+    shares = tf.concat([of_grey, of_color * tf.cos(turn), of_color * tf.sin(turn)], axis=1)
+    if jitter == "torchvision":
+        shares *= brightness
+        means = tf.matmul(means, _GREY, transpose_b=True)
+    matrix = tf.reshape(tf.matmul(shares, _PARTS.reshape(3, 9)), [-1, 3, 3])
+    offset = (1.0 - contrast) * tf.reduce_sum(matrix * means[:, None], axis=2)
+    if jitter == "tensorflow":
+        offset += brightness * tf.where(grey, white, 1.0)[..., None]
+    return contrast[:, None] * matrix, offset
 
 
 def _planes(images: tf.Tensor) -> tf.Tensor:
@@ -208,24 +208,26 @@ def _planes(images: tf.Tensor) -> tf.Tensor:
 
 
 def _add(planes: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-    return clip(planes + amount)
+    return tf.clip_by_value(planes + amount, 0.0, 1.0)
 
 
 def _multiply(planes: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-    return clip(planes * amount)
+    return tf.clip_by_value(planes * amount, 0.0, 1.0)
 
 
 def _contrast_of_channels(planes: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    return clip(factor * planes + (1.0 - factor) * tf.reduce_mean(planes, axis=2, keepdims=True))
+    return tf.clip_by_value(
+        factor * planes + (1.0 - factor) * tf.reduce_mean(planes, axis=2, keepdims=True), 0.0, 1.0
+    )
 
 
 def _contrast_of_grey(planes: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     mean = _grey(tf.reduce_mean(planes, axis=2, keepdims=True))
-    return clip(factor * planes + (1.0 - factor) * mean)
+    return tf.clip_by_value(factor * planes + (1.0 - factor) * mean, 0.0, 1.0)
 
 
 def _blend_with_grey(planes: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    return clip(factor * planes + (1.0 - factor) * _grey(planes))
+    return tf.clip_by_value(factor * planes + (1.0 - factor) * _grey(planes), 0.0, 1.0)
 
 
 def _grey(planes: tf.Tensor) -> tf.Tensor:
@@ -255,7 +257,7 @@ def _turn_hue(planes: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     shares = tf.concat(
         [tf.abs(side - 3.0) - 1.0, 2.0 - tf.abs(side - 2.0), 2.0 - tf.abs(side - 4.0)], axis=1
     )
-    return (value - chroma) + chroma * clip(shares)
+    return (value - chroma) + chroma * tf.clip_by_value(shares, 0.0, 1.0)
 
 
 def _value_and_chroma(planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

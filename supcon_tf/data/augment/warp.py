@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.clipping import clip
 from supcon_tf.data.augment.draws import uniforms
 from supcon_tf.data.augment.groups import one_by_one, where_chosen
 
@@ -31,7 +30,7 @@ def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf
         # Not 0, where the normal deviate would be infinite.
         normal = tf.math.ndtri(tf.reshape(tf.maximum(numbers[2:], 2.0**-25), [4, 2]))
         moves = _MAX_LENGTH * numbers[1] * scale * normal
-        return clip(thin_plate_warp(image, moves=moves))
+        return tf.clip_by_value(thin_plate_warp(image, moves=moves), 0.0, 1.0)
 
     return where_chosen(
         images,
