@@ -148,14 +148,14 @@ def training_batches(
             return samples.batch(share, drop_remainder=True)
         numbers = _numbers(split, seed, start, stop, batch_size, samples_per_class)
         numbers = numbers[:, index * share : (index + 1) * share]
-        part = _part(share, num_views * math.prod(preprocessing.image_shape))
-        parts = tf.data.Dataset.from_tensor_slices(numbers.reshape(-1, part)).enumerate()
 
         def views_and_labels(step: tf.Tensor, numbers: tf.Tensor, places: tf.Tensor) -> tuple:
             image, label = split.example(numbers)
             return views_of(image, step, places), label
 
         if split.reads_batches:
+            part = _part(share, num_views * math.prod(preprocessing.image_shape))
+            parts = tf.data.Dataset.from_tensor_slices(numbers.reshape(-1, part)).enumerate()
             made = parts.map(
                 lambda number, numbers: views_and_labels(
                     start + number * part // share, numbers, places[:part] + number * part % share
@@ -163,7 +163,8 @@ def training_batches(
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
             return made if part == share else made.rebatch(share, drop_remainder=True)
-        samples = parts.flat_map(
+        whole = tf.data.Dataset.from_tensor_slices(numbers).enumerate(start)
+        samples = whole.flat_map(
             lambda step, numbers: tf.data.Dataset.from_tensor_slices(
                 (tf.repeat(step, share), numbers, places)
             )
