@@ -177,12 +177,14 @@ def resample_each(image: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor
         begin = tf.stack([window.top, window.left, 0])
         part = tf.slice(image, begin, tf.stack([window.height, window.width, 3]))
         part = tf.cond(window.mirrored, lambda: tf.reverse(part, axis=[1]), lambda: part)
-        return resize(part, (size_px, size_px))
+        return _resampled(part, (size_px, size_px))
 
     count = windows.top.shape[0]
     if count is None or count > _FEW:
-        return tf.map_fn(resampled, windows, fn_output_signature=tf.float32)
-    return tf.stack([resampled(Windows(*window)) for window in zip(*map(tf.unstack, windows))])
+        crops = tf.map_fn(resampled, windows, fn_output_signature=tf.float32)
+    else:
+        crops = tf.stack([resampled(Windows(*each)) for each in zip(*map(tf.unstack, windows))])
+    return crops * _scale(image)
 
 
 def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor:
@@ -194,10 +196,11 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     height, width = images.shape[1], images.shape[2]
     if height is None or width is None:
         raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
-    scale = 1.0 / 255.0 if images.dtype == tf.uint8 else 1.0
     averaged = tf.minimum(windows.height, windows.width) > 2 * size_px
     upright = tf.zeros_like(windows.mirrored)
-    down = _weights(windows.top, windows.height, height, size_px, averaged, upright, total=scale)
+    down = _weights(
+        windows.top, windows.height, height, size_px, averaged, upright, total=_scale(images)
+    )
     across = _weights(windows.left, windows.width, width, size_px, averaged, windows.mirrored)
     # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
     planes = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=1), tf.float32)
@@ -209,22 +212,31 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
 
 
 def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    """Bilinear, averaging where both sides shrink to less than half; float32 in [0, 1].
+    """Bilinear, averaging where both sides shrink to less than half.
 
     Args:
       image: uint8, or float32 in [0, 1], [..., H, W, 3].
       size: height and width of the result.
+
+    Returns:
+      float32 in [0, 1] but for rounding, [..., height, width, 3].
     """
+    return _resampled(image, size) * _scale(image)
+
+
+def _scale(image: tf.Tensor) -> float:
+    return 1.0 / 255.0 if image.dtype == tf.uint8 else 1.0
+
+
+def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
+    # On the scale of the image.
     height, width = tf.shape(image)[-3], tf.shape(image)[-2]
     shrinks = (height > 2 * size[0]) & (width > 2 * size[1])
-    resized = tf.cond(
+    return tf.cond(
         shrinks,
         lambda: tf.image.resize(image, size, antialias=True),
         lambda: tf.image.resize(image, size),
     )
-    if image.dtype == tf.uint8:
-        resized *= 1.0 / 255.0
-    return tf.clip_by_value(resized, 0.0, 1.0)
 
 
 def _weights(

@@ -21,6 +21,7 @@ from supcon_tf.data.augment import (
     simclr,
     stacked_randaugment,
 )
+from supcon_tf.data.augment.batching import with_shape
 from supcon_tf.data.augment.draws import fold_in
 from supcon_tf.data.crops import random_resized_crop, resize
 from supcon_tf.data.image_decoding import decode
@@ -126,7 +127,7 @@ def scale(image: tf.Tensor, *, whitening: Whitening | None = None) -> tf.Tensor:
     width = tf.shape(image)[-2]
     rows = tf.reshape(image, tf.concat([tf.shape(image)[:-2], [3 * width]], axis=0))
     rows = rows * tf.tile(2.0 / deviation, [width]) - tf.tile((1.0 + mean) / deviation, [width])
-    return tf.ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)
+    return with_shape(tf.reshape(rows, tf.shape(image)), image.shape)
 
 
 def unscale(image: tf.Tensor, *, whitening: Whitening | None = None) -> tf.Tensor:
@@ -183,8 +184,7 @@ class Preprocessing:
     def training_crops(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
         """Random crops of an image or a batch, in [0, 1], with the axes of the seed in front."""
         crops = self.crop(image, seed=fold_in(seed, 0), size_px=self.image_px)
-        shape = [*seed.shape, *self.image_shape]
-        return crops if crops.shape == shape else tf.ensure_shape(crops, shape)
+        return with_shape(crops, tf.TensorShape([*seed.shape, *self.image_shape]))
 
     def distorted(
         self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor

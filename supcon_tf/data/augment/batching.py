@@ -15,7 +15,15 @@ def as_one_batch(image: tf.Tensor, seed: int | tf.Tensor, function: Function) ->
     seeds = tf.reshape(tf.convert_to_tensor(seed, tf.int64), [-1])
     images = tf.reshape(image, [-1, *size_of(image), image.shape[-1]])
     result = tf.reshape(function(images, seeds), tf.shape(image))
-    return tf.ensure_shape(result, image.shape)
+    return with_shape(result, image.shape)
+
+
+def with_shape(images: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    """`tf.ensure_shape` where the shape is not known to be this one already.
+
+    The operation would keep tf.data from merging what comes before it with what comes after.
+    """
+    return images if images.shape == shape else tf.ensure_shape(images, shape)
 
 
 def size_of(images: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:

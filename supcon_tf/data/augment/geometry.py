@@ -74,12 +74,18 @@ def _affine(
     height, width, _ = tf.unstack(tf.shape(image))
     # One more pixel down and right, for the frame of fill around the image.
     coefficients = tf.stack([a, b, c + (a + b) / 2 + 1, d, e, f + (d + e) / 2 + 1])
-    fixed = tf.cast(tf.floor(coefficients * 65536.0 + 0.5), tf.int32)
+    # Multiples of 2^-16 and their products with whole numbers are exact in float64.
+    fixed = tf.floor(coefficients * 65536.0 + 0.5) / 65536.0
     a, b, c, d, e, f = tf.unstack(fixed)
-    columns, rows = tf.range(width), tf.range(height)[:, None]
-    x = tf.bitwise.right_shift(a * columns + (b * rows + c), 16)  # [H, W]
-    y = tf.bitwise.right_shift(d * columns + (e * rows + f), 16)
+    columns = tf.range(tf.cast(width, tf.float64))
+    rows = tf.range(tf.cast(height, tf.float64))[:, None]
+
+    def whole(position: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        within = tf.clip_by_value(position, 0.0, tf.cast(last, tf.float64))
+        return tf.cast(within, tf.int32)  # The floor, as none is negative now.
+
+    x = whole(a * columns + (b * rows + c), width + 1)  # [H, W]
+    y = whole(d * columns + (e * rows + f), height + 1)
     framed = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=_FILL)
-    index = tf.clip_by_value(y, 0, height + 1) * (width + 2) + tf.clip_by_value(x, 0, width + 1)
     # gather_nd, as tf.gather takes half as long again.
-    return tf.gather_nd(tf.reshape(framed, [-1, 3]), index[..., None])
+    return tf.gather_nd(tf.reshape(framed, [-1, 3]), (y * (width + 2) + x)[..., None])

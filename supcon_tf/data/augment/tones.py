@@ -39,7 +39,7 @@ def solarize_add(image: tf.Tensor, *, addition: tf.Tensor) -> tf.Tensor:
 
 def color(image: tf.Tensor, *, factor: tf.Tensor) -> tf.Tensor:
     """Blends grey (factor 0) with the image (factor 1)."""
-    return _blend(tf.tile(_grey(image), [1, 1, 3]), image, factor)
+    return _blend(_grey(image), image, factor)
 
 
 def contrast(image: tf.Tensor, *, factor: tf.Tensor) -> tf.Tensor:
@@ -101,13 +101,10 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    red, green, blue = (
-        weight * channel
-        for weight, channel in zip(
-            _LUMA, tf.unstack(tf.cast(image, tf.float32), axis=-1), strict=True
-        )
-    )
-    return tf.floor((red + green + blue + 32768.0) / 65536.0)[..., None]
+    # In all three channels by one product, which is exact: its sums are integers below 2^24.
+    pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
+    luma = tf.matmul(pixels, tf.constant([[weight] * 3 for weight in _LUMA]))
+    return tf.reshape(tf.floor((luma + 32768.0) / 65536.0), tf.shape(image))
 
 
 def _inner(size: tf.Tensor) -> tf.Tensor:
