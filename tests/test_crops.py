@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from supcon_tf.data import crops
+from supcon_tf.data import crops, resampling
 from supcon_tf.data.image_decoding import decode
 
 DEFAULTS = {
@@ -53,7 +53,7 @@ def random_windows(shape, count):
     tops, lefts = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
     values = (tops, lefts, heights, widths)
     mirrored = np.arange(count) % 2 == 1
-    return crops.Windows(*(tf.constant(v, tf.int32) for v in values), tf.constant(mirrored))
+    return resampling.Windows(*(tf.constant(v, tf.int32) for v in values), tf.constant(mirrored))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -67,13 +67,13 @@ def test_resampling_is_bilinear_alone_and_in_a_batch(shape, size, dtype):
     if dtype == np.float32:
         images = images.astype(np.float32) / np.float32(255.0)
     windows = random_windows(shape, 18)
-    of_images = crops.Windows(*(tf.reshape(values, [6, 3]) for values in windows))
-    batch = crops.resample_batch(tf.constant(images), of_images, size)
+    of_images = resampling.Windows(*(tf.reshape(values, [6, 3]) for values in windows))
+    batch = resampling.resample_batch(tf.constant(images), of_images, size)
     assert batch.shape == (6, 3, size, size, 3)
     for number, image in enumerate(images):
-        mine = crops.Windows(*(values[number] for values in of_images))
+        mine = resampling.Windows(*(values[number] for values in of_images))
         # Places of up to 70 pixels have a float32 rounding of 4e-6.
-        alone = crops.resample_each(tf.constant(image), mine, size)
+        alone = resampling.resample_each(tf.constant(image), mine, size)
         np.testing.assert_allclose(batch[number], alone, atol=4e-6)
         for view in range(3):
             window = [int(values[view]) for values in mine]
@@ -111,7 +111,7 @@ def test_white_stays_white_and_within_one():
 def drawn(size, count, **options):
     seeds = tf.range(count, dtype=tf.int64)
     windows = crops.draw_windows(tf.constant(size), seeds, **{**DEFAULTS, **options})
-    return crops.Windows(*(values.numpy() for values in windows))
+    return resampling.Windows(*(values.numpy() for values in windows))
 
 
 def test_area_log_aspect_and_place_are_uniform_where_every_try_fits():

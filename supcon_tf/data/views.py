@@ -23,8 +23,9 @@ from supcon_tf.data.augment import (
 )
 from supcon_tf.data.augment.batching import with_shape
 from supcon_tf.data.augment.draws import fold_in
-from supcon_tf.data.crops import random_resized_crop, resize
+from supcon_tf.data.crops import random_resized_crop
 from supcon_tf.data.image_decoding import decode
+from supcon_tf.data.resampling import resize
 
 __all__ = [
     "Augmentation",
