@@ -209,18 +209,20 @@ def test_the_hue_of_the_matrix_turns_about_the_grey_axis():
     np.testing.assert_allclose(matrix[2] @ color, -color, atol=2e-3)
 
 
-@pytest.mark.parametrize("size", [(6, 5), (8, 8), (1, 1), (5, 5)])
-def test_the_random_matrix_is_jitter_then_grey_with_the_same_draws(size):
+@pytest.mark.parametrize("formulas", ["tensorflow", "torchvision"])
+@pytest.mark.parametrize("size", [(6, 5), (8, 8), (1, 1)])
+def test_the_random_matrix_is_jitter_then_grey_with_the_same_draws(size, formulas):
     count = 64
     images = RNG.random((count, *size, 3)).astype(np.float32)
     jitter_seed, grey_seed = (
         tf.range(count, dtype=tf.int64),
         tf.range(500, 500 + count, dtype=tf.int64),
     )
-    result = random_color_matrix(images, jitter_seed=jitter_seed, grey_seed=grey_seed, strength=0.5)
+    options = {"strength": 0.5, "jitter": formulas}
+    result = random_color_matrix(images, jitter_seed=jitter_seed, grey_seed=grey_seed, **options)
     numbers = uniforms(jitter_seed, 9).numpy()
-    drawn = draw_jitter(numbers[:, :8], strength=0.5, jitter="tensorflow")
-    matrix, offset = color_matrix(drawn, tf.reduce_mean(images, axis=(1, 2)))
+    drawn = draw_jitter(numbers[:, :8], **options)
+    matrix, offset = color_matrix(drawn, tf.reduce_mean(images, axis=(1, 2)), jitter=formulas)
     jittered = mixed(images, matrix, offset)
     kept = numbers[:, 8] >= 0.8
     jittered[kept] = images[kept]

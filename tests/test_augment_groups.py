@@ -98,15 +98,27 @@ def test_a_batch_of_no_image_stays_one():
     assert run(empty).shape == (0, 3, 2)
 
 
-def test_one_by_one_hands_each_image_its_seed():
-    images = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
-    seeds = np.array([3, 1, 4, 1, 5])
+@pytest.mark.parametrize("count", [5, 4, 1])
+@pytest.mark.parametrize("known", [True, False])
+def test_one_by_one_hands_each_image_its_seed(count, known):
+    images = np.arange(count * 2 * 2 * 3, dtype=np.uint8).reshape(count, 2, 2, 3)
+    seeds = np.array([3, 1, 4, 1, 5])[:count]
 
     def function(image, seed):
         assert image.shape == (2, 2, 3)
         assert seed.shape == ()
         return image + tf.cast(seed, tf.uint8)
 
-    result = one_by_one(tf.constant(images), tf.constant(seeds), function)
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec(images.shape, tf.uint8),
+            tf.TensorSpec([count if known else None], tf.int64),
+        ],
+    )
+    def run(images, seeds):
+        return one_by_one(images, seeds, function)
+
+    result = run(images, seeds)
     assert result.dtype == tf.uint8
     np.testing.assert_array_equal(result, images + seeds[:, None, None, None])

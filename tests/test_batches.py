@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from supcon_tf.data import views
 from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.batches import evaluation_batches, training_batches
+from supcon_tf.data.batches import evaluation_batches, part_of, training_batches
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
 
 
@@ -52,10 +52,19 @@ def tinted(image, *, seed):
 ATOL = {"identity": 4e-6, "simclr": 1e-5}
 
 
-def batches_of(split, *, seed=0, batch_size=4, num_views=2, augmentation=views.identity, **options):
+def batches_of(
+    split,
+    *,
+    seed=0,
+    batch_size=4,
+    num_views=2,
+    augmentation=views.identity,
+    image_px=8,
+    **options,
+):
     return training_batches(
         split,
-        preprocessing=views.Preprocessing(image_px=8),
+        preprocessing=views.Preprocessing(image_px=image_px),
         augmentation=augmentation,
         num_views=num_views,
         batch_size=batch_size,
@@ -131,6 +140,47 @@ def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augment
     for (images, labels), (other_images, other_labels) in zip(at_once, alone, strict=True):
         np.testing.assert_array_equal(labels, other_labels)
         np.testing.assert_allclose(images, other_images, rtol=0, atol=ATOL[augmentation.__name__])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "options"), [(24, {}), (24, {"shard": (1, 2)}), (23, {}), (1, {})]
+)
+def test_a_batch_made_in_parts_has_the_views_of_its_images_alone(large, batch_size, options):
+    # Six views of 64 px are so many numbers that a part is six images, or all 23.
+    options = {"batch_size": batch_size, "num_views": 6, "image_px": 64, **options}
+    in_parts = arrays(batches_of(large, **options)(2, 5))
+    one_by_one = dataclasses.replace(large, reads_batches=False)
+    alone = arrays(batches_of(one_by_one, **options)(2, 5))
+    assert len(in_parts) == len(alone) == 3
+    for (images, labels), (other_images, other_labels) in zip(in_parts, alone, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        np.testing.assert_allclose(images, other_images, rtol=0, atol=ATOL["identity"])
+    assert_equal(arrays(batches_of(large, **options)(4, 5)), in_parts[2:])
+
+
+@pytest.mark.parametrize("defer_to_device", [False, True])
+def test_a_strategy_of_one_replica_gets_batches_made_in_parts_as_they_are(large, defer_to_device):
+    options = {"batch_size": 24, "num_views": 6, "image_px": 64}
+    dataset = batches_of(large, defer_to_device=defer_to_device, **options)(0, 3)
+    assert int(dataset.cardinality()) == 3
+    assert all(spec.shape[0] == 24 for spec in tf.nest.flatten(dataset.element_spec))
+    strategies = [
+        tf.distribute.OneDeviceStrategy("CPU:0"),
+        tf.distribute.MirroredStrategy(["CPU:0"]),
+    ]
+    for strategy in strategies:
+        for batch, same in zip(
+            strategy.experimental_distribute_dataset(dataset), dataset, strict=True
+        ):
+            tf.nest.map_structure(np.testing.assert_array_equal, batch, same)
+
+
+@pytest.mark.parametrize(
+    ("share", "numbers", "part"),
+    [(1024, 6144, 64), (100, 6144, 50), (127, 6144, 127), (64, 10**9, 1), (48, 1, 48)],
+)
+def test_a_part_divides_the_share_and_fits_the_cache(share, numbers, part):
+    assert part_of(share, numbers) == part
 
 
 @pytest.mark.parametrize("reads_batches", [False, True])

@@ -82,6 +82,25 @@ def test_resampling_is_bilinear_alone_and_in_a_batch(shape, size, dtype):
             np.testing.assert_allclose(batch[number, view], expected, atol=4e-6)
 
 
+def test_the_weights_kept_are_those_computed_whichever_graph_asks_first():
+    images = np.random.default_rng(0).integers(0, 256, (4, 11, 11, 3)).astype(np.uint8)
+    windows = resampling.Windows(*(v[:, None] for v in random_windows((11, 11), 4)))
+    resampling._weights_of_all_windows.cache_clear()
+    with tf.Graph().as_default():
+        alone = resampling.Windows(*(tf.constant(v.numpy()) for v in windows))
+        resampling.resample_batch(tf.constant(images), alone, 11)
+    assert resampling._weights_of_all_windows.cache_info().currsize == 0
+    traced = tf.function(lambda of: resampling.resample_batch(images_, of, 11), autograph=False)
+    images_ = tf.constant(images)
+    kept = traced(windows)
+    assert resampling._weights_of_all_windows.cache_info().currsize == 2  # Down, and across.
+    np.testing.assert_array_equal(resampling.resample_batch(images_, windows, 11), kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampling, "_KEPT", 0)
+        computed = resampling.resample_batch(images_, windows, 11)
+    np.testing.assert_allclose(kept, computed, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("shape", "size"), [((32, 32), 32), ((40, 61), 16), ((90, 70), 12)])
 def test_crops_of_a_batch_are_those_of_each_image_and_seed(shape, size):
     images = np.random.default_rng(0).integers(0, 256, (5, *shape, 3)).astype(np.uint8)

@@ -17,13 +17,13 @@ policy, stacked_randaugment. "Decoding only" decodes each whole JPEG once and do
 the last column but one is that time as a share of the contender's. It can exceed what is spent, as
 ours decodes only the part of a JPEG that its views need.
 
-Every contender runs alone, in a new process each time: it discards the batches of two seconds,
-then measures for --seconds. An operation of TensorFlow has one thread, as one of torch has in a
-DataLoader's worker: calls and workers keep all cores busy. The rounds go over all contenders in
-turn, as a machine's speed drifts; rates are medians with their range, ratios to torchvision the
-medians of the ratios in a round. Mean and deviation of the views tell whether contenders do the
-same work. One that cannot run is left out and named. --peer_python names another interpreter that
-has torch and torchvision, --keras_cv_path a folder with keras-cv.
+Every contender runs alone, in a new process each time: it discards the first batches, for two
+seconds or more, then measures for --seconds. An operation of TensorFlow (ours, and keras-cv) has
+one thread, as one of torch has in a DataLoader's worker: calls and workers keep all cores busy. The
+rounds go over all contenders in turn, as a machine's speed drifts; rates are medians with their
+range, ratios to torchvision the medians of the ratios in a round. Mean and deviation of the views
+tell whether contenders do the same work. One that cannot run is left out and named. --peer_python
+names another interpreter that has torch and torchvision, --keras_cv_path a folder with keras-cv.
 """
 
 import argparse

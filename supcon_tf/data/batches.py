@@ -154,7 +154,7 @@ def training_batches(
             return views_of(image, step, places), label
 
         if split.reads_batches:
-            part = _part(share, num_views * math.prod(preprocessing.image_shape))
+            part = part_of(share, num_views * math.prod(preprocessing.image_shape))
             parts = tf.data.Dataset.from_tensor_slices(numbers.reshape(-1, part)).enumerate()
             made = parts.map(
                 lambda number, numbers: views_and_labels(
@@ -162,7 +162,12 @@ def training_batches(
                 ),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
-            return made if part == share else made.rebatch(share, drop_remainder=True)
+            if part == share:
+                return made
+            # Not Dataset.rebatch, which a strategy of one replica undoes.
+            return made.batch(share // part, drop_remainder=True).map(
+                lambda *batch: tf.nest.map_structure(_parts_joined, batch)
+            )
         whole = tf.data.Dataset.from_tensor_slices(numbers).enumerate(start)
         samples = whole.flat_map(
             lambda step, numbers: tf.data.Dataset.from_tensor_slices(
@@ -197,12 +202,19 @@ def _evaluation_view(preprocessing: Preprocessing) -> Callable[[tf.Tensor], tf.T
     return tf.function(lambda image: preprocessing.evaluation_view(decode(image)), autograph=False)
 
 
-def _part(share: int, numbers: int) -> int:
+def part_of(share: int, numbers: int) -> int:
     """Samples, of so many numbers each, that are made at once: a divisor of a batch's share."""
-    # About 2 MB, which stays in a core's cache from one operation to the next.
+    # About 2 MB, which stays in a core's cache from one operation to the next. A share without a
+    # divisor near that, such as a prime, is made at once.
     limit = max(1, min(share, 2**19 // numbers))
     part = max(divisor for divisor in range(1, limit + 1) if share % divisor == 0)
     return part if 4 * part >= limit else share
+
+
+def _parts_joined(values: tf.Tensor) -> tf.Tensor:
+    # [parts, n, ...] -> [parts * n, ...]
+    shape = tf.shape(values)
+    return tf.reshape(values, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
 
 
 def _one_thread_per_element(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 # So few crops of an image are traced one by one, which saves a loop in the graph.
 _FEW = 4
-# Of images so small that there are so many numbers at most, the weights of all windows are kept:
-# those of 32 px are 2.2 million, or 9 MB.
+# Of images so small that there are so many numbers at most, 16 MB, the weights of all windows are
+# kept, for four sizes and scales: those of 32 px are 9 MB for bytes.
 _KEPT = 2**22
 
 
@@ -107,7 +107,9 @@ def _weights(
 ) -> tf.Tensor:
     """How much of a source pixel is in a pixel of the result: [B, V] -> [B, V, size, source]."""
     of_all = 2 * (source_px + 1) * source_px * size_px * source_px
-    if source_px > 2 * size_px or of_all > _KEPT:
+    with tf.init_scope():
+        may_keep = tf.executing_eagerly()  # Not within a tf.Graph of TensorFlow 1.
+    if source_px > 2 * size_px or of_all > _KEPT or not may_keep:
         return _computed(start, length, mirrored, averaged, source_px, size_px, total=total)
     number = (tf.cast(mirrored, tf.int32) * (source_px + 1) + length) * source_px + start
     return tf.gather(_weights_of_all_windows(source_px, size_px, total), number)
@@ -116,7 +118,7 @@ def _weights(
 @functools.lru_cache(maxsize=4)
 def _weights_of_all_windows(source_px: int, size_px: int, total: float) -> tf.Tensor:
     """[2 * (source + 1) * source, size, source]: mirrored or not, by length, by start."""
-    # A tensor in memory, whatever graph is being traced.
+    # A tensor in memory, whatever function is being traced.
     with tf.init_scope(), tf.device("CPU:0"):
         ranges = [tf.range(count) for count in (2, source_px + 1, source_px)]
         mirrored, length, start = (

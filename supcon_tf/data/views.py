@@ -1,9 +1,9 @@
 """From an image to a view: decode, crop and flip, distort, scale to the model's range.
 
 The distortions are re-exported from `augment`, so that `views.simclr` is their name everywhere.
-Images are float32 [..., H, W, 3] within [0, 1] between the steps and whatever the model takes at
-the end; every random step takes an integer seed for each image, and gives the same image for the
-same seed, alone or in a batch.
+Images are float32 [..., H, W, 3] between the steps, in [0, 1] but for rounding, and whatever the
+model takes at the end; every random step takes an integer seed for each image, and gives the same
+image for the same seed, alone or in a batch.
 """
 
 import dataclasses
@@ -72,7 +72,8 @@ def eval_crop(
       padding_px: None for size_px / 7, which is 32 pixels at 224.
 
     Returns:
-      float32 [size_px, size_px, 3] in [0, 1], with the batch axis if there was one.
+      float32 [size_px, size_px, 3] in [0, 1] but for rounding, with the batch axis if there was
+      one.
 
     Raises:
       ValueError: an unknown method.
@@ -183,7 +184,7 @@ class Preprocessing:
         return (self.image_px, self.image_px, 3)
 
     def training_crops(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Random crops of an image or a batch, in [0, 1], with the axes of the seed in front."""
+        """Random crops as `crop` makes them, with the axes of the seed in front."""
         crops = self.crop(image, seed=fold_in(seed, 0), size_px=self.image_px)
         return with_shape(crops, tf.TensorShape([*seed.shape, *self.image_shape]))
 

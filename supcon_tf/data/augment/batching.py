@@ -13,7 +13,7 @@ def as_one_batch(image: tf.Tensor, seed: int | tf.Tensor, function: Function) ->
     """Calls function(images [N, H, W, 3], seeds [N]) for image [..., H, W, 3] and seed [...]."""
     image = tf.convert_to_tensor(image)
     seeds = tf.reshape(tf.convert_to_tensor(seed, tf.int64), [-1])
-    images = tf.reshape(image, [-1, *size_of(image), image.shape[-1]])
+    images = tf.reshape(image, [-1, *size_of(image), 3])
     result = tf.reshape(function(images, seeds), tf.shape(image))
     return with_shape(result, image.shape)
 

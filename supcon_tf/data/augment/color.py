@@ -95,7 +95,7 @@ def random_color_matrix(
 
     An approximation: values are clipped to [0, 1] once instead of after each step, the hue turns
     about the grey axis of YIQ instead of around HSV's hexagon, and saturation is always the blend
-    with grey. Without clipping the order of the steps makes no difference. All shapes are static.
+    with grey. The order of the steps makes no difference then. All shapes are static.
     """
     numbers = uniforms(jitter_seed, 9)
     draw = draw_jitter(numbers[:, :8], strength=strength, jitter=jitter)
@@ -106,8 +106,8 @@ def random_color_matrix(
     grey = uniforms(grey_seed, 1)[:, 0] < 0.2
 
     height, width = size_of(images)
-    # tf.data folds the transposition that the crops of a batch end with into the product, and drops
-    # it before the means: where sizes are constants.
+    # Where sizes are constants, tf.data merges product and transposition with the transposition
+    # that the crops of a batch end with.
     pixels = tf.reshape(images, [-1, height * width, 3])
     means = tf.reduce_mean(tf.transpose(pixels, [0, 2, 1]), axis=2)
     matrix, offset = color_matrix(draw, means, jitter=jitter, grey=grey)
@@ -171,7 +171,8 @@ def color_matrix(
     """The jitter as x -> M x + t, for images whose channels have these means.
 
     Its steps scale the grey and the colour of a pixel, turn the colour or add a grey, so without
-    clipping their order makes no difference (but for 1e-4, as the weights of grey sum to 0.9999).
+    clipping their order makes no difference (but for 1e-4 of the brightness that "tensorflow"
+    adds, as the weights of grey sum to 0.9999).
 
     Args:
       draw: for N images.

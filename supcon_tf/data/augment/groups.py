@@ -52,7 +52,7 @@ def one_by_one(
 ) -> tf.Tensor:
     """Calls function(image [H, W, 3], seed []) for each image of a batch and its seed, [N]."""
     if images.shape[0] is not None and images.shape[0] <= _FEW:
-        pairs = zip(tf.unstack(images), tf.unstack(seeds), strict=True)
+        pairs = zip(tf.unstack(images), tf.unstack(seeds, num=images.shape[0]), strict=True)
         return tf.stack([function(*pair) for pair in pairs])
     return tf.map_fn(
         lambda pair: function(*pair), (images, seeds), fn_output_signature=images.dtype

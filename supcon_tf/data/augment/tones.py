@@ -101,7 +101,8 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    # In all three channels by one product, which is exact: its sums are integers below 2^24.
+    # In all three channels by one product. On the CPU, where `operations.apply` runs it, that is
+    # exact: its sums are integers below 2^24.
     pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     luma = tf.matmul(pixels, tf.constant([[weight] * 3 for weight in _LUMA]))
     return tf.reshape(tf.floor((luma + 32768.0) / 65536.0), tf.shape(image))
