@@ -85,6 +85,13 @@ def assert_equal(left, right):
         np.testing.assert_array_equal(labels, other_labels)
 
 
+def assert_same_views(left, right, *, atol):
+    assert len(left) == len(right) > 0
+    for (images, labels), (other_images, other_labels) in zip(left, right, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        np.testing.assert_allclose(images, other_images, rtol=0, atol=atol)
+
+
 def test_a_batch_holds_views_and_labels(split):
     ((images, labels),) = arrays(batches_of(split)(0, 1))
     assert images.shape == (4, 2, 8, 8, 3)
@@ -136,10 +143,8 @@ def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augment
     at_once = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
     alone = arrays(batches_of(one_by_one, **options)(2, 5))
-    assert len(at_once) == len(alone) == 3
-    for (images, labels), (other_images, other_labels) in zip(at_once, alone, strict=True):
-        np.testing.assert_array_equal(labels, other_labels)
-        np.testing.assert_allclose(images, other_images, rtol=0, atol=ATOL[augmentation.__name__])
+    assert_same_views(at_once, alone, atol=ATOL[augmentation.__name__])
+    assert len(at_once) == 3
 
 
 @pytest.mark.parametrize(
@@ -151,10 +156,8 @@ def test_a_batch_made_in_parts_has_the_views_of_its_images_alone(large, batch_si
     in_parts = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
     alone = arrays(batches_of(one_by_one, **options)(2, 5))
-    assert len(in_parts) == len(alone) == 3
-    for (images, labels), (other_images, other_labels) in zip(in_parts, alone, strict=True):
-        np.testing.assert_array_equal(labels, other_labels)
-        np.testing.assert_allclose(images, other_images, rtol=0, atol=ATOL["identity"])
+    assert_same_views(in_parts, alone, atol=ATOL["identity"])
+    assert len(in_parts) == 3
     assert_equal(arrays(batches_of(large, **options)(4, 5)), in_parts[2:])
 
 

@@ -85,15 +85,15 @@ def test_resampling_is_bilinear_alone_and_in_a_batch(shape, size, dtype):
 def test_the_weights_kept_are_those_computed_whichever_graph_asks_first():
     images = np.random.default_rng(0).integers(0, 256, (4, 11, 11, 3)).astype(np.uint8)
     windows = resampling.Windows(*(v[:, None] for v in random_windows((11, 11), 4)))
-    resampling._weights_of_all_windows.cache_clear()
+    resampling._weights_of_all_spans.cache_clear()
     with tf.Graph().as_default():
         alone = resampling.Windows(*(tf.constant(v.numpy()) for v in windows))
         resampling.resample_batch(tf.constant(images), alone, 11)
-    assert resampling._weights_of_all_windows.cache_info().currsize == 0
+    assert resampling._weights_of_all_spans.cache_info().currsize == 0
     traced = tf.function(lambda of: resampling.resample_batch(images_, of, 11), autograph=False)
     images_ = tf.constant(images)
     kept = traced(windows)
-    assert resampling._weights_of_all_windows.cache_info().currsize == 2  # Down, and across.
+    assert resampling._weights_of_all_spans.cache_info().currsize == 2  # Down, and across.
     np.testing.assert_array_equal(resampling.resample_batch(images_, windows, 11), kept)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "_KEPT", 0)

@@ -54,10 +54,10 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
         raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
     averaged = tf.minimum(windows.height, windows.width) > 2 * size_px
     upright = tf.zeros_like(windows.mirrored)
-    down = _weights(
-        windows.top, windows.height, upright, averaged, height, size_px, total=_scale(images)
-    )
-    across = _weights(windows.left, windows.width, windows.mirrored, averaged, width, size_px)
+    vertical = _Spans(windows.top, windows.height, upright, averaged)
+    horizontal = _Spans(windows.left, windows.width, windows.mirrored, averaged)
+    down = _weights(vertical, height, size_px, total=_scale(images))
+    across = _weights(horizontal, width, size_px)
     # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
     planes = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=1), tf.float32)
     rows = tf.matmul(down[:, :, None], planes[:, None])  # [B, V, 3, s, W]
@@ -95,28 +95,32 @@ def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) 
     )
 
 
-def _weights(
-    start: tf.Tensor,
-    length: tf.Tensor,
-    mirrored: tf.Tensor,
-    averaged: tf.Tensor,
-    source_px: int,
-    size_px: int,
-    *,
-    total: float = 1.0,
-) -> tf.Tensor:
-    """How much of a source pixel is in a pixel of the result: [B, V] -> [B, V, size, source]."""
+class _Spans(NamedTuple):
+    """The windows [...] along one axis; `averaged` where the window shrinks so much."""
+
+    start: tf.Tensor
+    length: tf.Tensor
+    mirrored: tf.Tensor
+    averaged: tf.Tensor
+
+
+def _weights(spans: _Spans, source_px: int, size_px: int, *, total: float = 1.0) -> tf.Tensor:
+    """How much of a source pixel is in a pixel of the result: spans [B, V] -> [B, V, size, source].
+
+    The weights of a pixel of the result add up to `total`.
+    """
     of_all = 2 * (source_px + 1) * source_px * size_px * source_px
     with tf.init_scope():
         may_keep = tf.executing_eagerly()  # Not within a tf.Graph of TensorFlow 1.
     if source_px > 2 * size_px or of_all > _KEPT or not may_keep:
-        return _computed(start, length, mirrored, averaged, source_px, size_px, total=total)
-    number = (tf.cast(mirrored, tf.int32) * (source_px + 1) + length) * source_px + start
-    return tf.gather(_weights_of_all_windows(source_px, size_px, total), number)
+        return _computed_weights(spans, source_px, size_px, total)
+    number = tf.cast(spans.mirrored, tf.int32) * (source_px + 1) + spans.length
+    kept = _weights_of_all_spans(source_px, size_px, total)
+    return tf.gather(kept, number * source_px + spans.start)
 
 
 @functools.lru_cache(maxsize=4)
-def _weights_of_all_windows(source_px: int, size_px: int, total: float) -> tf.Tensor:
+def _weights_of_all_spans(source_px: int, size_px: int, total: float) -> tf.Tensor:
     """[2 * (source + 1) * source, size, source]: mirrored or not, by length, by start."""
     # A tensor in memory, whatever function is being traced.
     with tf.init_scope(), tf.device("CPU:0"):
@@ -124,20 +128,12 @@ def _weights_of_all_windows(source_px: int, size_px: int, total: float) -> tf.Te
         mirrored, length, start = (
             tf.reshape(values, [-1]) for values in tf.meshgrid(*ranges, indexing="ij")
         )
-        mirrored, averaged = mirrored == 1, tf.zeros_like(mirrored, tf.bool)
-        return _computed(start, length, mirrored, averaged, source_px, size_px, total=total)
+        spans = _Spans(start, length, mirrored == 1, tf.zeros_like(start, tf.bool))
+        return _computed_weights(spans, source_px, size_px, total)
 
 
-def _computed(
-    start: tf.Tensor,
-    length: tf.Tensor,
-    mirrored: tf.Tensor,
-    averaged: tf.Tensor,
-    source_px: int,
-    size_px: int,
-    *,
-    total: float,
-) -> tf.Tensor:
+def _computed_weights(spans: _Spans, source_px: int, size_px: int, total: float) -> tf.Tensor:
+    start, length, mirrored, averaged = spans
     step = tf.cast(length, tf.float32)[..., None] / size_px
     place = tf.range(size_px, dtype=tf.float32)
     place = tf.where(mirrored[..., None], size_px - 1.0 - place, place)
