@@ -29,7 +29,7 @@ def test_the_result_lies_between_the_image_and_the_mixture_with_a_uniform_share(
     monkeypatch.setattr(
         module,
         "apply_in_turn",
-        lambda image, **_: tf.fill(tf.shape(image), tf.constant(255, tf.uint8)),
+        lambda image, *_: tf.fill(tf.shape(image), tf.constant(255, tf.uint8)),
     )
     black = tf.zeros([400, 2, 2, 3])
     mix = tf.function(augment.augmix)

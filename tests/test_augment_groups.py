@@ -117,7 +117,7 @@ def test_one_by_one_hands_each_image_its_seed(count, known):
         ],
     )
     def run(images, seeds):
-        return one_by_one(images, seeds, function)
+        return one_by_one(function, images, seeds)
 
     result = run(images, seeds)
     assert result.dtype == tf.uint8

@@ -186,29 +186,41 @@ def test_what_is_no_whole_image_is_an_error_of_tensorflow(data):
         views.random_resized_crop(tf.constant(data), seed=0, **options)
 
 
+def part_read(read, top, left, bottom, right, reduction=1):
+    """The pixels of a window, in a reduced image to the nearest pixel, and all that were read."""
+    window = tf.constant([top, left, bottom - top, right - left])
+    pixels, (first_row, first_column) = read(window, tf.constant(reduction))
+    # A half goes up.
+    top, left, bottom, right = (
+        int(np.floor(number / reduction + 0.5)) for number in (top, left, bottom, right)
+    )
+    rows = slice(top - first_row, bottom - first_row)
+    return pixels[rows, left - first_column : right - first_column].numpy(), pixels
+
+
 def test_a_window_is_read_alone_and_reduced():
     data = encoded(Image.fromarray(smooth(64, 96)), "JPEG", quality=95)
     size, reducible, read = open_image(tf.constant(data))
     assert size.numpy().tolist() == [64, 96]
     assert bool(reducible)
     whole = pixels_of(data)
-    window = tf.constant([8, 17, 32, 51])
-    np.testing.assert_array_equal(read(window, tf.constant(1)), whole[8:40, 17:68])
-    for reduction in (2, 4, 8):
-        # To the nearest pixel; a half goes up.
-        top, left, bottom, right = (
-            int(np.floor(number / reduction + 0.5)) for number in (8, 17, 40, 68)
-        )
-        part = read(window, tf.constant(reduction)).numpy()
-        assert part.shape == (bottom - top, right - left, 3)
+    part, pixels = part_read(read, 8, 17, 40, 68)
+    np.testing.assert_array_equal(part, whole[8:40, 17:68])
+    # Two columns more on either side, for their colour.
+    assert pixels.shape == (32, 55, 3)
+    nearest = {2: (4, 9, 20, 34), 4: (2, 4, 10, 17), 8: (1, 2, 5, 9)}
+    for reduction, (top, left, bottom, right) in nearest.items():
+        part, _ = part_read(read, 8, 17, 40, 68, reduction)
         blocks = whole.reshape(64 // reduction, reduction, 96 // reduction, reduction, 3)
         expected = blocks.mean(axis=(1, 3))[top:bottom, left:right]
+        assert part.shape == expected.shape
         assert np.abs(part - expected).max() <= 4
     for other in (encoded(Image.fromarray(smooth(64, 96)), "PNG"), smooth(64, 96)):
         size, reducible, read = open_image(tf.constant(other))
         assert size.numpy().tolist() == [64, 96]
         assert not bool(reducible)
-        np.testing.assert_array_equal(read(window, tf.constant(1)), smooth(64, 96)[8:40, 17:68])
+        part, _ = part_read(read, 8, 17, 40, 68)
+        np.testing.assert_array_equal(part, smooth(64, 96)[8:40, 17:68])
 
 
 def test_a_photo_of_24_megapixels_is_cropped():

@@ -17,6 +17,11 @@ from supcon_tf.data.views import Augmentation, Preprocessing
 # (start, stop) -> the batches of steps start ... stop - 1.
 Batches = Callable[[int, int], tf.data.Dataset]
 
+_CORES = os.cpu_count() or 1
+# So many elements in the making keep all cores busy. That tf.data finds a number itself costs some
+# percent, as it measures every operation.
+_CALLS = 2 * _CORES
+
 
 def training_batches(
     split: Split,
@@ -98,12 +103,14 @@ def training_batches(
     share = batch_size // count
     places = tf.range(index * share, (index + 1) * share, dtype=tf.int64)
 
-    # Traced once, however many stretches of steps are taken.
-    @tf.function(autograph=False)
-    def views_of(image: tf.Tensor, step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    def seeds_of(step: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         # places [...] -> [..., V]
         numbers = places[..., None] * num_views + tf.range(num_views, dtype=tf.int64)
-        seeds = fold_in(fold_in(seed, step), numbers)
+        return fold_in(fold_in(seed, step), numbers)
+
+    # Traced once, however many stretches of steps are taken.
+    @tf.function(autograph=False)
+    def views_of(image: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         crops = preprocessing.training_crops(image, seed=seeds)
         if defer_to_device:
             return {"crops": crops, "seeds": seeds}
@@ -126,9 +133,10 @@ def training_batches(
         if mixing is not None:
             numbered = tf.data.Dataset.zip(tf.data.Dataset.range(start, stop), made)
             made = numbered.map(
-                lambda step, batch: mixed(mixing, step, *batch), num_parallel_calls=tf.data.AUTOTUNE
+                lambda step, batch: mixed(mixing, step, *batch), num_parallel_calls=_CALLS
             )
-        return _one_thread_per_element(made.prefetch(tf.data.AUTOTUNE))
+        reads_files = isinstance(split, IndexedSplit) and bool(split.paths)
+        return _one_thread_per_element(made.prefetch(2), reads_files)
 
     def unmixed(start: int, stop: int) -> tf.data.Dataset:
         if isinstance(split, StreamedSplit):
@@ -140,27 +148,32 @@ def training_batches(
                 )
             samples = numbered.map(
                 lambda position, example: (
-                    views_of(example[0], position // batch_size, position % batch_size),
+                    views_of(
+                        example[0], seeds_of(position // batch_size, position % batch_size)
+                    ),
                     example[1],
                 ),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=_CALLS,
             )
             return samples.batch(share, drop_remainder=True)
         numbers = _numbers(split, seed, start, stop, batch_size, samples_per_class)
         numbers = numbers[:, index * share : (index + 1) * share]
 
-        def views_and_labels(step: tf.Tensor, numbers: tf.Tensor, places: tf.Tensor) -> tuple:
+        def views_and_labels(numbers: tf.Tensor, seeds: tf.Tensor) -> tuple:
             image, label = split.example(numbers)
-            return views_of(image, step, places), label
+            return views_of(image, seeds), label
 
         if split.reads_batches:
             part = part_of(share, num_views * math.prod(preprocessing.image_shape))
             parts = tf.data.Dataset.from_tensor_slices(numbers.reshape(-1, part)).enumerate()
             made = parts.map(
                 lambda number, numbers: views_and_labels(
-                    start + number * part // share, numbers, places[:part] + number * part % share
+                    numbers,
+                    seeds_of(
+                        start + number * part // share, places[:part] + number * part % share
+                    ),
                 ),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=_CALLS,
             )
             if part == share:
                 return made
@@ -171,10 +184,10 @@ def training_batches(
         whole = tf.data.Dataset.from_tensor_slices(numbers).enumerate(start)
         samples = whole.flat_map(
             lambda step, numbers: tf.data.Dataset.from_tensor_slices(
-                (tf.repeat(step, share), numbers, places)
+                (numbers, seeds_of(step, places))
             )
         )
-        made = samples.map(views_and_labels, num_parallel_calls=tf.data.AUTOTUNE)
+        made = samples.map(views_and_labels, num_parallel_calls=_CALLS)
         return made.batch(share, drop_remainder=True)
 
     return steps
@@ -217,12 +230,13 @@ def _parts_joined(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
 
 
-def _one_thread_per_element(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    # Elements are made in parallel; to split each one's work as well costs more than it gives, and
-    # twice as many threads as cores fill the gaps between many small operations.
+def _one_thread_per_element(dataset: tf.data.Dataset, reads_files: bool) -> tf.data.Dataset:
+    # Elements are made in parallel; to split each one's work as well costs more than it gives. So
+    # do more threads than cores, but where some wait for the disk.
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
-    options.threading.private_threadpool_size = 2 * (os.cpu_count() or 1)
+    options.threading.private_threadpool_size = _CALLS if reads_files else _CORES
+    options.autotune.enabled = False
     return dataset.with_options(options)
 
 

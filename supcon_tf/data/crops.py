@@ -74,23 +74,19 @@ def random_resized_crop(
     else:
         size, reducible, read = open_image(image)
         windows = windows_of(size, tf.reshape(seed, [-1]))
+        first = tf.stack([windows.top, windows.left])  # [2, V]
+        last = first + tf.stack([windows.height, windows.width])
         # No crop is read at less than its size in the result.
-        smallest = tf.reduce_min(tf.minimum(windows.height, windows.width)) // size_px
-        possible = reducible & (tf.constant(REDUCTIONS) <= smallest)
+        possible = reducible & (tf.constant(REDUCTIONS) <= tf.reduce_min(last - first) // size_px)
         reduction = tf.reduce_max(tf.where(possible, REDUCTIONS, 1))
-        top, left = tf.reduce_min(windows.top), tf.reduce_min(windows.left)
-        bottom = tf.reduce_max(windows.top + windows.height)
-        right = tf.reduce_max(windows.left + windows.width)
-        part = read(tf.stack([top, left, bottom - top, right - left]), reduction)
-        within = windows._replace(
-            top=reduced(windows.top, reduction) - reduced(top, reduction),
-            left=reduced(windows.left, reduction) - reduced(left, reduction),
-            height=reduced(windows.top + windows.height, reduction)
-            - reduced(windows.top, reduction),
-            width=reduced(windows.left + windows.width, reduction)
-            - reduced(windows.left, reduction),
-        )
-        crops = resample_each(part, within, size_px)
+        begin = tf.reduce_min(first, axis=1)
+        around_all = tf.concat([begin, tf.reduce_max(last, axis=1) - begin], axis=0)
+        pixels, origin = read(around_all, reduction)
+        first, last = reduced(first, reduction), reduced(last, reduction)
+        top, left = tf.unstack(first - origin[:, None])
+        height, width = tf.unstack(last - first)
+        within = Windows(top, left, height, width, windows.mirrored)
+        crops = resample_each(pixels, within, size_px)
     return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))
 
 

@@ -1,5 +1,6 @@
 """From encoded images to pixels: upright, in RGB, and only the part that is wanted."""
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -9,8 +10,8 @@ _EXIF_BYTES = 4096
 # JPEG can be decoded at a half, a quarter and an eighth of its size: averaged, and faster.
 REDUCTIONS = (1, 2, 4, 8)
 
-# window int32 [4] (top, left, height, width), reduction int32 [] -> pixels.
-Read = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# window int32 [4] (top, left, height, width), reduction int32 [] -> pixels, origin int32 [2].
+Read = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
@@ -21,10 +22,13 @@ def decode(image: tf.Tensor) -> tf.Tensor:
     """
     if image.dtype != tf.string:
         return image
+    return _decoded(image, exif_orientation(image))
+
+
+def _decoded(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     decoded = tf.io.decode_image(image, channels=3, expand_animations=False)
     decoded.set_shape([None, None, 3])
-    turned = exif_orientation(image)
-    return tf.cond(turned > 1, lambda: upright(decoded, turned), lambda: decoded)
+    return tf.cond(orientation > 1, lambda: upright(decoded, orientation), lambda: decoded)
 
 
 def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
@@ -38,44 +42,41 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
     Returns:
       int32 [2], height and width; a bool [], whether it can be read at a reduced size; and a
       function of a window, int32 [4] (top, left, height, width), and a reduction of 1, 2, 4 or 8,
-      to the pixels of that window. In a reduced image it begins and ends at the `reduced` numbers.
+      to pixels that contain the window, [h, w, 3], and the place of the first one, int32 [2]. In a
+      reduced image the window begins and ends at the `reduced` numbers.
     """
-
-    def window_of(pixels: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-        begin = tf.concat([window[:2], [0]], axis=0)
-        return tf.slice(pixels, begin, tf.concat([window[2:], [3]], axis=0))
-
+    start = tf.constant([0, 0])
     if image.dtype != tf.string:
-        size, reducible = tf.shape(image)[:2], tf.constant(False)
-        return size, reducible, lambda window, _: window_of(image, window)
-    by_window = tf.io.is_jpeg(image) & (exif_orientation(image) == 1)
-    whole = tf.cond(by_window, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: decode(image))
-    size = tf.cond(
+        return tf.shape(image)[:2], tf.constant(False), lambda window, reduction: (image, start)
+    orientation = exif_orientation(image)
+    by_window = tf.io.is_jpeg(image) & (orientation == 1)
+
+    def whole_image() -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = _decoded(image, orientation)
+        return pixels, tf.shape(pixels)[:2]
+
+    whole, size = tf.cond(
         by_window,
-        lambda: tf.io.extract_jpeg_shape(image)[:2],
-        lambda: tf.shape(whole)[:2],
+        lambda: (tf.zeros([0, 0, 3], tf.uint8), tf.io.extract_jpeg_shape(image)[:2]),
+        whole_image,
     )
 
-    def read(window: tf.Tensor, reduction: tf.Tensor) -> tf.Tensor:
-        def at(ratio: int) -> tf.Tensor:
-            if ratio == 1:
-                # Two columns more, as the colour of the outermost ones depends on their neighbours.
-                top, left, height, width = tf.unstack(window)
-                begin, end = tf.maximum(left - 2, 0), tf.minimum(left + width + 2, size[1])
-                wider = tf.stack([top, begin, height, end - begin])
-                pixels = tf.io.decode_and_crop_jpeg(image, wider, channels=3)
-                return pixels[:, left - begin : left - begin + width]
-            pixels = tf.io.decode_jpeg(image, channels=3, ratio=ratio)
-            begin, end = reduced(window[:2], ratio), reduced(window[:2] + window[2:], ratio)
-            return window_of(pixels, tf.concat([begin, end - begin], axis=0))
+    def read(window: tf.Tensor, reduction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def part() -> tuple[tf.Tensor, tf.Tensor]:
+            # Two columns more, as the colour of the outermost ones depends on their neighbours.
+            top, left, height, width = tf.unstack(window)
+            begin, end = tf.maximum(left - 2, 0), tf.minimum(left + width + 2, size[1])
+            wider = tf.stack([top, begin, height, end - begin])
+            return tf.io.decode_and_crop_jpeg(image, wider, channels=3), wider[:2]
 
+        def smaller(ratio: int) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.io.decode_jpeg(image, channels=3, ratio=ratio), start
+
+        ways = [part, *(functools.partial(smaller, ratio) for ratio in REDUCTIONS[1:])]
         which = tf.reduce_sum(tf.cast(reduction >= tf.constant(REDUCTIONS), tf.int32)) - 1
-        pixels = tf.cond(
-            by_window,
-            lambda: tf.switch_case(which, [lambda r=r: at(r) for r in REDUCTIONS]),
-            lambda: window_of(whole, window),
-        )
-        return tf.ensure_shape(pixels, [None, None, 3])
+        which = tf.where(by_window, which, len(ways))
+        pixels, origin = tf.switch_case(which, [*ways, lambda: (whole, start)])
+        return tf.ensure_shape(pixels, [None, None, 3]), origin
 
     return size, by_window, read
 

@@ -91,9 +91,9 @@ def augmix(
         drawn = tf.gather(operations, which)
         return apply_in_turn(
             image,
-            operations=tf.where(tf.range(_LONGEST) < length, drawn, OPERATIONS.index("Identity")),
-            parameters=_at_level(tf.gather(full, which), drawn, levels),
-            seed=apply_seed,
+            tf.where(tf.range(_LONGEST) < length, drawn, OPERATIONS.index("Identity")),
+            _at_level(tf.gather(full, which), drawn, levels),
+            split(apply_seed, _LONGEST),
         )
 
     return on_images(image, seed, mixed)

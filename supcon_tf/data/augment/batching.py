@@ -37,14 +37,4 @@ def size_of(images: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
 
 def on_images(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
     """Calls function(image [H, W, 3], seed []) for each image of [..., H, W, 3] and seed [...]."""
-    return as_one_batch(image, seed, lambda images, seeds: one_by_one(images, seeds, function))
-
-
-def on_bytes(image: tf.Tensor, seed: int | tf.Tensor, function: Function) -> tf.Tensor:
-    """As `on_images` on images rounded to bytes; the results are multiples of 1/255."""
-
-    def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        rounded = tf.cast(images * 255.0 + 0.5, tf.uint8)
-        return tf.cast(one_by_one(rounded, seeds, function), tf.float32) * (1.0 / 255.0)
-
-    return as_one_batch(image, seed, augmented)
+    return as_one_batch(image, seed, lambda images, seeds: one_by_one(function, images, seeds))

@@ -48,14 +48,15 @@ def where_chosen(images: tf.Tensor, chosen: tf.Tensor, function: OfGroup) -> tf.
 
 
 def one_by_one(
-    images: tf.Tensor, seeds: tf.Tensor, function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    function: Callable[..., tf.Tensor], images: tf.Tensor, *others: tf.Tensor
 ) -> tf.Tensor:
-    """Calls function(image [H, W, 3], seed []) for each image of a batch and its seed, [N]."""
-    if images.shape[0] is not None and images.shape[0] <= _FEW:
-        pairs = zip(tf.unstack(images), tf.unstack(seeds, num=images.shape[0]), strict=True)
-        return tf.stack([function(*pair) for pair in pairs])
+    """Calls function(image [H, W, 3], ...) for each image [N, H, W, 3] and its part of others."""
+    count = images.shape[0]
+    if count is not None and count <= _FEW:
+        each = [tf.unstack(tensor, num=count) for tensor in (images, *others)]
+        return tf.stack([function(*parts) for parts in zip(*each, strict=True)])
     return tf.map_fn(
-        lambda pair: function(*pair), (images, seeds), fn_output_signature=images.dtype
+        lambda parts: function(*parts), (images, *others), fn_output_signature=images.dtype
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from supcon_tf.data.augment import geometry, tones
-from supcon_tf.data.augment.draws import split, uniforms
+from supcon_tf.data.augment.draws import uniforms
 
 # An operation: image uint8 [H, W, 3], parameter float32 [] and seed int64 [] -> uint8 [H, W, 3].
 Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -106,7 +106,7 @@ def parameter(operation: str, level: float, ranges: Ranges) -> float:
 
 
 def apply_in_turn(
-    image: tf.Tensor, *, operations: tf.Tensor, parameters: tf.Tensor, seed: tf.Tensor
+    image: tf.Tensor, operations: tf.Tensor, parameters: tf.Tensor, seeds: tf.Tensor
 ) -> tf.Tensor:
     """Applies one operation after the other.
 
@@ -114,20 +114,14 @@ def apply_in_turn(
       image: uint8 [H, W, 3].
       operations: int32 [K], indices in OPERATIONS.
       parameters: float32 [K], from `parameter`.
-      seed: int64 [].
+      seeds: int64 [K].
 
     Returns:
       uint8 [H, W, 3].
     """
-    seeds = split(seed, operations.shape[0])
-
-    for number, of_operation in enumerate(tf.unstack(seeds)):
-        image = apply(
-            image,
-            operation=operations[number],
-            parameter=parameters[number],
-            seed=of_operation,
-        )
+    steps = zip(*map(tf.unstack, (operations, parameters, seeds)), strict=True)
+    for operation, of_operation, seed in steps:
+        image = apply(image, operation=operation, parameter=of_operation, seed=seed)
     return image
 
 

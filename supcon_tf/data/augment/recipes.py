@@ -3,12 +3,13 @@
 A batch has its own seed for each image, and gives what its images would give alone.
 """
 
+from collections.abc import Callable
 from typing import get_args
 
 import tensorflow as tf
 
 from supcon_tf.data.augment import policies
-from supcon_tf.data.augment.batching import as_one_batch, on_bytes
+from supcon_tf.data.augment.batching import as_one_batch
 from supcon_tf.data.augment.blur import random_blur
 from supcon_tf.data.augment.color import (
     Jitter,
@@ -17,6 +18,7 @@ from supcon_tf.data.augment.color import (
     random_grey,
 )
 from supcon_tf.data.augment.draws import split, uniforms
+from supcon_tf.data.augment.groups import one_by_one
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.warp import random_warp
@@ -149,20 +151,14 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
     parameters = [[parameter(name, level, ranges) for name, _, level in pair] for pair in table]
     probabilities = [[probability for _, probability, _ in pair] for pair in table]
 
-    def augmented(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draw_seed, apply_seed = tf.unstack(split(seed, 2))
-        choice, *coins = tf.unstack(uniforms(draw_seed, 3))
-        pair = tf.cast(choice * len(table), tf.int32)
-        drawn = tf.where(
-            coins < tf.gather(probabilities, pair),
-            tf.gather(operations, pair),
-            OPERATIONS.index("Identity"),
-        )
-        return apply_in_turn(
-            image, operations=drawn, parameters=tf.gather(parameters, pair), seed=apply_seed
-        )
+    def drawn(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        numbers = uniforms(seeds, 3)
+        pair = tf.cast(numbers[:, 0] * len(table), tf.int32)
+        taken = numbers[:, 1:] < tf.gather(probabilities, pair)
+        which = tf.where(taken, tf.gather(operations, pair), OPERATIONS.index("Identity"))
+        return which, tf.gather(parameters, pair)
 
-    return on_bytes(image, seed, augmented)
+    return _by_operations(image, seed, drawn)
 
 
 def randaugment(
@@ -199,14 +195,11 @@ def randaugment(
         raise ValueError(f"magnitude must be in [0, 10], got {magnitude}")
     parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
 
-    def augmented(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draw_seed, apply_seed = tf.unstack(split(seed, 2))
-        drawn = tf.cast(uniforms(draw_seed, layers) * len(OPERATIONS), tf.int32)
-        return apply_in_turn(
-            image, operations=drawn, parameters=tf.gather(parameters, drawn), seed=apply_seed
-        )
+    def drawn(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        which = tf.cast(uniforms(seeds, layers) * len(OPERATIONS), tf.int32)
+        return which, tf.gather(parameters, which)
 
-    return on_bytes(image, seed, augmented)
+    return _by_operations(image, seed, drawn)
 
 
 def stacked_randaugment(
@@ -253,6 +246,27 @@ def stacked_randaugment(
         images = random_grey(images, seed=grey)
         images = random_warp(images, seed=warp, probability=warp_probability)
         return random_blur(images, seed=blur, probability=blur_probability)
+
+    return as_one_batch(image, seed, augmented)
+
+
+def _by_operations(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    drawn: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+) -> tf.Tensor:
+    """Images rounded to bytes through operations; the results are multiples of 1/255.
+
+    `drawn` makes indices in OPERATIONS, int32 [N, K], and parameters, float32 [N, K], of seeds [N].
+    """
+
+    def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        draw_seeds, apply_seeds = tf.unstack(split(seeds, 2), axis=1)
+        operations, parameters = drawn(draw_seeds)
+        rounded = tf.cast(images * 255.0 + 0.5, tf.uint8)
+        step_seeds = split(apply_seeds, operations.shape[1])
+        results = one_by_one(apply_in_turn, rounded, operations, parameters, step_seeds)
+        return tf.cast(results, tf.float32) * (1.0 / 255.0)
 
     return as_one_batch(image, seed, augmented)
 

@@ -35,7 +35,7 @@ def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf
     return where_chosen(
         images,
         coin < probability,
-        lambda part, of_part: one_by_one(part, tf.gather(seed, of_part), warped),
+        lambda part, of_part: one_by_one(warped, part, tf.gather(seed, of_part)),
     )
 
 
