@@ -20,28 +20,30 @@ DEFAULTS = {
 }
 
 
-def axis_weights(length, size, averaged):
+def axis_weights(length, size):
     """Row i: how much of each of `length` pixels is in pixel i of `size`."""
-    step = length / size
-    reach = step if averaged else 1.0
     table = np.zeros((size, length))
     for place in range(size):
-        centre = (place + 0.5) * step - 0.5
+        centre = (place + 0.5) * length / size - 0.5
         for pixel in range(length):
-            table[place, pixel] = max(0.0, 1.0 - abs(centre - pixel) / reach)
+            table[place, pixel] = max(0.0, 1.0 - abs(centre - pixel))
         table[place] /= table[place].sum()
     return table
 
 
+def bilinear(image, height, width):
+    down, across = axis_weights(image.shape[0], height), axis_weights(image.shape[1], width)
+    return np.einsum("ih,hwc,jw->ijc", down, image, across)
+
+
 def loop_resample(image, window, size):
-    """Bilinear in float64; triangles as wide as the steps where both sides shrink by over two."""
+    """Bilinear in float64; of the half for as long as both sides shrink by over two."""
     top, left, height, width, mirrored = window
     scale = 255.0 if image.dtype == np.uint8 else 1.0
     part = image[top : top + height, left : left + width].astype(np.float64) / scale
-    averaged = min(height, width) > 2 * size
-    down = axis_weights(height, size, averaged)
-    across = axis_weights(width, size, averaged)
-    result = np.einsum("ih,hwc,jw->ijc", down, part, across)
+    while min(part.shape[:2]) > 2 * size:
+        part = bilinear(part, math.ceil(part.shape[0] / 2), math.ceil(part.shape[1] / 2))
+    result = bilinear(part, size, size)
     return result[:, ::-1] if mirrored else result
 
 

@@ -148,9 +148,7 @@ def training_batches(
                 )
             samples = numbered.map(
                 lambda position, example: (
-                    views_of(
-                        example[0], seeds_of(position // batch_size, position % batch_size)
-                    ),
+                    views_of(example[0], seeds_of(position // batch_size, position % batch_size)),
                     example[1],
                 ),
                 num_parallel_calls=_CALLS,
@@ -169,9 +167,7 @@ def training_batches(
             made = parts.map(
                 lambda number, numbers: views_and_labels(
                     numbers,
-                    seeds_of(
-                        start + number * part // share, places[:part] + number * part % share
-                    ),
+                    seeds_of(start + number * part // share, places[:part] + number * part % share),
                 ),
                 num_parallel_calls=_CALLS,
             )

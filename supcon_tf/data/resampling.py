@@ -1,7 +1,7 @@
 """Bilinear resampling: of windows of one image, of a batch of small ones, of whole images."""
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -10,6 +10,9 @@ _FEW = 4
 # Of images so small that there are so many numbers at most, 16 MB, the weights of all windows are
 # kept, for four sizes and scales: those of 32 px are 9 MB for bytes.
 _KEPT = 2**22
+
+
+Length = TypeVar("Length", int, tf.Tensor)
 
 
 class Windows(NamedTuple):
@@ -52,10 +55,10 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     height, width = images.shape[1], images.shape[2]
     if height is None or width is None:
         raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
-    averaged = tf.minimum(windows.height, windows.width) > 2 * size_px
     upright = tf.zeros_like(windows.mirrored)
-    vertical = _Spans(windows.top, windows.height, upright, averaged)
-    horizontal = _Spans(windows.left, windows.width, windows.mirrored, averaged)
+    halvings = _halvings(windows, _most_halvings(min(height, width), size_px), size_px)
+    vertical = _Spans(windows.top, windows.height, upright, halvings)
+    horizontal = _Spans(windows.left, windows.width, windows.mirrored, halvings)
     down = _weights(vertical, height, size_px, total=_scale(images))
     across = _weights(horizontal, width, size_px)
     # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
@@ -68,7 +71,9 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
 
 
 def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    """Bilinear, averaging where both sides shrink to less than half.
+    """Bilinear; of the image's half, quarter and so on where both sides shrink to less than half.
+
+    To halve is to average four pixels each; from larger images some would be left out.
 
     Args:
       image: uint8, or float32 in [0, 1], [..., H, W, 3].
@@ -86,22 +91,50 @@ def _scale(image: tf.Tensor) -> float:
 
 def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
     # On the scale of the image.
-    height, width = tf.shape(image)[-3], tf.shape(image)[-2]
-    shrinks = (height > 2 * size[0]) & (width > 2 * size[1])
-    return tf.cond(
-        shrinks,
-        lambda: tf.image.resize(image, size, antialias=True),
-        lambda: tf.image.resize(image, size),
-    )
+    def large(image: tf.Tensor) -> tf.Tensor:
+        return (tf.shape(image)[-3] > 2 * size[0]) & (tf.shape(image)[-2] > 2 * size[1])
+
+    def half(image: tf.Tensor) -> tf.Tensor:
+        height, width = tf.shape(image)[-3], tf.shape(image)[-2]
+        return tf.image.resize(image, (_half(height), _half(width)))
+
+    def of_smaller() -> tf.Tensor:
+        any_size = tf.TensorShape([*image.shape[:-3], None, None, 3])
+        [smaller] = tf.while_loop(
+            large, lambda image: [half(image)], [half(image)], shape_invariants=[any_size]
+        )
+        return tf.image.resize(smaller, size)
+
+    return tf.cond(large(image), of_smaller, lambda: tf.image.resize(image, size))
+
+
+def _half(length: Length) -> Length:
+    # No pixel is left out of an odd number.
+    return (length + 1) // 2
+
+
+def _most_halvings(source_px: int, size_px: int) -> int:
+    return 0 if source_px <= 2 * size_px else 1 + _most_halvings(_half(source_px), size_px)
+
+
+def _halvings(windows: Windows, most: int, size_px: int) -> tf.Tensor:
+    """How often each of the windows [...] is halved: int32 [...]."""
+    shorter = tf.minimum(windows.height, windows.width)
+    count = tf.zeros_like(shorter)
+    for _ in range(most):
+        large = shorter > 2 * size_px
+        count += tf.cast(large, tf.int32)
+        shorter = tf.where(large, _half(shorter), shorter)
+    return count
 
 
 class _Spans(NamedTuple):
-    """The windows [...] along one axis; `averaged` where the window shrinks so much."""
+    """The windows [...] along one axis, and how often each is halved first, int32 [...]."""
 
     start: tf.Tensor
     length: tf.Tensor
     mirrored: tf.Tensor
-    averaged: tf.Tensor
+    halvings: tf.Tensor
 
 
 def _weights(spans: _Spans, source_px: int, size_px: int, *, total: float = 1.0) -> tf.Tensor:
@@ -128,24 +161,37 @@ def _weights_of_all_spans(source_px: int, size_px: int, total: float) -> tf.Tens
         mirrored, length, start = (
             tf.reshape(values, [-1]) for values in tf.meshgrid(*ranges, indexing="ij")
         )
-        spans = _Spans(start, length, mirrored == 1, tf.zeros_like(start, tf.bool))
+        spans = _Spans(start, length, mirrored == 1, tf.zeros_like(start))
         return _computed_weights(spans, source_px, size_px, total)
 
 
 def _computed_weights(spans: _Spans, source_px: int, size_px: int, total: float) -> tf.Tensor:
-    start, length, mirrored, averaged = spans
-    step = tf.cast(length, tf.float32)[..., None] / size_px
+    start, length, mirrored, halvings = spans
     place = tf.range(size_px, dtype=tf.float32)
     place = tf.where(mirrored[..., None], size_px - 1.0 - place, place)
+    every = tf.range(source_px, dtype=tf.float32)
+    source = tf.cast(tf.range(source_px) - start[..., None], tf.float32)
+    steps = []
+    # A span that is halved less often than others stays as it is in the last rounds.
+    for number in range(_most_halvings(source_px, size_px)):
+        halved = tf.where(number < halvings, _half(length), length)
+        steps.append(_bilinear(every, source, halved, length))
+        length, source = halved, every
+    steps.append(_bilinear(place, source, size_px, length, total))
+    return functools.reduce(lambda before, after: tf.matmul(after, before), steps)
+
+
+def _bilinear(
+    place: tf.Tensor,
+    source: tf.Tensor,
+    size: int | tf.Tensor,
+    length: tf.Tensor,
+    total: float = 1.0,
+) -> tf.Tensor:
+    """In pixels `place` [..., R] of `size`, the weights of pixels `source` [..., C] of `length`."""
+    length = tf.cast(length, tf.float32)[..., None]
+    step = length / tf.cast(size, tf.float32)[..., None]
     # Positions are those within the window, as small numbers are the more exact ones.
-    last = tf.cast(length, tf.float32)[..., None] - 1.0
-    centre = (place + 0.5) * step - 0.5
-    source = tf.cast(tf.range(source_px) - start[..., None], tf.float32)[..., None, :]
-    if source_px <= 2 * size_px:
-        offset = total * tf.clip_by_value(centre, 0.0, last)[..., None] - total * source
-        return tf.nn.relu(total - tf.abs(offset))
-    spread = tf.where(averaged[..., None], tf.maximum(step, 1.0), 1.0)[..., None]
-    weights = tf.nn.relu(1.0 - tf.abs(centre[..., None] - source) / spread)
-    inside = (source >= 0.0) & (source <= last[..., None])
-    weights = tf.where(inside, weights, 0.0)
-    return weights * (total / tf.reduce_sum(weights, axis=-1, keepdims=True))
+    centre = tf.clip_by_value((place + 0.5) * step - 0.5, 0.0, length - 1.0)
+    offset = total * centre[..., None] - total * source[..., None, :]
+    return tf.nn.relu(total - tf.abs(offset))
