@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -130,6 +131,20 @@ def test_views_do_not_depend_on_the_number_of_threads_nor_on_the_run(split):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
         assert_equal(arrays(dataset.with_options(options)), expected)
+
+
+def test_threads_are_as_many_as_cores_unless_some_wait_for_a_disk(large):
+    cores = os.cpu_count()
+    kinds = {
+        "in memory": (dataclasses.replace(large, in_memory=True), cores),
+        "read": (large, 2 * cores),
+        "streamed": (as_streamed(large), 2 * cores),
+    }
+    for kind, (split, threads) in kinds.items():
+        options = batches_of(split)(0, 1).options()
+        assert options.threading.private_threadpool_size == threads, kind
+        assert options.threading.max_intra_op_parallelism == 1
+        assert options.autotune.enabled is False
 
 
 def test_a_batch_larger_than_the_set_is_named(split):

@@ -1,6 +1,7 @@
 """A little labelled, a lot unlabelled: subsets, batches of both, and a whole run."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +122,17 @@ def test_any_step_is_the_same_alone_and_hosts_share_both_parts(source):
         for rows in (np.less, np.greater_equal):
             both = np.concatenate([part[0][rows(part[1], 0)] for part in parts])
             np.testing.assert_array_equal(images[rows(labels, 0)], both)
+
+
+def test_a_part_that_is_read_from_a_disk_makes_threads_for_both(source):
+    for in_memory, others in ((True, False), (False, True), (True, True)):
+        parts = [
+            dataclasses.replace(source, train=dataclasses.replace(source.train, in_memory=held))
+            for held in (in_memory, others)
+        ]
+        steps = batches_of(*parts)
+        threads = steps(0, 1).options().threading.private_threadpool_size
+        assert threads == (1 if in_memory and others else 2) * os.cpu_count()
 
 
 def test_every_seed_draws_a_labelled_part_of_its_own(source):

@@ -61,7 +61,7 @@ CASES = {
 CORES = os.cpu_count() or 1
 # Of CIFAR-10, on the scale [-1, 1].
 MEAN, DEVIATION = (-0.0172, -0.0356, -0.107), (0.4046, 0.3988, 0.402)
-# While tf.data finds out how many calls to make at once.
+# While buffers fill, and tf.data finds out how many calls of the others to make at once.
 WARM_UP_S = 2.0
 # More than any pipeline gives, in samples/s for each core: it bounds the order drawn in advance.
 TOP_RATE = 60_000
@@ -86,6 +86,7 @@ def ours(case: str, name: str, folder: Path, batch: int, seconds: float) -> Iter
         np.zeros(len(images), np.int64),
         lambda number: tf.gather(images, number),
         reads_batches=case == SMALL,
+        in_memory=True,
     )
     simclr = functools.partial(views.simclr, jitter="torchvision", exact=name != "ours fused")
     augmentation = {

@@ -18,8 +18,7 @@ from supcon_tf.data.views import Augmentation, Preprocessing
 Batches = Callable[[int, int], tf.data.Dataset]
 
 _CORES = os.cpu_count() or 1
-# So many elements in the making keep all cores busy. That tf.data finds a number itself costs some
-# percent, as it measures every operation.
+# So many elements in the making keep all cores busy.
 _CALLS = 2 * _CORES
 
 
@@ -132,11 +131,12 @@ def training_batches(
         made = unmixed(start, stop)
         if mixing is not None:
             numbered = tf.data.Dataset.zip(tf.data.Dataset.range(start, stop), made)
+            # Two whole batches at a time, for the sake of memory.
             made = numbered.map(
-                lambda step, batch: mixed(mixing, step, *batch), num_parallel_calls=_CALLS
+                lambda step, batch: mixed(mixing, step, *batch), num_parallel_calls=2
             )
-        reads_files = isinstance(split, IndexedSplit) and bool(split.paths)
-        return _one_thread_per_element(made.prefetch(2), reads_files)
+        in_memory = isinstance(split, IndexedSplit) and split.in_memory
+        return _scheduled(made.prefetch(2), in_memory=in_memory)
 
     def unmixed(start: int, stop: int) -> tf.data.Dataset:
         if isinstance(split, StreamedSplit):
@@ -226,12 +226,14 @@ def _parts_joined(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
 
 
-def _one_thread_per_element(dataset: tf.data.Dataset, reads_files: bool) -> tf.data.Dataset:
-    # Elements are made in parallel; to split each one's work as well costs more than it gives. So
-    # do more threads than cores, but where some wait for the disk.
+def _scheduled(dataset: tf.data.Dataset, *, in_memory: bool) -> tf.data.Dataset:
     options = tf.data.Options()
+    # Elements are made in parallel; to split each one's work as well costs more than it gives.
     options.threading.max_intra_op_parallelism = 1
-    options.threading.private_threadpool_size = _CALLS if reads_files else _CORES
+    # More threads than cores are in each other's way, unless some wait for a disk.
+    options.threading.private_threadpool_size = _CORES if in_memory else 2 * _CORES
+    # All numbers of calls are given. To find them at run time, tf.data measures every operation,
+    # which costs some percent.
     options.autotune.enabled = False
     return dataset.with_options(options)
 

@@ -25,8 +25,8 @@ def random_resized_crop(
     The part's area is uniform within `area_range` of the image's, its aspect ratio (width /
     height) log-uniform within `aspect_range`, its place uniform. Where no try fits into the image
     the largest centre square is taken. The resampling is bilinear; where both sides shrink to less
-    than half, of the crop's half, quarter and so on, as in `resampling.resize`. Source: SimCLR
-    (Chen et al. 2020), appendix A.
+    than half, of the crop halved as in `resampling.resize`. Source: SimCLR (Chen et al. 2020),
+    appendix A.
 
     Of an upright JPEG only the smallest window around all crops is decoded, once; where every crop
     shrinks to less than half, the JPEG is decoded at a half, a quarter or an eighth of its size,

@@ -45,9 +45,9 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
       to pixels that contain the window, [h, w, 3], and the place of the first one, int32 [2]. In a
       reduced image the window begins and ends at the `reduced` numbers.
     """
-    start = tf.constant([0, 0])
+    corner = tf.constant([0, 0])
     if image.dtype != tf.string:
-        return tf.shape(image)[:2], tf.constant(False), lambda window, reduction: (image, start)
+        return tf.shape(image)[:2], tf.constant(False), lambda window, reduction: (image, corner)
     orientation = exif_orientation(image)
     by_window = tf.io.is_jpeg(image) & (orientation == 1)
 
@@ -70,12 +70,12 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
             return tf.io.decode_and_crop_jpeg(image, wider, channels=3), wider[:2]
 
         def smaller(ratio: int) -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.io.decode_jpeg(image, channels=3, ratio=ratio), start
+            return tf.io.decode_jpeg(image, channels=3, ratio=ratio), corner
 
         ways = [part, *(functools.partial(smaller, ratio) for ratio in REDUCTIONS[1:])]
         which = tf.reduce_sum(tf.cast(reduction >= tf.constant(REDUCTIONS), tf.int32)) - 1
         which = tf.where(by_window, which, len(ways))
-        pixels, origin = tf.switch_case(which, [*ways, lambda: (whole, start)])
+        pixels, origin = tf.switch_case(which, [*ways, lambda: (whole, corner)])
         return tf.ensure_shape(pixels, [None, None, 3]), origin
 
     return size, by_window, read

@@ -12,7 +12,7 @@ _FEW = 4
 _KEPT = 2**22
 
 
-Length = TypeVar("Length", int, tf.Tensor)
+_Length = TypeVar("_Length", int, tf.Tensor)
 
 
 class Windows(NamedTuple):
@@ -56,9 +56,9 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     if height is None or width is None:
         raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
     upright = tf.zeros_like(windows.mirrored)
-    halvings = _halvings(windows, _most_halvings(min(height, width), size_px), size_px)
-    vertical = _Spans(windows.top, windows.height, upright, halvings)
-    horizontal = _Spans(windows.left, windows.width, windows.mirrored, halvings)
+    shrinks = tf.minimum(windows.height, windows.width) > 2 * size_px
+    vertical = _Spans(windows.top, windows.height, upright, shrinks)
+    horizontal = _Spans(windows.left, windows.width, windows.mirrored, shrinks)
     down = _weights(vertical, height, size_px, total=_scale(images))
     across = _weights(horizontal, width, size_px)
     # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
@@ -71,9 +71,10 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
 
 
 def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    """Bilinear; of the image's half, quarter and so on where both sides shrink to less than half.
+    """Bilinear, of an image that is first halved where both sides shrink to less than half.
 
-    To halve is to average four pixels each; from larger images some would be left out.
+    Each side is halved, which averages pairs of pixels, until it is at most twice the size; from
+    more pixels some would be left out.
 
     Args:
       image: uint8, or float32 in [0, 1], [..., H, W, 3].
@@ -92,49 +93,37 @@ def _scale(image: tf.Tensor) -> float:
 def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
     # On the scale of the image.
     def large(image: tf.Tensor) -> tf.Tensor:
-        return (tf.shape(image)[-3] > 2 * size[0]) & (tf.shape(image)[-2] > 2 * size[1])
+        return tf.shape(image)[-3:-1] > 2 * tf.stack(size)
 
-    def half(image: tf.Tensor) -> tf.Tensor:
-        height, width = tf.shape(image)[-3], tf.shape(image)[-2]
-        return tf.image.resize(image, (_half(height), _half(width)))
+    def halved(image: tf.Tensor) -> tf.Tensor:
+        sides = tf.shape(image)[-3:-1]
+        return tf.image.resize(image, tf.where(large(image), _half(sides), sides))
 
     def of_smaller() -> tf.Tensor:
-        any_size = tf.TensorShape([*image.shape[:-3], None, None, 3])
         [smaller] = tf.while_loop(
-            large, lambda image: [half(image)], [half(image)], shape_invariants=[any_size]
+            lambda image: tf.reduce_any(large(image)),
+            lambda image: [halved(image)],
+            [halved(image)],
+            shape_invariants=[tf.TensorShape([*image.shape[:-3], None, None, 3])],
         )
         return tf.image.resize(smaller, size)
 
-    return tf.cond(large(image), of_smaller, lambda: tf.image.resize(image, size))
+    shrinks = tf.reduce_all(large(image))
+    return tf.cond(shrinks, of_smaller, lambda: tf.image.resize(image, size))
 
 
-def _half(length: Length) -> Length:
-    # No pixel is left out of an odd number.
+def _half(length: _Length) -> _Length:
+    # Of an odd number no pixel is left out: it is a little more than half, with uneven weights.
     return (length + 1) // 2
 
 
-def _most_halvings(source_px: int, size_px: int) -> int:
-    return 0 if source_px <= 2 * size_px else 1 + _most_halvings(_half(source_px), size_px)
-
-
-def _halvings(windows: Windows, most: int, size_px: int) -> tf.Tensor:
-    """How often each of the windows [...] is halved: int32 [...]."""
-    shorter = tf.minimum(windows.height, windows.width)
-    count = tf.zeros_like(shorter)
-    for _ in range(most):
-        large = shorter > 2 * size_px
-        count += tf.cast(large, tf.int32)
-        shorter = tf.where(large, _half(shorter), shorter)
-    return count
-
-
 class _Spans(NamedTuple):
-    """The windows [...] along one axis, and how often each is halved first, int32 [...]."""
+    """The windows [...] along one axis; `shrinks` where both sides do so to less than half."""
 
     start: tf.Tensor
     length: tf.Tensor
     mirrored: tf.Tensor
-    halvings: tf.Tensor
+    shrinks: tf.Tensor
 
 
 def _weights(spans: _Spans, source_px: int, size_px: int, *, total: float = 1.0) -> tf.Tensor:
@@ -161,24 +150,24 @@ def _weights_of_all_spans(source_px: int, size_px: int, total: float) -> tf.Tens
         mirrored, length, start = (
             tf.reshape(values, [-1]) for values in tf.meshgrid(*ranges, indexing="ij")
         )
-        spans = _Spans(start, length, mirrored == 1, tf.zeros_like(start))
+        spans = _Spans(start, length, mirrored == 1, tf.zeros_like(start, tf.bool))
         return _computed_weights(spans, source_px, size_px, total)
 
 
 def _computed_weights(spans: _Spans, source_px: int, size_px: int, total: float) -> tf.Tensor:
-    start, length, mirrored, halvings = spans
+    start, length, mirrored, shrinks = spans
     place = tf.range(size_px, dtype=tf.float32)
     place = tf.where(mirrored[..., None], size_px - 1.0 - place, place)
     every = tf.range(source_px, dtype=tf.float32)
     source = tf.cast(tf.range(source_px) - start[..., None], tf.float32)
     steps = []
     # A span that is halved less often than others stays as it is in the last rounds.
-    for number in range(_most_halvings(source_px, size_px)):
-        halved = tf.where(number < halvings, _half(length), length)
+    while source_px > 2 * size_px:
+        halved = tf.where(shrinks & (length > 2 * size_px), _half(length), length)
         steps.append(_bilinear(every, source, halved, length))
-        length, source = halved, every
+        length, source, source_px = halved, every, _half(source_px)
     steps.append(_bilinear(place, source, size_px, length, total))
-    return functools.reduce(lambda before, after: tf.matmul(after, before), steps)
+    return functools.reduce(tf.matmul, reversed(steps))
 
 
 def _bilinear(

@@ -1,5 +1,6 @@
 """Batches of a lot without labels and a little with: one pass through the encoder for both."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable
@@ -77,9 +78,16 @@ def batches(
             )
     num_labelled = labelled_classes * samples_per_class
     options |= {"num_classes": num_classes, "shard": shard}
+    # One pipeline of both, so what it says of the disk is to hold for both.
+    splits = [split, labelled.train]
+    in_memory = all(isinstance(each, IndexedSplit) and each.in_memory for each in splits)
+    split, labelled_split = (
+        dataclasses.replace(each, in_memory=in_memory) if isinstance(each, IndexedSplit) else each
+        for each in splits
+    )
     unlabelled_steps = views(split, batch_size=batch_size, seed=seed, **options)
     labelled_steps = views(
-        labelled.train,
+        labelled_split,
         batch_size=num_labelled,
         samples_per_class=samples_per_class,
         # Other views than those of the unlabelled images at the same places; NumPy, which draws
@@ -98,9 +106,11 @@ def batches(
         some = unlabelled_steps(start, stop)
         if start >= last:
             return some.map(_without_labels)
-        return tf.data.Dataset.zip(some, labelled_steps(start, stop)).map(
+        both = tf.data.Dataset.zip(some, labelled_steps(start, stop)).map(
             lambda some, others: tf.nest.map_structure(interleaved, _without_labels(*some), others)
         )
+        # Its copies are made ahead, not while the training step waits.
+        return both.prefetch(1)
 
     def interleaved(some: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
         # [B, ...] and [L, ...] -> [groups, (B + L) / groups, ...] -> [B + L, ...]

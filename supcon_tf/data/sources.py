@@ -38,6 +38,7 @@ def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
         data.target.astype(np.int64),
         lambda number: tf.image.grayscale_to_rgb(tf.gather(images, number)),
         reads_batches=True,
+        in_memory=True,
     )
     train, test = hold_out(everything.labels, 0.25, seed=0)
     names = tuple(str(name) for name in data.target_names)

@@ -19,12 +19,14 @@ class IndexedSplit:
       paths: the files, in the same order, where there are any.
       reads_batches: `read` also takes numbers [B] and gives pixels uint8 [B, H, W, 3], so that
         a batch of views is made in one go.
+      in_memory: `read` never waits for a disk.
     """
 
     labels: np.ndarray
     read: Callable[[tf.Tensor], tf.Tensor]
     paths: tuple[str, ...] = ()
     reads_batches: bool = False
+    in_memory: bool = False
 
     @property
     def num_examples(self) -> int:

@@ -195,4 +195,5 @@ def _tfds_split(
         lambda number: tf.gather(images, number),
         # A batch of larger ones would take much memory at once.
         reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
+        in_memory=True,
     )

@@ -36,7 +36,12 @@ class Features:
     def as_split(self) -> IndexedSplit:
         """A split with rows of features [D] where images would be, for `AsTheyAre`."""
         rows = tf.constant(self.embeddings)
-        return IndexedSplit(self.labels, lambda number: tf.gather(rows, number), reads_batches=True)
+        return IndexedSplit(
+            self.labels,
+            lambda number: tf.gather(rows, number),
+            reads_batches=True,
+            in_memory=True,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,8 +120,8 @@ def apply_in_turn(
       uint8 [H, W, 3].
     """
     steps = zip(*map(tf.unstack, (operations, parameters, seeds)), strict=True)
-    for operation, of_operation, seed in steps:
-        image = apply(image, operation=operation, parameter=of_operation, seed=seed)
+    for operation, value, seed in steps:
+        image = apply(image, operation=operation, parameter=value, seed=seed)
     return image
 
 
