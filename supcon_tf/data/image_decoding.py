@@ -93,24 +93,43 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
       encoded: string scalar; what is no JPEG or does not say is 1.
     """
     head = tf.strings.substr(encoded, 0, _EXIF_BYTES)
-
-    def found() -> tf.Tensor:
-        values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
-        # Four bytes from every place on as one number; three zeros make the last ones whole.
-        padded = tf.pad(values, [[0, 12]])
-        count = tf.size(values)
-        words = sum(padded[k : k + count + 4] * 256 ** (3 - k) for k in range(4))
-        first, second = words[:count], words[4:]
-        little = (first == 0x12010300) & (second == 0x01000000)
-        big = (first == 0x01120003) & (second == 0x00000001)
-        value = tf.where(little, padded[8 : 8 + count], padded[9 : 9 + count])
-        place = tf.argmax(tf.cast(little | big, tf.int32), output_type=tf.int32)
-        says = (little | big)[place]
-        return tf.where(says & (value[place] >= 1) & (value[place] <= 8), value[place], 1)
-
     # \C is any byte. Most images have no Exif, and to look for the word is fast.
     has_exif = tf.io.is_jpeg(encoded) & tf.strings.regex_full_match(head, r"\C*Exif\C*")
-    return tf.cond(has_exif, found, lambda: tf.constant(1))
+    # tf.cond lays its branches into the graph, where every node of the one not taken still costs a
+    # little: here 1 % of AutoAugment's pipeline at 224 px.
+    [orientation] = tf.raw_ops.StatelessIf(
+        cond=has_exif,
+        input=[head],
+        Tout=[tf.int32],
+        then_branch=_said_in_exif.get_concrete_function(),
+        else_branch=_upright.get_concrete_function(),
+    )
+    return tf.ensure_shape(orientation, [])
+
+
+_of_head = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+@_of_head
+def _upright(head: tf.Tensor) -> tf.Tensor:
+    del head
+    return tf.constant(1)
+
+
+@_of_head
+def _said_in_exif(head: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
+    # Four bytes from every place on as one number; three zeros make the last ones whole.
+    padded = tf.pad(values, [[0, 12]])
+    count = tf.size(values)
+    words = sum(padded[k : k + count + 4] * 256 ** (3 - k) for k in range(4))
+    first, second = words[:count], words[4:]
+    little = (first == 0x12010300) & (second == 0x01000000)
+    big = (first == 0x01120003) & (second == 0x00000001)
+    value = tf.where(little, padded[8 : 8 + count], padded[9 : 9 + count])
+    place = tf.argmax(tf.cast(little | big, tf.int32), output_type=tf.int32)
+    says = (little | big)[place]
+    return tf.where(says & (value[place] >= 1) & (value[place] <= 8), value[place], 1)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
