@@ -75,17 +75,17 @@ def random_resized_crop(
     else:
         size, reducible, read = open_image(image)
         windows = windows_of(size, tf.reshape(seed, [-1]))
-        first = tf.stack([windows.top, windows.left])  # [2, V]
-        last = first + tf.stack([windows.height, windows.width])
+        starts = tf.stack([windows.top, windows.left])  # [2, V]
+        ends = starts + tf.stack([windows.height, windows.width])
         # No crop is read at less than its size in the result.
-        possible = reducible & (tf.constant(REDUCTIONS) <= tf.reduce_min(last - first) // size_px)
+        possible = reducible & (tf.constant(REDUCTIONS) <= tf.reduce_min(ends - starts) // size_px)
         reduction = tf.reduce_max(tf.where(possible, REDUCTIONS, 1))
-        begin = tf.reduce_min(first, axis=1)
-        around_all = tf.concat([begin, tf.reduce_max(last, axis=1) - begin], axis=0)
+        corner = tf.reduce_min(starts, axis=1)
+        around_all = tf.concat([corner, tf.reduce_max(ends, axis=1) - corner], axis=0)
         pixels, origin = read(around_all, reduction)
-        first, last = reduced(first, reduction), reduced(last, reduction)
-        top, left = tf.unstack(first - origin[:, None])
-        height, width = tf.unstack(last - first)
+        starts, ends = reduced(starts, reduction), reduced(ends, reduction)
+        top, left = tf.unstack(starts - origin[:, None])
+        height, width = tf.unstack(ends - starts)
         within = Windows(top, left, height, width, windows.mirrored)
         crops = resample_each(pixels, within, size_px)
     return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))

@@ -102,7 +102,7 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
         input=[head],
         Tout=[tf.int32],
         then_branch=_said_in_exif.get_concrete_function(),
-        else_branch=_upright.get_concrete_function(),
+        else_branch=_not_said.get_concrete_function(),
     )
     return tf.ensure_shape(orientation, [])
 
@@ -111,7 +111,7 @@ _of_head = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.st
 
 
 @_of_head
-def _upright(head: tf.Tensor) -> tf.Tensor:
+def _not_said(head: tf.Tensor) -> tf.Tensor:
     del head
     return tf.constant(1)
 
