@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 
 
@@ -28,7 +30,7 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
       The strategy. Models and optimizers are built under its `scope()`.
 
     Raises:
-      ValueError: the name is not one of the five, cpu_replicas without "mirrored", or
+      UserError: the name is not one of the five, cpu_replicas without "mirrored", or
         "multi_worker" without `TF_CONFIG`.
 
     Example:
@@ -37,9 +39,9 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
       1
     """
     if name not in get_args(StrategyName):
-        raise ValueError(f"strategy name must be one of {get_args(StrategyName)}, got {name!r}")
+        raise UserError(f"strategy name must be one of {get_args(StrategyName)}, got {name!r}")
     if cpu_replicas < 1 or (cpu_replicas > 1 and name != "mirrored"):
-        raise ValueError(
+        raise UserError(
             f'cpu_replicas must be >= 1, and 1 but for "mirrored", got {cpu_replicas} for {name!r}'
         )
     return _made(name, cpu_replicas)
@@ -54,7 +56,7 @@ def _made(name: StrategyName, cpu_replicas: int) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(cpu_replicas)])
     if name == "multi_worker":
         if not os.environ.get("TF_CONFIG"):
-            raise ValueError(
+            raise UserError(
                 '"multi_worker" reads the cluster from TF_CONFIG, which is not set: export it on '
                 "every worker, as docs/distribution.md shows"
             )
@@ -112,7 +114,7 @@ def input_of_replicas(
       start, stop: steps.
 
     Raises:
-      ValueError: rows that the replicas of a host cannot share equally.
+      UserError: rows that the replicas of a host cannot share equally.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
@@ -125,7 +127,7 @@ def input_of_replicas(
         )
         for rows in {x.shape[0] for x in tf.nest.flatten(batches.element_spec)} - {None}:
             if rows % parts:
-                raise ValueError(
+                raise UserError(
                     f"the batches of a host must be a multiple of its {parts} replicas, got {rows} "
                     "rows: change batch_size, or of labelled images samples_per_class"
                 )

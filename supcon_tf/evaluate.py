@@ -9,7 +9,7 @@ examples:
   python -m supcon_tf.evaluate --workdir=runs/supcon --workdir=runs/cross_entropy
   python -m supcon_tf.evaluate --workdir=runs/supcon --workdir=runs/cross_entropy \\
       --gin_file=robustness/cifar10_c.gin \\
-      --gin_param="corrupted.arrays.root = '/data/CIFAR-10-C'" --output=compare.html
+      --gin_param="corruptions.arrays.root = '/data/CIFAR-10-C'" --output=compare.html
   python -m supcon_tf.evaluate --workdir=runs/supcon \\
       --gin_param="robustness.run.max_images = 1000" \\
       --gin_param="robustness.run.severities = (1, 3, 5)"
@@ -21,11 +21,12 @@ from typing import Any
 
 import gin
 
-from supcon_tf import command, configuration
+from supcon_tf import cli, config
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
+from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import robustness
-from supcon_tf.stages.run_folder import RunFolder
 
 # The numbers of the table: heading, key in metrics.json, and how it is written.
 COLUMNS = (
@@ -40,7 +41,7 @@ COLUMNS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = command.Parser(__doc__, prog="evaluate")
+    parser = cli.Parser(__doc__, prog="evaluate")
     parser.add_argument(
         "--workdir",
         action="append",
@@ -70,12 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.workdir:
         parser.error("--workdir is needed: the folder of a finished run")
-    folders = [RunFolder(Path(workdir)) for workdir in options.workdir]
+    folders = [RunDir(Path(workdir)) for workdir in options.workdir]
     if len({folder.root.resolve() for folder in folders}) < len(folders):
         parser.error("each --workdir must be another folder")
     for folder in folders:
         if not (folder.root / "config.gin").is_file():
-            raise FileNotFoundError(
+            raise UserError(
                 f"no run in {str(folder.root)!r}: python -m supcon_tf.train --workdir makes one"
             )
     for folder in folders:
@@ -86,33 +87,33 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"done: {page}")
 
 
-def measure(folder: RunFolder, files: Sequence[str], bindings: Sequence[str]) -> None:
+def measure(folder: RunDir, files: Sequence[str], bindings: Sequence[str]) -> None:
     """Runs the robustness stage of a run, unless it has finished with the same settings.
 
     Raises:
-      ValueError: no source of images, or as in `configuration.parse` and `robustness.run`.
+      UserError: no source of images, or as in `config.parse` and `robustness.run`.
     """
-    settings = configuration.parse([str(folder.root / "config.gin"), *files], bindings)
+    settings = config.parse([str(folder.root / "config.gin"), *files], bindings)
     last = folder.root / "evaluate.gin"
     if (
         read_measured(folder.root) is not None
         and last.is_file()
-        and configuration.is_same_measurement(last.read_text(), settings)
+        and config.is_same_measurement(last.read_text(), settings)
     ):
         print(f"{folder.root}: measured before")
         return
-    if configuration.bound_value("robustness.run.source") is None:
-        raise ValueError(
+    if config.bound_value("robustness.run.source") is None:
+        raise UserError(
             f"{str(folder.root)!r} says no source of images: add "
             '--gin_param="robustness.run.source = @sources.tfds()" or another one'
         )
-    print(f"{folder.root}: measuring on {command.DEVICES}")
+    print(f"{folder.root}: measuring on {cli.DEVICES}")
     gin.get_configurable(robustness.run)(folder)
     (folder.root / "evaluate.gin").write_text(settings)
     write_report(folder.root)
 
 
-def table(folders: Sequence[RunFolder]) -> str:
+def table(folders: Sequence[RunDir]) -> str:
     """A line per run; mCE where there is a baseline."""
     results = [folder.metrics()["robustness"] for folder in folders]
     shown = [column for column in COLUMNS if any(column[1] in result for result in results)]
@@ -130,4 +131,4 @@ def _written(result: dict[str, Any], key: str, how: Any) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -13,30 +13,31 @@ example:
 import shutil
 from pathlib import Path
 
-from supcon_tf import command
-from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf import cli
+from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = command.Parser(__doc__, prog="export")
+    parser = cli.Parser(__doc__, prog="export")
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder")
     parser.add_argument(
         "--output", metavar="DIR", required=True, help="a new folder for the SavedModel"
     )
     options = parser.parse_args(arguments)
-    export = RunFolder(Path(options.workdir)).export
+    export = RunDir(Path(options.workdir)).export
     if not (export / "saved_model.pb").is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
             "python -m supcon_tf.train --workdir with the same folder goes on with it"
         )
     output = Path(options.output)
     if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"{options.output!r} is not empty: give a new folder")
+        raise UserError(f"{options.output!r} is not empty: give a new folder")
     shutil.copytree(export, output, dirs_exist_ok=True)
     print(f"done: {output}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from supcon_tf import command  # Before TensorFlow, whose start it makes quiet.
+from supcon_tf import cli  # Before TensorFlow, whose start it makes quiet.
+from supcon_tf.errors import UserError
 
 # isort: split
 import numpy as np
@@ -28,7 +29,7 @@ from supcon_tf.data.image_files import IMAGE_SUFFIXES
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = command.Parser(__doc__, prog="predict")
+    parser = cli.Parser(__doc__, prog="predict")
     parser.add_argument(
         "--export", metavar="DIR", required=True, help="a SavedModel of this package"
     )
@@ -47,18 +48,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     output = Path(options.output)
     if output.suffix not in (".npz", ".csv"):
-        raise ValueError(f"--output must end in .npz or .csv, got {options.output!r}")
+        raise UserError(f"--output must end in .npz or .csv, got {options.output!r}")
     if options.batch_size < 1:
-        raise ValueError(f"--batch_size must be >= 1, got {options.batch_size}")
+        raise UserError(f"--batch_size must be >= 1, got {options.batch_size}")
     if not (Path(options.export) / "saved_model.pb").is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"no SavedModel in {options.export!r}: python -m supcon_tf.export makes one"
         )
     paths = image_files(options.images)
     output.parent.mkdir(parents=True, exist_ok=True)
     written = output if output.exists() else output.parent
     if output.is_dir() or not os.access(written, os.W_OK):
-        raise ValueError(f"--output must be a file that can be written, got {options.output!r}")
+        raise UserError(f"--output must be a file that can be written, got {options.output!r}")
     model = tf.saved_model.load(options.export).signatures["serving_jpeg"]
     kept, outputs = predictions(model, paths, batch_size=options.batch_size)
     names_file = Path(options.export) / "labels.txt"
@@ -79,7 +80,7 @@ def image_files(given: Sequence[str]) -> list[Path]:
     """The image files among the paths and in their folders, sorted within a folder.
 
     Raises:
-      FileNotFoundError: a path that is not there, or no image at all.
+      UserError: a path that is not there, or no image at all.
     """
     files: list[Path] = []
     for name in given:
@@ -91,11 +92,9 @@ def image_files(given: Sequence[str]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise FileNotFoundError(f"no image or folder {name!r}")
+            raise UserError(f"no image or folder {name!r}")
     if not files:
-        raise FileNotFoundError(
-            f"no image in {', '.join(given)}: looked for {', '.join(IMAGE_SUFFIXES)}"
-        )
+        raise UserError(f"no image in {', '.join(given)}: looked for {', '.join(IMAGE_SUFFIXES)}")
     return files
 
 
@@ -113,7 +112,7 @@ def predictions(
       The files that could be read, and the model's outputs for them.
 
     Raises:
-      ValueError: none could be read.
+      UserError: none could be read.
     """
     kept: list[Path] = []
     parts: list[dict[str, np.ndarray]] = []
@@ -126,7 +125,7 @@ def predictions(
         bar.update(len(chunk))
     bar.close()
     if not kept:
-        raise ValueError(f"none of the {len(paths)} images can be read, first {str(paths[0])!r}")
+        raise UserError(f"none of the {len(paths)} images can be read, first {str(paths[0])!r}")
     return kept, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -169,4 +168,4 @@ def _write_csv(file: Path, paths: Sequence[Path], outputs: dict[str, np.ndarray]
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

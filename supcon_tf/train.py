@@ -17,16 +17,17 @@ from pathlib import Path
 
 import gin
 
-from supcon_tf import command, configuration, distribution
+from supcon_tf import cli, config, distribution
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import write_report
+from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
 from supcon_tf.stages.linear import encoder_file
-from supcon_tf.stages.run_folder import RunFolder
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
-    parser = command.Parser(__doc__, prog="train")
+    parser = cli.Parser(__doc__, prog="train")
     parser.add_argument(
         "--gin_file",
         action="append",
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.gin_file:
         parser.error("--gin_file is needed, such as --gin_file=digits/supcon.gin")
-    settings = configuration.parse(options.gin_file, options.gin_param)
+    settings = config.parse(options.gin_file, options.gin_param)
     if options.print_config:
         print(settings)
         return
@@ -58,36 +59,36 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--workdir is needed: the folder that the run writes to")
     # Before the first operation, as workers need it.
     strategy = gin.get_configurable(distribution.strategy)()
-    folder = RunFolder(Path(options.workdir), is_written=distribution.is_chief(strategy))
+    folder = RunDir(Path(options.workdir), is_chief=distribution.is_chief(strategy))
     check_encoder(folder)
     claim(folder, settings)
     replicas = strategy.num_replicas_in_sync
     print(
-        f"{options.gin_file[-1]} on {command.DEVICES}{f', {replicas} replicas' * (replicas > 1)}, "
+        f"{options.gin_file[-1]} on {cli.DEVICES}{f', {replicas} replicas' * (replicas > 1)}, "
         f"into {folder.root}"
     )
     measured = folder.root / "evaluate.gin"
     measures = "robustness" in (*named_stages(), *named_evaluations())
     if measures and not (
-        measured.is_file() and configuration.is_same_measurement(measured.read_text(), settings)
+        measured.is_file() and config.is_same_measurement(measured.read_text(), settings)
     ):
-        folder.forget("robustness")  # The cells that were measured alike stay.
+        folder.remove_metrics("robustness")  # The cells that were measured alike stay.
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)
-    if folder.is_written:
+    if folder.is_chief:
         if measures:
             measured.write_text(settings)
         print(f"done: {write_report(folder.root)}")
 
 
-def check_encoder(folder: RunFolder) -> None:
+def check_encoder(folder: RunDir) -> None:
     """Finds that stages on top of an encoder have none, before they load their images.
 
     Raises:
-      FileNotFoundError: no encoder where one should be.
+      UserError: no encoder where one should be.
     """
     stages = named_stages()
     for stage in {"linear", "finetune"}.intersection(stages) - folder.metrics().keys():
-        given = configuration.bound_value(f"{stage}.run.encoder")
+        given = config.bound_value(f"{stage}.run.encoder")
         if given is not None or "pretrain" not in stages:
             encoder_file(given or folder.root)
 
@@ -95,67 +96,67 @@ def check_encoder(folder: RunFolder) -> None:
 def named_stages() -> Sequence[str]:
     """What experiment.run.stages was set to, or its default."""
     default = inspect.signature(experiment.run).parameters["stages"].default
-    return configuration.bound_value("experiment.run.stages") or default
+    return config.bound_value("experiment.run.stages") or default
 
 
 def named_evaluations() -> Sequence[str]:
     """What experiment.run.evaluations was set to."""
-    return configuration.bound_value("experiment.run.evaluations") or ()
+    return config.bound_value("experiment.run.evaluations") or ()
 
 
 def check_stages() -> None:
     """Finds what a later stage lacks before the first one runs.
 
     Raises:
-      ValueError: a stage's argument that is not set, or a number that cannot be.
+      UserError: a stage's argument that is not set, or a number that cannot be.
     """
     least = {"epochs": 1, "batch_size": 1, "seed": 0}
     # What is not a stage is refused by `experiment.run`.
     for stage in filter(experiment.STAGES.get, (*named_stages(), *named_evaluations())):
         for parameter in inspect.signature(experiment.STAGES[stage]).parameters.values():
             name = f"{stage}.run.{parameter.name}"
-            value = configuration.bound_value(name)
+            value = config.bound_value(name)
             is_needed = parameter.default is parameter.empty and parameter.name != "folder"
             if value is None and is_needed:
-                raise ValueError(f'{name} is not set: add --gin_param="{name} = ..."')
+                raise UserError(f'{name} is not set: add --gin_param="{name} = ..."')
             if isinstance(value, int) and value < least.get(parameter.name, value):
-                raise ValueError(f"{name} must be >= {least[parameter.name]}, got {value}")
+                raise UserError(f"{name} must be >= {least[parameter.name]}, got {value}")
 
 
-def claim(folder: RunFolder, settings: str) -> None:
+def claim(folder: RunDir, settings: str) -> None:
     """Makes the folder this configuration's own.
 
     The settings of stages that have not begun may change, and stages may be added.
 
     Raises:
-      ValueError: the folder holds a run of another configuration.
+      UserError: the folder holds a run of another configuration.
     """
     file = folder.root / "config.gin"
     folder.root.mkdir(parents=True, exist_ok=True)
-    begun = folder.begun_stages()
-    if not folder.is_written:
+    begun = folder.started_stages()
+    if not folder.is_chief:
         return
     if not begun:
-        folder.remove_leftovers()
+        folder.remove_partial_files()
     elif file.exists():
         _refuse_changes(folder, begun, file.read_text(), settings)
     file.write_text(settings)
 
 
-def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str) -> None:
+def _refuse_changes(folder: RunDir, begun: set[str], before: str, after: str) -> None:
     """Names the first setting that may not change any more, if one did.
 
     Those of the robustness stage always may: it measures anew what it measured with others.
     """
-    old, new = (configuration.parameter_values(text, macros=True) for text in (before, after))
+    old, new = (config.parameter_values(text, macros=True) for text in (before, after))
     to_come = experiment.STAGES.keys() - begun | {"robustness"}
     free = [f"{stage}{mark}" for stage in to_come for mark in "./"]
     free += ["experiment.run.", "corrupted.", "classifiers."]
     # What has come to the program since then has its default, which is what was done before.
-    added = new.keys() - old.keys() - configuration.parameter_values(after, defaults=False).keys()
+    added = new.keys() - old.keys() - config.parameter_values(after, defaults=False).keys()
     for name in sorted((old.keys() | new.keys()) - added):
         if old.get(name) != new.get(name) and not name.startswith(tuple(free)):
-            raise ValueError(
+            raise UserError(
                 f"{str(folder.root)!r} holds a run with other settings, {name} = {old.get(name)} "
                 f"instead of {new.get(name)}: give another --workdir, or go on with the same "
                 "settings"
@@ -163,4 +164,4 @@ def _refuse_changes(folder: RunFolder, begun: set[str], before: str, after: str)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

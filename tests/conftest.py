@@ -15,6 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
+# Two logical CPUs, which must be made before TensorFlow's first operation.
+import tests.replicas  # noqa: F401
+
 
 def pytest_collection_finish():
     """What was imported stays: to look through it for garbage takes a twentieth of the time."""
@@ -38,9 +41,9 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def without_export(monkeypatch):
     """Runs leave no export, which takes a good part of a small one's time."""
-    from supcon_tf.stages import results
+    from supcon_tf.evaluation import scorer
 
-    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+    monkeypatch.setattr(scorer, "save_serving_model", lambda *_, **__: None)
 
 
 @pytest.fixture

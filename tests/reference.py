@@ -218,7 +218,7 @@ def large_margin_softmax(labels, embeddings, kernel, *, margin=4, annealing=0.0)
     return losses
 
 
-def supcon_against(
+def contrast_set_supcon_loss(
     labels,
     features,
     contrast_labels,

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf import distribution, losses, models, optimizers
-from supcon_tf.data.batches import training_batches
+from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.data.views import Preprocessing, identity
 from supcon_tf.models.batch_norm import BatchNormalization

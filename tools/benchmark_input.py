@@ -3,9 +3,9 @@
 python tools/benchmark_input.py --data_dir ~/tensorflow_datasets --images photos --plot input.png
 
 At 32 px, from the same decoded uint8 images (10,000 of CIFAR-10, or made up without --data_dir),
-SimCLR's recipe at strength 0.5 with torchvision's jitter formulas, no blur, whitening:
+SimCLR's recipe at strength 0.5 with torchvision's jitter formulas, no blur, normalization:
 
-  ours exact, ours fused  supcon_tf.data.batches.training_batches, views.simclr with exact or not
+  ours exact, ours fused  supcon_tf.data.pipeline.training_batches, views.simclr with exact or not
   torchvision             transforms of PIL images in a DataLoader with a worker per core
   keras-cv                its layers on whole batches in tf.data. It tosses the coins of jitter and
                           grey once for a batch, not for each image; jitters in a fixed order, adds
@@ -72,13 +72,13 @@ def ours(case: str, name: str, folder: Path, batch: int, seconds: float) -> Iter
     import tensorflow as tf
 
     from supcon_tf.data import views
-    from supcon_tf.data.batches import training_batches
+    from supcon_tf.data.pipeline import training_batches
     from supcon_tf.data.splits import IndexedSplit
 
     if case == SMALL:
         images = tf.constant(np.load(folder / "pixels.npy"))
         crop = functools.partial(views.random_resized_crop, area_range=(0.2, 1.0))
-        preprocessing = views.Preprocessing(32, crop=crop, whitening=(MEAN, DEVIATION))
+        preprocessing = views.Preprocessing(32, crop=crop, normalization=(MEAN, DEVIATION))
     else:
         images = tf.constant(encoded_images(folder))
         preprocessing = views.Preprocessing(224)
@@ -272,7 +272,7 @@ def prepare(folder: Path, args: argparse.Namespace) -> None:
         paths = paths[:: -(-len(paths) // args.jpegs)]
         (folder / "jpegs.json").write_text(json.dumps({"paths": paths, "count": args.jpegs}))
     if args.data_dir:
-        from supcon_tf import command  # noqa: F401  # It makes TensorFlow's start quiet.
+        from supcon_tf import cli  # noqa: F401  # It makes TensorFlow's start quiet.
 
         # isort: split
         import tensorflow as tf

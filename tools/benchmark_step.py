@@ -161,7 +161,7 @@ def keras_model(name: str, options: argparse.Namespace) -> Any:
     from supcon_tf.losses import SupConLoss
     from supcon_tf.models import contrastive_model, resnet
     from supcon_tf.models.batch_norm import BatchNormalization
-    from supcon_tf.stages.training_model import TrainingModel
+    from supcon_tf.training.step import TrainingModel
 
     strategy = tf.distribute.get_strategy()
     if name == "two replicas":
@@ -289,7 +289,7 @@ def real_batches(options: argparse.Namespace) -> Any:
     import tensorflow as tf
 
     from supcon_tf.data import views
-    from supcon_tf.data.batches import training_batches
+    from supcon_tf.data.pipeline import training_batches
     from supcon_tf.data.splits import IndexedSplit
 
     random = np.random.default_rng(0)

@@ -177,14 +177,14 @@ def shares(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def ours(folder: Path, num_seeds: int, strength: float) -> dict[str, np.ndarray]:
     """Samples [N] of every quantity; writes images with amounts and results for the peer."""
-    from supcon_tf import command  # noqa: F401  # It makes TensorFlow's start quiet.
+    from supcon_tf import cli  # noqa: F401  # It makes TensorFlow's start quiet.
 
     # isort: split
     import tensorflow as tf
 
     from supcon_tf.data import crops, views
     from supcon_tf.data.augment import blur, color
-    from supcon_tf.data.augment.draws import split, uniforms
+    from supcon_tf.data.augment.rng import split, uniforms
 
     # Seeds of their own for each, that what is drawn for one says nothing of the others.
     seeds, grey_seeds, crop_seeds, blur_seeds = tf.reshape(split(0, 4 * num_seeds), [4, num_seeds])
@@ -242,7 +242,7 @@ def _write_pixel_cases(folder: Path) -> None:
     import tensorflow as tf
 
     from supcon_tf.data.augment import blur, color
-    from supcon_tf.data.augment.draws import uniforms
+    from supcon_tf.data.augment.rng import uniforms
 
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 1, (5, 5, 3))

@@ -19,16 +19,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from supcon_tf import command
-from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.study import accuracy, train
+from supcon_tf import cli
+from supcon_tf.run_dir import RunDir
+from supcon_tf.studies.study import accuracy, train
 
 Points = dict[int, float]  # Epoch -> top-1.
 
 
 def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
-    pretrained = RunFolder(run)
+    pretrained = RunDir(run)
     curve = pretrained.curve("pretrain")
     done = accuracy({"finetune": pretrained.metrics().get("finetune", {})})
     # The run went on with its last model itself, or with the best one on validation.
@@ -46,14 +46,14 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
 
 def snapshots(run: Path) -> list[int]:
     """The epochs that a run has models of."""
-    files = RunFolder(run).checkpoints("pretrain").glob("model_*.keras")
+    files = RunDir(run).checkpoints("pretrain").glob("model_*.keras")
     numbers = [re.fullmatch(r"model_(\d+)", file.stem) for file in files]
     return sorted(int(number[1]) for number in numbers if number)
 
 
 def by_neighbors(run: Path) -> Points:
     """kNN top-1 of the epochs where it was measured."""
-    curve = RunFolder(run).curve("pretrain")
+    curve = RunDir(run).curve("pretrain")
     return {int(row["epoch"]): row["knn_top_1"] for row in curve if "knn_top_1" in row}
 
 
@@ -92,7 +92,7 @@ def table(lines: dict[str, Points]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the tool."""
-    parser = command.Parser(__doc__, prog="plot_snapshots")
+    parser = cli.Parser(__doc__, prog="plot_snapshots")
     parser.prog = "tools/plot_snapshots.py"
     parser.add_argument(
         "--run", action="append", required=True, metavar="NAME=DIR", help="of pretraining"
@@ -135,4 +135,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,7 +10,7 @@ The image is shrunk to a short side of at most 256 px and cut to its centre squa
 
 from pathlib import Path
 
-from supcon_tf import command  # Before TensorFlow, whose start it makes quiet.
+from supcon_tf import cli  # Before TensorFlow, whose start it makes quiet.
 
 # isort: split
 import numpy as np
@@ -18,9 +18,14 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from supcon_tf.data.corrupted_images import shrunk
-from supcon_tf.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
-from supcon_tf.data.image_decoding import decode
+from supcon_tf.data.corruptions.base import shrunk
+from supcon_tf.data.corruptions.imagenet_c import (
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    SEVERITIES,
+    corrupt,
+)
+from supcon_tf.data.decode import decode
 
 MAX_PX, GAP_PX, LABEL_PX, MARGIN_PX = 224, 4, 18, 150
 
@@ -60,7 +65,7 @@ def sheet(image: np.ndarray, *, seed: int, shown_px: int) -> Image.Image:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the tool."""
-    parser = command.Parser(__doc__, prog="show_corruptions")
+    parser = cli.Parser(__doc__, prog="show_corruptions")
     parser.prog = "tools/show_corruptions.py"
     parser.add_argument("--image", required=True, metavar="FILE", help="a photo")
     parser.add_argument("--output", required=True, metavar="FILE.png", help="the picture to write")
@@ -83,4 +88,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -18,15 +18,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from supcon_tf import command, configuration  # Before TensorFlow, whose start they make quiet.
+from supcon_tf import (
+    cli,
+    config,  # Before TensorFlow, whose start they make quiet.
+)
 
 # isort: split
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from supcon_tf.data import whitening
-from supcon_tf.data.augment import blur, color, draws, warp
-from supcon_tf.data.image_decoding import decode
+from supcon_tf.data import normalization
+from supcon_tf.data.augment import blur, color, rng, warp
+from supcon_tf.data.decode import decode
 from supcon_tf.data.sources import Source
 from supcon_tf.data.views import (
     Augmentation,
@@ -35,7 +38,7 @@ from supcon_tf.data.views import (
     randaugment,
     stacked_randaugment,
 )
-from supcon_tf.stages.view_sheet import view_sheet
+from supcon_tf.reporting.view_sheet import view_sheet
 
 # float32 [N, H, W, 3] and seeds [N] -> the same shape.
 Distortion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -47,7 +50,7 @@ SHOWN_PX = 96
 
 def of_pretraining(name: str) -> Any:
     """What gin gives `pretrain.run` for this parameter."""
-    bound = configuration.bound_value(f"pretrain.run.{name}")
+    bound = config.bound_value(f"pretrain.run.{name}")
     # Copying a reference is how gin itself resolves one: @name() is called, %NAME looked up.
     return copy.deepcopy(bound)
 
@@ -63,14 +66,14 @@ def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
 
     def blurred(low: float, high: float) -> Distortion:
         def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-            sigma = low + (high - low) * draws.uniforms(seeds, 1)[:, 0]
+            sigma = low + (high - low) * rng.uniforms(seeds, 1)[:, 0]
             return blur.gaussian_blur(images, sigma=sigma)
 
         return of
 
     def warped(length_px: float) -> Distortion:
         def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-            numbers = tf.maximum(draws.uniforms(seeds, 8), 2.0**-25)
+            numbers = tf.maximum(rng.uniforms(seeds, 8), 2.0**-25)
             normal = tf.math.ndtri(tf.reshape(numbers, [-1, 4, 2]))
             moves = normal * length_px / 224.0 * images.shape[1]
             each = [warp.thin_plate_warp(x, moves=m) for x, m in zip(images, moves)]
@@ -140,7 +143,7 @@ def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) 
         pen.text((GAP_PX, top + LABEL_PX + side // 2), name, "black", font)
         pen.text((MARGIN_PX, top + 1), "image", "black", font)
         paste(crops[0], MARGIN_PX, top + LABEL_PX)
-        seeds = draws.split(draws.fold_in(seed, number), num_views)
+        seeds = rng.split(rng.fold_in(seed, number), num_views)
         for place, (label, distortion) in enumerate(columns):
             left = MARGIN_PX + step + 4 * GAP_PX + place * group
             pen.text((left, top + 1), label, "black", font)
@@ -153,7 +156,7 @@ def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the tool."""
-    parser = command.Parser(__doc__, prog="show_views")
+    parser = cli.Parser(__doc__, prog="show_views")
     parser.prog = "tools/show_views.py"
     parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="as train")
     parser.add_argument(
@@ -171,9 +174,9 @@ def main(arguments: list[str] | None = None) -> None:
     num_views = options.views if options.views is not None else 4 if options.strengths else 10
     if min(num_images, num_views) < 1:
         parser.error("--images and --views must be at least 1")
-    configuration.parse(options.gin_file, options.gin_param)
+    config.parse(options.gin_file, options.gin_param)
     for name in ("source", "preprocessing", "augmentation"):
-        if configuration.bound_value(f"pretrain.run.{name}") is None:
+        if config.bound_value(f"pretrain.run.{name}") is None:
             parser.error(f'add --gin_param="pretrain.run.{name} = ...", which is not set')
     source: Source = of_pretraining("source")
     preprocessing: Preprocessing = of_pretraining("preprocessing")
@@ -181,10 +184,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.strengths:
         count = min(num_images, num_views)
         crops = list(evaluation_crops(source, preprocessing, seed=seed, count=count))
-        jitter = configuration.bound_value("views.simclr.jitter") or "tensorflow"
+        jitter = config.bound_value("views.simclr.jitter") or "tensorflow"
         picture = strength_sheet(tf.stack(crops), jitter, seed=seed, num_views=num_views)
     else:
-        preprocessing = whitening.with_measured_whitening(preprocessing, source.train)
+        preprocessing = normalization.with_measured_normalization(preprocessing, source.train)
         augmentation: Augmentation = of_pretraining("augmentation")
         picture = view_sheet(
             source.train,
@@ -200,4 +203,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import gin
 
-from supcon_tf import command, configuration
+from supcon_tf import cli, config
 from supcon_tf.reporting.study import Result, write_study
-from supcon_tf.stages import study
-from supcon_tf.stages.run_folder import RunFolder
+from supcon_tf.run_dir import RunDir
+from supcon_tf.studies import study
 
 
 def result(root: Path, point: study.Point) -> Result:
     """A run with what its folder tells of its neighbours."""
-    folder = RunFolder(root / "trials" / point.folder)
+    folder = RunDir(root / "trials" / point.folder)
     # The folder may be that of a later run with other bindings.
     if point.top_1 is None or study.made_for(folder.root) != point.key:
         return Result(point.method, point.levels, point.top_1)
@@ -45,7 +45,7 @@ def result(root: Path, point: study.Point) -> Result:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the tool."""
-    parser = command.Parser(__doc__, prog="study_stability")
+    parser = cli.Parser(__doc__, prog="study_stability")
     parser.prog = "tools/study_stability.py"
     parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="as train")
     parser.add_argument(
@@ -56,16 +56,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.gin_file:
         parser.error("--gin_file is needed, such as --gin_file=studies/digits_stability.gin")
-    configuration.parse(options.gin_file, options.gin_param)
+    config.parse(options.gin_file, options.gin_param)
     for name in ("methods", "grid"):
-        if configuration.bound_value(f"study.run.{name}") is None:
+        if config.bound_value(f"study.run.{name}") is None:
             parser.error(f"study.run.{name} is not set in {options.gin_file[-1]}")
     if options.list:
         for point in study.points(
-            configuration.bound_value("study.run.methods"),
-            configuration.bound_value("study.run.grid"),
-            design=configuration.bound_value("study.run.design") or "one_at_a_time",
-            only=configuration.bound_value("study.run.only") or {},
+            config.bound_value("study.run.methods"),
+            config.bound_value("study.run.grid"),
+            design=config.bound_value("study.run.design") or "one_at_a_time",
+            only=config.bound_value("study.run.only") or {},
         ):
             print(point.folder)
         return
@@ -82,4 +82,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -5,9 +5,10 @@ import math
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.image_decoding import REDUCTIONS, open_image, reduced
+from supcon_tf.data.augment.rng import uniforms
+from supcon_tf.data.decode import REDUCTIONS, open_image, reduced
 from supcon_tf.data.resampling import Windows, resample_batch, resample_each
+from supcon_tf.errors import UserError
 
 
 def random_resized_crop(
@@ -47,7 +48,7 @@ def random_resized_crop(
       front.
 
     Raises:
-      ValueError: an option that is not as described.
+      UserError: an option that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -98,19 +99,19 @@ def _check_options(
     num_tries: int,
 ) -> None:
     if not 0 < area_range[0] <= area_range[1] <= 1:
-        raise ValueError(
+        raise UserError(
             "area_range must be the smallest and the largest share of the area, within (0, 1], got "
             f"{area_range}"
         )
     if not 0 < aspect_range[0] <= aspect_range[1]:
-        raise ValueError(
+        raise UserError(
             "aspect_range must be the smallest and the largest width / height, > 0, got "
             f"{aspect_range}"
         )
     if not 0 <= flip_probability <= 1:
-        raise ValueError(f"flip_probability must be within [0, 1], got {flip_probability}")
+        raise UserError(f"flip_probability must be within [0, 1], got {flip_probability}")
     if num_tries < 1:
-        raise ValueError(f"num_tries must be >= 1, got {num_tries}")
+        raise UserError(f"num_tries must be >= 1, got {num_tries}")
 
 
 def draw_windows(

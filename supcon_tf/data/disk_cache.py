@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 
 
 def cached_split(
@@ -25,14 +26,14 @@ def cached_split(
       num_examples: how many there are.
 
     Raises:
-      ValueError: the folder holds another number of images.
+      UserError: the folder holds another number of images.
     """
     if not folder.is_dir():
         _write(folder, batches)
     ends = np.load(folder / "ends.npy", allow_pickle=False)
     labels = np.load(folder / "labels.npy", allow_pickle=False)
     if len(ends) != num_examples or len(labels) != num_examples:
-        raise ValueError(
+        raise UserError(
             f"the cache {str(folder)!r} has {len(ends)} images, the split {num_examples}: remove "
             "the folder, it is written again"
         )

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from supcon_tf.data.decode import decode
 from supcon_tf.data.splits import IndexedSplit
-from supcon_tf.data.views import decode
+from supcon_tf.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # Images too, but of formats that TensorFlow does not decode.
@@ -31,7 +32,7 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
         folders += [file.path for file in seen if file.is_dir()]
         files[entry.name] = sorted(paths)
         if not paths:
-            raise ValueError(
+            raise UserError(
                 f"the class folder {entry.path!r} has no image that can be read: add some "
                 f"({', '.join(IMAGE_SUFFIXES)}), convert what is there, move up what stands in "
                 "folders of its own, or remove it"
@@ -48,7 +49,7 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
         )
     if len(files) < 2:
         found = f"only {next(iter(files))!r}" if files else "none"
-        raise ValueError(
+        raise UserError(
             f"at least two class folders are needed in {str(root)!r}, found {found}: "
             "one folder of images per class"
         )
@@ -69,7 +70,7 @@ def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[st
     """Decodes every image once; names and counts those that fail.
 
     Raises:
-      ValueError: a larger share of them than the limit, which is called `setting`.
+      UserError: a larger share of them than the limit, which is called `setting`.
     """
     if not paths:
         return set()
@@ -85,7 +86,7 @@ def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[st
         outcomes = list(progress)
     unreadable = {path for path, readable in zip(paths, outcomes, strict=True) if not readable}
     if len(unreadable) > limit * len(paths):
-        raise ValueError(
+        raise UserError(
             f"{len(unreadable)} of {len(paths)} images cannot be read, first "
             f"{min(unreadable)!r}: repair or remove them, or raise {setting}"
         )

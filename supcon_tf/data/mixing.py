@@ -8,7 +8,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import split, uniforms
+from supcon_tf.data.augment.rng import split, uniforms
+from supcon_tf.errors import UserError
 
 
 class Mixing(Protocol):
@@ -36,7 +37,7 @@ def mixup(
       Images and targets, w x + (1 - w) partner.
 
     Raises:
-      ValueError: alpha < 0.02, or not images.
+      UserError: alpha < 0.02, or not images.
 
     Example:
       >>> import tensorflow as tf
@@ -83,11 +84,11 @@ def cutmix(
       Images and targets.
 
     Raises:
-      ValueError: alpha < 0.02, a probability outside of [0, 1], or not images.
+      UserError: alpha < 0.02, a probability outside of [0, 1], or not images.
     """
     _check(images, alpha)
     if not 0 <= probability <= 1:
-        raise ValueError(f"probability must be in [0, 1], got {probability}")
+        raise UserError(f"probability must be in [0, 1], got {probability}")
     weight_seed, partner_seed, place_seed = tf.unstack(split(seed, 3))
     side = tf.sqrt(1.0 - _beta(weight_seed, alpha))
     row, column, coin = tf.unstack(uniforms(place_seed, 3))
@@ -126,10 +127,10 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
 
 def _check(images: tf.Tensor, alpha: float) -> None:
     if images.shape.rank != 4:
-        raise ValueError(
+        raise UserError(
             f"mixing takes images [B, H, W, 3], got shape {images.shape}: cached features cannot "
-            "be mixed, set batches.training_batches.mixing = None"
+            "be mixed, set pipeline.training_batches.mixing = None"
         )
     # Below it, both gammas of a Beta weight may be less than the least float64.
     if not alpha >= 0.02:
-        raise ValueError(f"alpha must be >= 0.02, got {alpha}")
+        raise UserError(f"alpha must be >= 0.02, got {alpha}")

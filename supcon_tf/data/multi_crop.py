@@ -6,10 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import fold_in
-from supcon_tf.data.batches import Batches, training_batches
+from supcon_tf.data.augment.rng import fold_in
+from supcon_tf.data.pipeline import Batches, training_batches
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split
-from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.errors import UserError
 
 # Side in pixels, how many of each image, smallest and largest share of the image's area.
 CropGroup = tuple[int, int, tuple[float, float]]
@@ -38,7 +39,7 @@ def batches(
       options: batch_size, num_classes, seed, samples_per_class and shard, of `training_batches`.
 
     Raises:
-      ValueError: two groups of one size, another number of crops than num_views, or as in
+      UserError: two groups of one size, another number of crops than num_views, or as in
         `training_batches`.
 
     Example:
@@ -55,14 +56,14 @@ def batches(
     check_crops(crops)
     total = sum(count for _, count, _ in crops)
     if total != num_views:
-        raise ValueError(
+        raise UserError(
             f"multi_crop.batches.crops must be those of the model, got {total} crops of each image "
             f"and a model of {num_views}"
         )
     if options.get("defer_to_device") or options.get("mixing"):
-        raise ValueError("multi-crop batches take neither defer_to_device nor mixing")
+        raise UserError("multi-crop batches take neither defer_to_device nor mixing")
     groups = {
-        name_of(group): training_batches(
+        group_name(group): training_batches(
             split,
             preprocessing=dataclasses.replace(
                 preprocessing,
@@ -88,7 +89,7 @@ def batches(
     return steps
 
 
-def name_of(group: CropGroup) -> str:
+def group_name(group: CropGroup) -> str:
     """The name of a group of crops in a batch and among the inputs of a model."""
     return f"crops{group[0]}"
 
@@ -97,10 +98,10 @@ def check_crops(crops: Sequence[CropGroup]) -> None:
     """Refuses no groups, two of one size, and numbers that cannot be."""
     sizes = [size_px for size_px, _, _ in crops]
     if not sizes or len(set(sizes)) < len(sizes):
-        raise ValueError(f"crops must be groups of different sizes, got {tuple(crops)}")
+        raise UserError(f"crops must be groups of different sizes, got {tuple(crops)}")
     for size_px, count, (smallest, largest) in crops:
         if size_px < 1 or count < 1 or not 0 < smallest <= largest <= 1:
-            raise ValueError(
+            raise UserError(
                 "crops must be (side >= 1, count >= 1, (smallest, largest share of the area in "
                 f"0 ... 1)), got {(size_px, count, (smallest, largest))}"
             )

@@ -5,6 +5,8 @@ from typing import NamedTuple, TypeVar
 
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+
 # So few crops of an image are traced one by one, which saves a loop in the graph.
 _FEW = 4
 # Of images so small that there are so many numbers at most, 16 MB, the weights of all windows are
@@ -54,7 +56,7 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     """
     height, width = images.shape[1], images.shape[2]
     if height is None or width is None:
-        raise ValueError(f"a batch needs a known height and width, got shape {images.shape}")
+        raise UserError(f"a batch needs a known height and width, got shape {images.shape}")
     upright = tf.zeros_like(windows.mirrored)
     shrinks = tf.minimum(windows.height, windows.width) > 2 * size_px
     vertical = _Spans(windows.top, windows.height, upright, shrinks)

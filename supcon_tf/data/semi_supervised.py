@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import fold_in
-from supcon_tf.data.batches import Batches, training_batches
-from supcon_tf.data.source import Source
+from supcon_tf.data.augment.rng import fold_in
+from supcon_tf.data.pipeline import Batches, training_batches
+from supcon_tf.data.sources.base import Source
 from supcon_tf.data.splits import IndexedSplit, Split
+from supcon_tf.errors import UserError
 
 
 def batches(
@@ -47,7 +48,7 @@ def batches(
       views: what makes each part, as `training_batches` or `multi_crop.batches`.
 
     Raises:
-      ValueError: as in `training_batches`, for either part; other classes than the labelled ones;
+      UserError: as in `training_batches`, for either part; other classes than the labelled ones;
         labelled_epochs < 0; or more labelled classes or samples of them than there are, or none.
 
     Example:
@@ -62,16 +63,16 @@ def batches(
       ((8, 2, 32, 32, 3), 4)
     """
     if labelled.num_classes != num_classes:
-        raise ValueError(
+        raise UserError(
             f"the labelled images must have the {num_classes} classes of all images, got "
             f"{labelled.num_classes}"
         )
     if labelled_epochs is not None and labelled_epochs < 0:
-        raise ValueError(f"labelled_epochs must be >= 0 or None, got {labelled_epochs}")
+        raise UserError(f"labelled_epochs must be >= 0 or None, got {labelled_epochs}")
     if isinstance(labelled.train, IndexedSplit) and not labelled.is_multi_label:
         _, counts = np.unique(labelled.train.labels, return_counts=True)
         if not (1 <= labelled_classes <= len(counts) and 1 <= samples_per_class <= counts.min()):
-            raise ValueError(
+            raise UserError(
                 f"semi_supervised.batches.labelled_classes must be in 1 ... {len(counts)} and "
                 f".samples_per_class in 1 ... {counts.min()}, the classes of the labelled images "
                 f"and the fewest of one, got {labelled_classes} and {samples_per_class}"

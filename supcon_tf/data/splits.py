@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class IndexedSplit:
@@ -71,16 +73,16 @@ class IndexedSplit:
           int64 [stop - start, num_classes * K], class by class.
 
         Raises:
-          ValueError: more classes than there are, or fewer images of one than K.
+          UserError: more classes than there are, or fewer images of one than K.
         """
         classes, counts = np.unique(self.labels, return_counts=True)
         if num_classes > len(classes):
-            raise ValueError(
+            raise UserError(
                 f"a batch of {samples_per_class} images of each of {num_classes} classes needs so "
                 f"many classes, got {len(classes)}: raise samples_per_class or lower batch_size"
             )
         if counts.min() < samples_per_class:
-            raise ValueError(
+            raise UserError(
                 f"samples_per_class must be at most {counts.min()}, the images of class number "
                 f"{classes[counts.argmin()]}, got {samples_per_class}"
             )
@@ -193,7 +195,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
       Two sorted int64 arrays that together are 0 ... n - 1.
 
     Raises:
-      ValueError: the share is not within (0, 1), or a class has fewer than two examples.
+      UserError: the share is not within (0, 1), or a class has fewer than two examples.
 
     Example:
       >>> import numpy as np
@@ -203,7 +205,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
       (6, 2)
     """
     if not 0 < share < 1:
-        raise ValueError(
+        raise UserError(
             f"a share to hold out (test_share, validation_share) must be within (0, 1), got {share}"
         )
     if labels.ndim == 2:
@@ -212,7 +214,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise ValueError(
+            raise UserError(
                 f"class number {label} has {len(members)} image: two are needed, one to train on "
                 "and one to hold out"
             )
@@ -230,7 +232,7 @@ def _hold_out_multi_label(
     rows = np.column_stack([labels, ~labels.any(axis=1)]).astype(bool)
     counts = rows.sum(axis=0)
     if (counts[:-1] == 1).any():
-        raise ValueError(
+        raise UserError(
             f"class number {counts.tolist().index(1)} has 1 image: two are needed, one to train on "
             "and one to hold out"
         )

@@ -1,7 +1,5 @@
 """What a trained encoder is worth: features, accuracies, neighbours, calibration, robustness."""
 
-from supcon_tf.evaluation.accuracy import mean_per_class_accuracy, top_k_accuracy
-from supcon_tf.evaluation.average_precision import average_precisions, mean_average_precision
 from supcon_tf.evaluation.calibration import (
     Reliability,
     expected_calibration_error,
@@ -13,8 +11,17 @@ from supcon_tf.evaluation.corruption_error import (
     read_baseline,
 )
 from supcon_tf.evaluation.features import predict
-from supcon_tf.evaluation.knn import knn_probabilities
-from supcon_tf.evaluation.neighbors import prototype_probabilities, soft_neighbor_probabilities
+from supcon_tf.evaluation.knn import (
+    knn_probabilities,
+    prototype_probabilities,
+    soft_neighbor_probabilities,
+)
+from supcon_tf.evaluation.metrics import (
+    average_precisions,
+    mean_average_precision,
+    mean_per_class_accuracy,
+    top_k_accuracy,
+)
 
 __all__ = [
     "CorruptionError",

@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from supcon_tf.evaluation.class_numbers import class_numbers
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation.metrics import class_numbers
 
 Binning = Literal["equal_width", "equal_mass"]
 
@@ -59,7 +60,7 @@ def reliability(
       binning: where their edges are.
 
     Raises:
-      ValueError: bins < 1, no example, an unknown binning, or numbers that are no probabilities.
+      UserError: bins < 1, no example, an unknown binning, or numbers that are no probabilities.
 
     Example:
       >>> import numpy as np
@@ -69,13 +70,13 @@ def reliability(
       ([0, 2], [0, 1], 0.25)
     """
     if bins < 1 or not len(confidences):
-        raise ValueError(f"bins and n must be >= 1, got bins={bins} and n={len(confidences)}")
+        raise UserError(f"bins and n must be >= 1, got bins={bins} and n={len(confidences)}")
     if binning not in get_args(Binning):
-        raise ValueError(f"binning must be one of {get_args(Binning)}, got {binning!r}")
+        raise UserError(f"binning must be one of {get_args(Binning)}, got {binning!r}")
     values = np.asarray(confidences, np.float64)
     # A float32 softmax exceeds 1 by rounding.
     if not (values.min() >= 0 and values.max() <= 1 + 1e-5):
-        raise ValueError(f"confidences must be within [0, 1], got {values.min()} to {values.max()}")
+        raise UserError(f"confidences must be within [0, 1], got {values.min()} to {values.max()}")
     if binning == "equal_width":
         inner_edges = np.arange(1, bins) / bins
     else:
@@ -112,7 +113,7 @@ def expected_calibration_error(
       Within [0, 1]; 0 is calibrated.
 
     Raises:
-      ValueError: as in `reliability`, or labels of another shape or of floats.
+      UserError: as in `reliability`, or labels of another shape or of floats.
 
     Example:
       >>> import numpy as np
@@ -122,9 +123,9 @@ def expected_calibration_error(
     """
     labels = class_numbers(labels)
     if not len(labels):
-        raise ValueError("n must be >= 1, got n=0")
+        raise UserError("n must be >= 1, got n=0")
     if np.min(probabilities) < 0:
-        raise ValueError(
+        raise UserError(
             f"probabilities must be within [0, 1], got {np.min(probabilities)}: apply a softmax to "
             "logits"
         )

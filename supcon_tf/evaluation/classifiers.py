@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+
 Scores = Literal["auto", "probabilities", "logits"]
 
 
@@ -61,23 +63,23 @@ def saved_model(
         as no SavedModel says; a model of uint8 takes 0 and 255.
 
     Raises:
-      FileNotFoundError: no SavedModel there.
-      ValueError: something that the model does not have, with what it has, or that it does not
+      UserError: no SavedModel there.
+      UserError: something that the model does not have, with what it has, or that it does not
         say.
     """
     if scores not in get_args(Scores):
-        raise ValueError(
+        raise UserError(
             f"classifiers.saved_model.scores must be one of {get_args(Scores)}, got {scores!r}"
         )
     where = f"the SavedModel in {str(path)!r}"
     if not (path / "saved_model.pb").is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f'no SavedModel in {str(path)!r}: put "linear" before "robustness" in '
             "experiment.run.stages, or set robustness.run.export to one"
         )
     model = tf.saved_model.load(str(path))
     if signature not in model.signatures:
-        raise ValueError(
+        raise UserError(
             f"{where} has no signature {signature!r}: set classifiers.saved_model.signature to "
             f"one of {sorted(model.signatures)}"
         )
@@ -88,7 +90,7 @@ def saved_model(
     output_key = _chosen(where, "output", outputs, output_key, likely=("probabilities", "logits"))
     if scores == "auto":
         if output_key not in ("probabilities", "logits"):
-            raise ValueError(
+            raise UserError(
                 f"the output {output_key!r} of {where} may be probabilities or logits: set "
                 "classifiers.saved_model.scores to 'probabilities' or 'logits'"
             )
@@ -96,7 +98,7 @@ def saved_model(
     prepare = _preparation(where, inputs[input_key], pixel_range)
     shape = outputs[output_key].shape
     if shape.rank not in (2, None):
-        raise ValueError(f"the output {output_key!r} of {where} must be [B, C], got {shape}")
+        raise UserError(f"the output {output_key!r} of {where} must be [B, C], got {shape}")
 
     def classify(images: np.ndarray) -> np.ndarray:
         # `model` holds the variables of the signature, which live only as long as it does.
@@ -123,7 +125,7 @@ def _chosen(
     setting = f"classifiers.saved_model.{kind}_key"
     if key is not None:
         if key not in tensors:
-            raise ValueError(
+            raise UserError(
                 f"{where} has no {kind} {key!r}: set {setting} to one of {sorted(tensors)}"
             )
         return key
@@ -131,12 +133,12 @@ def _chosen(
     if named or len(tensors) == 1:
         only = named[0] if named else next(iter(tensors))
         if only == "embedding":
-            raise ValueError(
+            raise UserError(
                 f'{where} has no class scores: put "linear" before "robustness" in '
                 "experiment.run.stages, or set robustness.run.export to one with them"
             )
         return only
-    raise ValueError(f"{where} has several {kind}s: set {setting} to one of {sorted(tensors)}")
+    raise UserError(f"{where} has several {kind}s: set {setting} to one of {sorted(tensors)}")
 
 
 def _preparation(
@@ -145,19 +147,19 @@ def _preparation(
     """uint8 images [B, H, W, 3] -> what the input takes."""
     shape = spec.shape
     if shape.rank != 4 or shape[3] not in (3, None) or shape[0] is not None:
-        raise ValueError(
+        raise UserError(
             f"the input {spec.name!r} of {where} must be images [B, H, W, 3] of any B, got {shape}"
         )
     takes_floats = spec.dtype.is_floating
     if not takes_floats and spec.dtype != tf.uint8:
-        raise ValueError(f"the input of {where} must be uint8 or floats, got {spec.dtype.name}")
+        raise UserError(f"the input of {where} must be uint8 or floats, got {spec.dtype.name}")
     if takes_floats and pixel_range is None:
-        raise ValueError(
+        raise UserError(
             f"{where} takes {spec.dtype.name} and does not say of what range: set "
             "classifiers.saved_model.pixel_range to (0, 1), (-1, 1) or (0, 255)"
         )
     if not takes_floats and pixel_range is not None:
-        raise ValueError(f"{where} takes uint8: leave classifiers.saved_model.pixel_range out")
+        raise UserError(f"{where} takes uint8: leave classifiers.saved_model.pixel_range out")
 
     def prepare(images: tf.Tensor) -> tf.Tensor:
         if shape[1] is not None and shape[2] is not None and images.shape[1:3] != shape[1:3]:

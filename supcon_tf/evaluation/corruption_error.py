@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from supcon_tf.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from supcon_tf.errors import UserError
 
 # Mean error over the severities, as published with ImageNet-C.
 ALEXNET = {
@@ -71,11 +72,11 @@ def mean_corruption_error(
         clean error; `read_baseline` reads such from a file.
 
     Raises:
-      ValueError: a corruption that is missing or unknown, not five severities, an error outside
+      UserError: a corruption that is missing or unknown, not five severities, an error outside
         [0, 1], or a baseline that cannot be divided by.
 
     Example:
-      >>> from supcon_tf.data.corruptions import CORRUPTIONS
+      >>> from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS
       >>> from supcon_tf.evaluation import mean_corruption_error
       >>> halved = mean_corruption_error(
       ...     dict.fromkeys(CORRUPTIONS, 0.2), baseline=dict.fromkeys(CORRUPTIONS, 0.4))
@@ -84,7 +85,7 @@ def mean_corruption_error(
     """
     if isinstance(baseline, str):
         if baseline != "alexnet":
-            raise ValueError(
+            raise UserError(
                 f"baseline must be 'alexnet' or a mapping, got {baseline!r}: of a file or a run's "
                 "folder, read_baseline makes one"
             )
@@ -101,7 +102,7 @@ def mean_corruption_error(
                 continue
             of_baseline = theirs[name] - clean_of_baseline
             if of_baseline <= 0:
-                raise ValueError(
+                raise UserError(
                     f"the baseline's error of {name!r} must be > {clean_of_baseline}, "
                     f"got {theirs[name]}"
                 )
@@ -112,7 +113,7 @@ def mean_corruption_error(
     relative = None
     if clean_error is not None:
         if "clean" not in theirs:
-            raise ValueError("baseline must have 'clean' where clean_error is given: add it")
+            raise UserError("baseline must have 'clean' where clean_error is given: add it")
         relative = percent_of_baseline(_mean_error("clean_error", clean_error), theirs["clean"])
     return CorruptionError(
         mce=_mean_of_15(ratios),
@@ -136,15 +137,15 @@ def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
         robustness stage has measured all of it.
 
     Raises:
-      FileNotFoundError: neither is there.
-      ValueError: no such numbers in it.
+      UserError: neither is there.
+      UserError: no such numbers in it.
     """
     file = Path(path).expanduser()
     is_run = file.is_dir()
     if is_run:
         file = file / "metrics.json"
     if not file.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"no baseline at {str(path)!r}: give a JSON file of errors, or the folder of a run "
             "whose robustness stage has finished"
         )
@@ -157,8 +158,8 @@ def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
             return {**measured["errors"], "clean": measured["clean_error"]}
     except (KeyError, TypeError, ValueError) as error:
         wanted = "results of a robustness stage" if is_run else "{corruption: errors}"
-        raise ValueError(f"{str(file)!r} has no {wanted}: {error}") from None
-    raise ValueError(
+        raise UserError(f"{str(file)!r} has no {wanted}: {error}") from None
+    raise UserError(
         f"{str(file)!r} has the severities {measured['severities']}: a baseline needs all of "
         f"{list(SEVERITIES)}"
     )
@@ -168,23 +169,23 @@ def _check_names(what: str, names: Collection[str]) -> None:
     known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
     for name in CORRUPTIONS:
         if name not in names:
-            raise ValueError(f"{what} must have all of {CORRUPTIONS}, {name!r} is missing")
+            raise UserError(f"{what} must have all of {CORRUPTIONS}, {name!r} is missing")
     for name in names:
         if name not in known:
-            raise ValueError(f"{what} must be of {known}, got {name!r}")
+            raise UserError(f"{what} must be of {known}, got {name!r}")
 
 
 def _mean_error(name: str, error: Sequence[float] | float) -> float:
     """The mean over severities, also of a mean."""
     values = np.asarray(error, np.float64)
     if values.shape not in ((), (len(SEVERITIES),)):
-        raise ValueError(
+        raise UserError(
             f"{name} must have one error or one for each severity 1 to {len(SEVERITIES)}, "
             f"got {values.size}"
         )
     # Negated, so that NaN is refused.
     if not np.all((values >= 0) & (values <= 1)):
-        raise ValueError(f"{name} must have errors within [0, 1], got {error}")
+        raise UserError(f"{name} must have errors within [0, 1], got {error}")
     return float(values.mean())
 
 

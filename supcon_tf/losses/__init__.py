@@ -1,9 +1,8 @@
 """Losses: a pure function of labels and features each, and a Keras loss over it."""
 
-from supcon_tf.losses.against import supcon_against
-from supcon_tf.losses.binary_cross_entropy import BinaryCrossEntropyLoss
-from supcon_tf.losses.cross_entropy import CrossEntropyLoss
-from supcon_tf.losses.margin import (
+from supcon_tf.losses.contrast_set import contrast_set_supcon_loss
+from supcon_tf.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
+from supcon_tf.losses.large_margin import (
     LargeMarginSoftmaxLoss,
     MarginAnnealing,
     large_margin_softmax_loss,
@@ -24,10 +23,10 @@ __all__ = [
     "SuNCEtLoss",
     "SupConLoss",
     "SwAVLoss",
+    "contrast_set_supcon_loss",
     "large_margin_softmax_loss",
     "sinkhorn_knopp",
     "suncet_loss",
-    "supcon_against",
     "supcon_loss",
     "swav_loss",
 ]

@@ -4,7 +4,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from supcon_tf.losses.batch import share_label
+from supcon_tf.losses.multiview import share_label
 
 Summation = Literal["outside", "inside"]
 Denominator = Literal["all", "one_positive", "only_negatives"]

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from supcon_tf.losses.batch import leave_out
-from supcon_tf.losses.per_sample import PerSampleLoss
+from supcon_tf.errors import UserError
+from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.multiview import rescale_to_masked_mean
 from supcon_tf.losses.suncet import SuNCEtLoss
 from supcon_tf.losses.supcon import SimCLRLoss
 
@@ -31,7 +32,7 @@ class SemiSupervisedLoss(PerSampleLoss):
     used.
 
     Raises:
-      ValueError: two parts of None, a weight < 0, or labels that are no integers.
+      UserError: two parts of None, a weight < 0, or labels that are no integers.
 
     Example:
       >>> import tensorflow as tf
@@ -55,18 +56,18 @@ class SemiSupervisedLoss(PerSampleLoss):
     ):
         super().__init__(name=name, reduction=reduction)
         if unlabelled is None and labelled is None:
-            raise ValueError("give unlabelled or labelled, got None for both")
+            raise UserError("give unlabelled or labelled, got None for both")
         if not weight >= 0:
-            raise ValueError(f"weight must be >= 0, got {weight}")
+            raise UserError(f"weight must be >= 0, got {weight}")
         self.unlabelled, self.labelled, self.weight = unlabelled, labelled, weight
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the sum of both means."""
         labels, outputs = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
         if labels.shape.rank not in (1, 2) or labels.shape[1:].num_elements() != 1:
-            raise ValueError(f"labels must be integers [N], got shape {labels.shape}")
+            raise UserError(f"labels must be integers [N], got shape {labels.shape}")
         if not labels.dtype.is_integer:
-            raise ValueError(f"labels must be integers [N], got {labels.dtype.name}")
+            raise UserError(f"labels must be integers [N], got {labels.dtype.name}")
         labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
         has_label = labels >= 0
         values = tf.zeros(tf.shape(labels), tf.float32)
@@ -84,7 +85,7 @@ class SemiSupervisedLoss(PerSampleLoss):
         chosen = tf.gather_nd(outputs, places)
         own = loss.call(None if labels is None else tf.gather_nd(labels, places), chosen)
         spread = tf.scatter_nd(places, tf.cast(own, tf.float32), tf.shape(rows, tf.int64))
-        return leave_out(spread, rows)
+        return rescale_to_masked_mean(spread, rows)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,21 +10,22 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.batch import (
+from supcon_tf.errors import UserError
+from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.multiview import (
     as_labels,
     as_views,
     check_temperature,
     l2_normalize,
-    leave_out_without_positives,
+    rescale_to_samples_with_positives,
     share_label,
 )
-from supcon_tf.losses.blocks import cut, fold, join, zeros_by_block
-from supcon_tf.losses.per_sample import PerSampleLoss
+from supcon_tf.losses.streaming.tiles import cut, fold, join, zeros_by_tile
 from supcon_tf.losses.supcon import Implementation
 
 # "auto" streams above so many similarities, for the memory, and then holds so many at a time.
 _MAX_DENSE = 4096**2
-_MAX_IN_BLOCK = 2048**2
+_MAX_IN_TILE = 2048**2
 # Below it a class's sum of exponentials counts as this much. The reciprocal, which the gradient
 # of the logarithm holds, stays far from float32's largest number.
 _SMALLEST_SUM = 1e-30
@@ -60,7 +61,7 @@ def suncet_loss(
         do not say how many classes there are.
       normalize: L2-normalise the rows first.
       implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers a
-        block of anchors at a time, which the backward pass makes again, in memory that grows with
+        tile of anchors at a time, which the backward pass makes again, in memory that grows with
         N; or "auto", which streams above 4,096 x 4,096 similarities and where the size of the
         batch is not known.
 
@@ -69,7 +70,7 @@ def suncet_loss(
       class that no other row has is left out of the sum over classes.
 
     Raises:
-      ValueError: an option or a shape that is not as described.
+      UserError: an option or a shape that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -106,7 +107,7 @@ class _Rows(NamedTuple):
     features: tf.Tensor  # float32 [R, D]
     labels: tf.Tensor  # int64 [R] class numbers, or float32 [R, C] of zeros and ones
     probabilities: tf.Tensor | None  # float32 [R, C]; None where sharing a label is all there is
-    places: tf.Tensor  # int32 [R], the row's place in the contrast set
+    positions: tf.Tensor  # int32 [R], the row's position in the contrast set
 
 
 def _gathered(values: tf.Tensor | None) -> tf.Tensor | None:
@@ -121,7 +122,7 @@ def _gathered(values: tf.Tensor | None) -> tf.Tensor | None:
 def _rows(
     features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor | None, first: Any
 ) -> _Rows:
-    """Of samples [N, V, D], of which the first one has this place in the global batch."""
+    """Of samples [N, V, D], of which the first one has this position in the global batch."""
     num_views, dim = features.shape[1:]
     rows = tf.reshape(features, [-1, dim])
     return _Rows(
@@ -135,7 +136,7 @@ def _rows(
 def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
     """The loss of each anchor row, float32 [R], by the matrix of all similarities."""
     logits = tf.matmul(anchors.features, contrast.features, transpose_b=True)
-    not_self = anchors.places[:, None] != contrast.places[None, :]
+    not_self = anchors.positions[:, None] != contrast.positions[None, :]
     shares_label = share_label(anchors.labels, contrast.labels)
     if anchors.probabilities is None:
         return _sharing_loss(logits, shares_label, not_self)
@@ -147,19 +148,19 @@ def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
 # A function of its own, because a loop that runs eagerly would start each operation by itself.
 @tf.function(autograph=False)
 def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
-    """The same, a block of anchor rows at a time, of which nothing but the loss is kept."""
+    """The same, a tile of anchor rows at a time, of which nothing but the loss is kept."""
     num_contrast = contrast.features.shape[0] or tf.maximum(tf.shape(contrast.features)[0], 1)
-    max_rows = -(-_MAX_IN_BLOCK // num_contrast)
-    blocks = _Rows(*(None if part is None else cut(part, max_rows=max_rows) for part in anchors))
+    max_rows = -(-_MAX_IN_TILE // num_contrast)
+    tiles = _Rows(*(None if part is None else cut(part, max_rows=max_rows) for part in anchors))
 
-    def of_block(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
-        block = _Rows(features, *(None if part is None else part[i] for part in blocks[1:]))
-        return _dense(block, contrast._replace(features=contrast_features))
+    def of_tile(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
+        tile = _Rows(features, *(None if part is None else part[i] for part in tiles[1:]))
+        return _dense(tile, contrast._replace(features=contrast_features))
 
     @tf.custom_gradient
     def losses_of(features: tf.Tensor, contrast_features: tf.Tensor) -> Any:
         losses = tf.map_fn(
-            lambda i: of_block(i, features[i], contrast_features),
+            lambda i: of_tile(i, features[i], contrast_features),
             tf.range(tf.shape(features)[0]),
             fn_output_signature=tf.float32,
             parallel_iterations=1,
@@ -167,25 +168,25 @@ def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
 
         def gradients_of(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def add(i: tf.Tensor, of_rows: Any, of_contrast: tf.Tensor) -> tuple[Any, tf.Tensor]:
-                block = features[i]
+                tile = features[i]
                 with tf.GradientTape() as tape:
-                    tape.watch((block, contrast_features))
-                    values = of_block(i, block, contrast_features)
-                slopes = tape.gradient(values, (block, contrast_features), upstream[i])
+                    tape.watch((tile, contrast_features))
+                    values = of_tile(i, tile, contrast_features)
+                slopes = tape.gradient(values, (tile, contrast_features), upstream[i])
                 return of_rows.write(i, slopes[0]), of_contrast + slopes[1]
 
             of_rows, of_contrast = fold(
                 0,
                 tf.shape(features)[0],
                 add,
-                zeros_by_block(features),
+                zeros_by_tile(features),
                 tf.zeros_like(contrast_features),
             )
             return of_rows.stack(), of_contrast
 
         return losses, gradients_of
 
-    losses = losses_of(blocks.features, contrast.features)
+    losses = losses_of(tiles.features, contrast.features)
     return join(losses, tf.shape(anchors.features)[0])
 
 
@@ -194,9 +195,9 @@ def _check_options(
 ) -> None:
     check_temperature(temperature)
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        raise UserError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
     if implementation not in get_args(Implementation):
-        raise ValueError(
+        raise UserError(
             f"implementation must be one of {get_args(Implementation)}, got {implementation!r}"
         )
 
@@ -212,7 +213,7 @@ def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | Non
     )
     if label_smoothing and not has_rows:
         got = None if labels is None else f"shape {labels.shape}"
-        raise ValueError(f"label_smoothing needs labels as rows [N, C] of C classes, got {got}")
+        raise UserError(f"label_smoothing needs labels as rows [N, C] of C classes, got {got}")
     if not has_rows or not (label_smoothing or labels.dtype.is_floating):
         return None
     probabilities = tf.cast(labels, tf.float32)
@@ -303,7 +304,7 @@ class SuNCEtLoss(PerSampleLoss):
         # Smoothing gives a sample positives in all classes.
         probabilities = _class_probabilities(y_true, self.options["label_smoothing"])
         labels = y_true if probabilities is None else probabilities
-        return leave_out_without_positives(values, labels, y_pred)
+        return rescale_to_samples_with_positives(values, labels, y_pred)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options}

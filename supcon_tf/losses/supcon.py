@@ -12,15 +12,16 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.batch import (
+from supcon_tf.errors import UserError
+from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
+from supcon_tf.losses.multiview import (
     as_labels,
     as_views,
     check_temperature,
     l2_normalize,
-    leave_out_without_positives,
+    rescale_to_samples_with_positives,
 )
-from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
-from supcon_tf.losses.per_sample import PerSampleLoss
 from supcon_tf.losses.streaming import streaming_supcon, visits_pairs_once
 
 Anchors = Literal["all_views", "one_view"]
@@ -82,7 +83,7 @@ def supcon_loss(
       for "only_negatives" where there is no negative.
 
     Raises:
-      ValueError: an option or a shape that is not as described.
+      UserError: an option or a shape that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -101,7 +102,7 @@ def supcon_loss(
     )
     features = as_views(features)
     if positives_cap is not None and positives_cap % features.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"positives_cap must be a multiple of the {features.shape[1]} views, "
             f"got {positives_cap}"
         )
@@ -162,9 +163,9 @@ def _check_options(
 ) -> None:
     check_temperature(temperature)
     if positives_cap is not None and positives_cap < 0:
-        raise ValueError(f"positives_cap must be >= 0 or None, got {positives_cap}")
+        raise UserError(f"positives_cap must be >= 0 or None, got {positives_cap}")
     if positives_cap is not None and implementation == "streaming":
-        raise ValueError(
+        raise UserError(
             f"positives_cap needs implementation 'dense' or 'auto', got {positives_cap} "
             "with 'streaming'"
         )
@@ -175,7 +176,7 @@ def _check_options(
         ("implementation", implementation, Implementation),
     ):
         if value not in get_args(choices):
-            raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}")
+            raise UserError(f"{name} must be one of {get_args(choices)}, got {value!r}")
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -230,7 +231,7 @@ class SupConLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples that have a positive."""
         values = supcon_loss(y_true, y_pred, **self.options)
-        return leave_out_without_positives(
+        return rescale_to_samples_with_positives(
             values, y_true, y_pred, positives_cap=self.options["positives_cap"]
         )
 
@@ -314,11 +315,11 @@ class NPairsLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples that have a positive."""
         if y_pred.shape[1] != 1:
-            raise ValueError(f"n-pairs takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
+            raise UserError(f"n-pairs takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
         values = supcon_loss(
             y_true, y_pred, temperature=1.0, positives_cap=1, normalize=self.normalize
         )
-        return leave_out_without_positives(values, y_true, y_pred, positives_cap=1)
+        return rescale_to_samples_with_positives(values, y_true, y_pred, positives_cap=1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "normalize": self.normalize}

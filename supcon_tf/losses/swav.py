@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.batch import check_temperature
-from supcon_tf.losses.per_sample import PerSampleLoss
+from supcon_tf.errors import UserError
+from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.multiview import check_temperature
 
 
 def sinkhorn_knopp(
@@ -43,7 +44,7 @@ def sinkhorn_knopp(
       float32 [B, K], rows that sum to one. No gradient flows through it.
 
     Raises:
-      ValueError: an epsilon or rounds that is not as described.
+      UserError: an epsilon or rounds that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -96,7 +97,7 @@ def swav_loss(
       float32 [B].
 
     Raises:
-      ValueError: an option or a shape that is not as described.
+      UserError: an option or a shape that is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -111,18 +112,18 @@ def swav_loss(
     check_temperature(temperature)
     scores = tf.cast(tf.convert_to_tensor(scores), tf.float32)
     if scores.shape.rank != 3:
-        raise ValueError(f"scores must be [B, V, K], got shape {scores.shape}")
+        raise UserError(f"scores must be [B, V, K], got shape {scores.shape}")
     num_crops = scores.shape[1]
     if codes is not None:
         codes = tf.cast(tf.convert_to_tensor(codes), tf.float32)
         if codes.shape.rank != 3 or scores.shape[2] != codes.shape[2]:
-            raise ValueError(
+            raise UserError(
                 "scores must be [B, V, K] and codes [B, A, K], got shapes "
                 f"{scores.shape} and {codes.shape}"
             )
         num_assigned = codes.shape[1]
     if not 1 <= num_assigned <= num_crops or num_crops < 2:
-        raise ValueError(
+        raise UserError(
             "the assigned crops, num_assigned or those of codes, must be some of two or more, got "
             f"{num_assigned} of {num_crops}"
         )
@@ -139,9 +140,9 @@ def swav_loss(
 
 def _check_codes(*, epsilon: float, rounds: int) -> None:
     if not epsilon > 0:
-        raise ValueError(f"epsilon must be > 0, got {epsilon}")
+        raise UserError(f"epsilon must be > 0, got {epsilon}")
     if rounds < 1:
-        raise ValueError(f"rounds must be >= 1, got {rounds}")
+        raise UserError(f"rounds must be >= 1, got {rounds}")
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -177,7 +178,7 @@ class SwAVLoss(PerSampleLoss):
         super().__init__(name=name, reduction=reduction)
         check_temperature(temperature)
         if num_assigned < 1:
-            raise ValueError(f"num_assigned must be >= 1, got {num_assigned}")
+            raise UserError(f"num_assigned must be >= 1, got {num_assigned}")
         self.temperature, self.num_assigned = temperature, num_assigned
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:

@@ -4,22 +4,35 @@ from supcon_tf.models.contrastive import (
     classification_model,
     contrastive_model,
     embedding_model,
-    parts_of,
+    model_parts,
 )
+from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
-from supcon_tf.models.margin_head import LargeMarginHead, class_scores
+from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
+from supcon_tf.models.momentum_encoder import MomentumProjection
+from supcon_tf.models.momentum_memory import find_memory, momentum_memory_model
+from supcon_tf.models.momentum_queue import KeyMemory, MemoryLoss
 from supcon_tf.models.resnet import resnet, resnext
+from supcon_tf.models.swav import Prototypes, swav_model
 
 __all__ = [
+    "KeyMemory",
     "L2Normalization",
     "LargeMarginHead",
+    "MemoryLoss",
+    "MomentumProjection",
+    "Prototypes",
+    "ReplicatedModel",
     "class_scores",
     "classification_head",
     "classification_model",
     "contrastive_model",
     "embedding_model",
-    "parts_of",
+    "find_memory",
+    "model_parts",
+    "momentum_memory_model",
     "projection_head",
     "resnet",
     "resnext",
+    "swav_model",
 ]

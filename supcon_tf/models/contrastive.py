@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from supcon_tf.errors import UserError
+from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
-from supcon_tf.models.margin_head import LargeMarginHead
-from supcon_tf.models.replicated import ReplicatedModel
+from supcon_tf.models.large_margin_head import LargeMarginHead
 
 
 def contrastive_model(
@@ -52,7 +53,7 @@ def contrastive_model(
       `num_classes` to {"projection": that, "logits": float32 [B, num_classes]}.
 
     Raises:
-      ValueError: if the encoder does not give vectors, `image_shape` has unknowns, or
+      UserError: if the encoder does not give vectors, `image_shape` has unknowns, or
         `num_views` < 1.
 
     Example:
@@ -62,7 +63,7 @@ def contrastive_model(
       (None, 2, 128)
     """
     if num_views < 1:
-        raise ValueError(f"num_views must be >= 1, got {num_views}")
+        raise UserError(f"num_views must be >= 1, got {num_views}")
     embed = _embedding(encoder, image_shape, normalize=normalize_embedding)
     dim = embed.output_shape[-1]
     head = projection_head(dim, units=projection, batch_norm=batch_norm)
@@ -110,7 +111,7 @@ def classification_model(
       `large_margin` [B, num_classes, 2], whose scores `models.class_scores` takes out.
 
     Raises:
-      ValueError: if the encoder does not give vectors, `image_shape` has unknowns, or a
+      UserError: if the encoder does not give vectors, `image_shape` has unknowns, or a
         `large_margin` classifier would start from zeros, which have no angles.
 
     Example:
@@ -122,7 +123,7 @@ def classification_model(
       ['classifier/kernel', 'classifier/bias']
     """
     if large_margin and zero_init:
-        raise ValueError("zero_init must be False with large_margin, got True: zeros have no angle")
+        raise UserError("zero_init must be False with large_margin, got True: zeros have no angle")
     if not train_encoder or not encoder.trainable_variables:
         # Twice: Keras does not pass on to the layers a value that the model itself already has.
         encoder.trainable = not train_encoder
@@ -165,7 +166,7 @@ def embedding_model(model: keras.Model) -> keras.Model:
     return keras.Model(images, final(encoder.layer(images)), name="embedding")
 
 
-def parts_of(model: keras.Model) -> dict[str, keras.Model]:
+def model_parts(model: keras.Model) -> dict[str, keras.Model]:
     """The trainable parts of a contrastive or classification model.
 
     Args:
@@ -179,7 +180,7 @@ def parts_of(model: keras.Model) -> dict[str, keras.Model]:
       >>> from supcon_tf import models
       >>> encoder = models.resnet(18, width=0.25, stem="cifar")
       >>> model = models.contrastive_model(encoder, image_shape=(32, 32, 3), num_classes=10)
-      >>> {name: len(part.trainable_variables) for name, part in models.parts_of(model).items()}
+      >>> {name: len(part.trainable_variables) for name, part in models.model_parts(model).items()}
       {'encoder': 63, 'projection_head': 3, 'classifier': 2}
     """
     _, encoder, _ = embedding_model(model).layers
@@ -205,13 +206,11 @@ def _embedding(
     encoder: layers.Layer, image_shape: tuple[int, int, int], *, normalize: bool
 ) -> keras.Model:
     if len(image_shape) != 3 or None in image_shape:
-        raise ValueError(
-            f"image_shape must be a known (height, width, channels), got {image_shape}"
-        )
+        raise UserError(f"image_shape must be a known (height, width, channels), got {image_shape}")
     images = keras.Input(image_shape, name="images")
     features = encoder(images)
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
-        raise ValueError(
+        raise UserError(
             "encoder must map images to vectors [B, D] (end it with a global pool), "
             f"got {encoder.name} with output {features}"
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from supcon_tf.errors import UserError
 from supcon_tf.models.batch_norm import BatchNormalization
 
 
@@ -58,7 +59,7 @@ def projection_head(
       A model from float [B, input_dim] to float32 [B, units[-1]].
 
     Raises:
-      ValueError: if `units` is empty.
+      UserError: if `units` is empty.
 
     Example:
       >>> from supcon_tf import models
@@ -66,7 +67,7 @@ def projection_head(
       True
     """
     if not units:
-        raise ValueError(f"units must name at least the projection's length, got {units!r}")
+        raise UserError(f"units must name at least the projection's length, got {units!r}")
     x = inputs = keras.Input((input_dim,), name="embedding")
     for i, hidden in enumerate(units[:-1], start=1):
         x = _dense(hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")(x)

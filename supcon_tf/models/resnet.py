@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import keras
 from keras import layers
 
+from supcon_tf.errors import UserError
 from supcon_tf.models.batch_norm import BatchNormalization
 
 Stem = Literal["imagenet", "cifar"]
@@ -52,7 +53,7 @@ def resnet(
       A model from float [B, H, W, C] to float32 [B, D], D = 512 width (18, 34) or 2048 width.
 
     Raises:
-      ValueError: for an unknown depth or stem, or a width that leaves no filter.
+      UserError: for an unknown depth or stem, or a width that leaves no filter.
 
     Example:
       >>> from supcon_tf import models
@@ -60,9 +61,9 @@ def resnet(
       (None, 512)
     """
     if depth not in _BLOCKS_PER_GROUP:
-        raise ValueError(f"depth must be one of {[*_BLOCKS_PER_GROUP]}, got {depth}")
+        raise UserError(f"depth must be one of {[*_BLOCKS_PER_GROUP]}, got {depth}")
     if width < 1 / 64:
-        raise ValueError(f"width must be >= 1/64 (one filter in the stem), got {width}")
+        raise UserError(f"width must be >= 1/64 (one filter in the stem), got {width}")
     return _residual_network(
         _bottleneck_convs if depth >= 50 else _basic_convs,
         depth=depth,
@@ -105,7 +106,7 @@ def resnext(
       A model from float [B, H, W, C] to float32 [B, 2048 width].
 
     Raises:
-      ValueError: for an unknown depth or stem, or a width that 64 groups do not divide.
+      UserError: for an unknown depth or stem, or a width that 64 groups do not divide.
 
     Example:
       >>> from supcon_tf import models
@@ -114,9 +115,9 @@ def resnext(
     """
     depths = [depth for depth in _BLOCKS_PER_GROUP if depth >= 50]
     if depth not in depths:
-        raise ValueError(f"depth must be one of {depths}, got {depth}")
+        raise UserError(f"depth must be one of {depths}, got {depth}")
     if width <= 0 or width % 0.5:
-        raise ValueError(f"width must be a positive multiple of 0.5, got {width}")
+        raise UserError(f"width must be a positive multiple of 0.5, got {width}")
     return _residual_network(
         _resnext_convs,
         depth=depth,
@@ -164,7 +165,7 @@ def _residual_network(
     name: str,
 ) -> keras.Model:
     if stem not in get_args(Stem):
-        raise ValueError(f"stem must be one of {get_args(Stem)}, got {stem!r}")
+        raise UserError(f"stem must be one of {get_args(Stem)}, got {stem!r}")
     batch_norm = partial(
         BatchNormalization,
         momentum=0.9,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from supcon_tf.errors import UserError
+
 # Batch (and layer, and group) normalisation, whatever the layer is called.
 NORMALIZATION_VARIABLES = r"/(gamma|beta)$"
 
@@ -36,7 +38,7 @@ class LARS(keras.optimizers.Optimizer):
       **kwargs: of `keras.optimizers.Optimizer`, such as `clipnorm` or `use_ema`.
 
     Raises:
-      ValueError: for a momentum, weight decay or trust coefficient out of range.
+      UserError: for a momentum, weight decay or trust coefficient out of range.
 
     Example:
       >>> import keras
@@ -62,13 +64,13 @@ class LARS(keras.optimizers.Optimizer):
         # `weight_decay` stays None in the base class, which would apply it a second time.
         super().__init__(learning_rate, name=name, **kwargs)
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+            raise UserError(f"momentum must be in [0, 1), got {momentum}")
         if weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+            raise UserError(f"weight_decay must be >= 0, got {weight_decay}")
         if trust_coefficient <= 0:
-            raise ValueError(f"trust_coefficient must be > 0, got {trust_coefficient}")
+            raise UserError(f"trust_coefficient must be > 0, got {trust_coefficient}")
         if isinstance(exclude, str):
-            raise ValueError(f"exclude must be a sequence of patterns, got the string {exclude!r}")
+            raise UserError(f"exclude must be a sequence of patterns, got the string {exclude!r}")
         self.momentum = momentum
         self.l2_weight_decay = weight_decay
         self.trust_coefficient = trust_coefficient

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from supcon_tf.errors import UserError
+
 
 def multiply_learning_rates(
     optimizer: keras.optimizers.Optimizer,
@@ -24,7 +26,7 @@ def multiply_learning_rates(
         is found counts; variables without one keep the whole rate.
 
     Raises:
-      ValueError: a negative factor, or a pattern that no variable has.
+      UserError: a negative factor, or a pattern that no variable has.
 
     Example:
       >>> import keras
@@ -39,12 +41,10 @@ def multiply_learning_rates(
     """
     for pattern, factor in multipliers.items():
         if not factor >= 0:
-            raise ValueError(
-                f"a learning rate multiplier must be >= 0, got {factor} of {pattern!r}"
-            )
+            raise UserError(f"a learning rate multiplier must be >= 0, got {factor} of {pattern!r}")
         if not any(re.search(pattern, variable.path) for variable in variables):
             paths = [variable.path for variable in variables]
-            raise ValueError(f"no variable has {pattern!r}, known are {', '.join(paths[:12])}")
+            raise UserError(f"no variable has {pattern!r}, known are {', '.join(paths[:12])}")
     factors = [
         next(
             (factor for name, factor in multipliers.items() if re.search(name, variable.path)), 1.0

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from supcon_tf.errors import UserError
+
 Decay = Literal["cosine", "exponential", "piecewise", "none"]
 
 
@@ -57,7 +59,7 @@ def warmup_schedule(
       A `WarmupSchedule`: integer steps of any shape -> float32 learning rates of that shape.
 
     Raises:
-      ValueError: for an unknown decay, a count that is not positive, a warm-up longer than the
+      UserError: for an unknown decay, a count that is not positive, a warm-up longer than the
         training, or "piecewise" without boundaries.
 
     Example:
@@ -68,19 +70,19 @@ def warmup_schedule(
       [0.0, 0.5, 1.0, 0.0]
     """
     if decay not in get_args(Decay):
-        raise ValueError(f"decay must be one of {get_args(Decay)}, got {decay!r}")
+        raise UserError(f"decay must be one of {get_args(Decay)}, got {decay!r}")
     if batch_size <= 0:
-        raise ValueError(f"batch_size must be > 0, got {batch_size}")
+        raise UserError(f"batch_size must be > 0, got {batch_size}")
     if steps_per_epoch <= 0:
-        raise ValueError(f"steps_per_epoch must be > 0, got {steps_per_epoch}")
+        raise UserError(f"steps_per_epoch must be > 0, got {steps_per_epoch}")
     if not 0 <= warmup_epochs <= epochs:
-        raise ValueError(f"warmup_epochs must be in [0, epochs={epochs}], got {warmup_epochs}")
+        raise UserError(f"warmup_epochs must be in [0, epochs={epochs}], got {warmup_epochs}")
     decay_epochs = epochs - warmup_epochs
 
     drop_steps: list[int] = []
     if decay == "exponential":
         if epochs_per_decay <= 0:
-            raise ValueError(f"epochs_per_decay must be > 0, got {epochs_per_decay}")
+            raise UserError(f"epochs_per_decay must be > 0, got {epochs_per_decay}")
         steps_per_decay = epochs_per_decay * steps_per_epoch
         # A millionth of a step off, so that 110.00000000000001 is step 110.
         drop_steps = [
@@ -89,7 +91,7 @@ def warmup_schedule(
         ]
     elif decay == "piecewise":
         if not boundary_epochs:
-            raise ValueError("decay='piecewise' needs boundary_epochs, got none")
+            raise UserError("decay='piecewise' needs boundary_epochs, got none")
         drop_steps = [int(boundary * steps_per_epoch) for boundary in boundary_epochs]
     return WarmupSchedule(
         base_learning_rate * batch_size / 256 if scale_by_batch else base_learning_rate,

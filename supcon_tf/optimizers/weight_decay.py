@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import keras
 
+from supcon_tf.errors import UserError
 from supcon_tf.optimizers.lars import LARS, NORMALIZATION_VARIABLES
 
 
@@ -29,7 +30,7 @@ def apply_weight_decay(
       others: the model's other variables; this removes any regularizer they have.
 
     Raises:
-      ValueError: if `weight_decay` is negative; for a LARS that is built, has a weight decay of
+      UserError: if `weight_decay` is negative; for a LARS that is built, has a weight decay of
         its own, or cannot tell `decayed` and `others` apart by path.
 
     Example:
@@ -42,7 +43,7 @@ def apply_weight_decay(
       1.0
     """
     if weight_decay < 0:
-        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
+        raise UserError(f"weight_decay must be >= 0, got {weight_decay}")
     decayed, others = list(decayed), list(others)
     for variable in decayed + others:
         variable.regularizer = None
@@ -61,13 +62,13 @@ def _apply_in_lars(
     others: list[keras.Variable],
 ) -> None:
     if optimizer.built:
-        raise ValueError("LARS must not be built before its weight decay is set, got a built one")
+        raise UserError("LARS must not be built before its weight decay is set, got a built one")
     if weight_decay and optimizer.l2_weight_decay:
-        raise ValueError(
+        raise UserError(
             f"LARS already has weight_decay={optimizer.l2_weight_decay}, got {weight_decay} as well"
         )
     paths = {variable.path for variable in others}
     if shared := paths.intersection(variable.path for variable in decayed):
-        raise ValueError(f"LARS tells variables by path, got both to decay and not: {shared}")
+        raise UserError(f"LARS tells variables by path, got both to decay and not: {shared}")
     optimizer.l2_weight_decay = optimizer.l2_weight_decay or weight_decay
     optimizer.exclude += tuple(f"^{re.escape(path)}$" for path in sorted(paths))

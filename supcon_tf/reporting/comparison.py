@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
 from supcon_tf.reporting.robustness import Measured, read_measured, robustness
 
@@ -23,13 +24,13 @@ def write_comparison(
         Path of the page.
 
     Raises:
-        ValueError: a run that was not measured, or measured on other images than the first.
+        UserError: a run that was not measured, or measured on other images than the first.
     """
     runs = []
     for workdir in workdirs:
         measured = read_measured(pathlib.Path(workdir))
         if measured is None:
-            raise ValueError(
+            raise UserError(
                 f"{os.fspath(workdir)!r} has no results on corrupted images: python -m "
                 "supcon_tf.evaluate measures them"
             )
@@ -64,7 +65,7 @@ def _refuse_other_images(first: Measured, other: Measured) -> None:
     ):
         values = [_condition(run, name) for run in (first, other)]
         if values[0] != values[1]:
-            raise ValueError(
+            raise UserError(
                 f"{str(first.folder)!r} and {str(other.folder)!r} were measured with other {name}, "
                 f"{values[0]} and {values[1]}: give the same settings to both by --gin_param"
             )

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from supcon_tf.reporting.held_out import HeldOut, map_coordinates, map_sample, most_confused_classes
+from supcon_tf.reporting.scored_split import (
+    ScoredSplit,
+    map_coordinates,
+    map_sample,
+    most_confused_classes,
+)
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -95,7 +100,7 @@ def curve_figure(
     return plot
 
 
-def map_classes(held_out: HeldOut) -> np.ndarray:
+def map_classes(held_out: ScoredSplit) -> np.ndarray:
     """Indices of the classes that get a colour of their own on the map: at most 20."""
     num_classes = len(held_out.class_names)
     if num_classes <= MAP_CLASSES:
@@ -106,7 +111,7 @@ def map_classes(held_out: HeldOut) -> np.ndarray:
     return most_confused_classes(held_out.labels, held_out.predictions, limit=MAP_CLASSES - 1)
 
 
-def map_figure(held_out: HeldOut) -> Figure:
+def map_figure(held_out: ScoredSplit) -> Figure:
     """Embeddings in the plane, coloured by class; hovering shows the image and its classes."""
     from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
 
@@ -172,7 +177,7 @@ def entry_style(entry: int) -> tuple[str, str]:
     return COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]
 
 
-def confusion_figure(held_out: HeldOut, predictions: np.ndarray) -> Figure:
+def confusion_figure(held_out: ScoredSplit, predictions: np.ndarray) -> Figure:
     """Counts of true against predicted class: right ones blue, wrong ones orange."""
     from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, PlainText, Range1d
 

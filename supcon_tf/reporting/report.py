@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import page, sections
-from supcon_tf.reporting.held_out import read_held_out
 from supcon_tf.reporting.robustness import read_measured, robustness
+from supcon_tf.reporting.scored_split import read_held_out
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
@@ -31,8 +32,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         Path of the page.
 
     Raises:
-        FileNotFoundError: `config.gin` or `metrics.json` is missing.
-        ValueError: a file does not hold what it should.
+        UserError: `config.gin` or `metrics.json` is missing.
+        UserError: a file does not hold what it should.
 
     Example:
         >>> import pathlib, tempfile
@@ -47,7 +48,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(workdir).resolve()
     for name in ("config.gin", "metrics.json"):
         if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name} is missing: {_how_to_make(folder)}")
+            raise UserError(f"{folder / name} is missing: {_how_to_make(folder)}")
     config = (folder / "config.gin").read_text(encoding="utf-8")
     results = _read_metrics(folder)
     metrics = {
@@ -99,7 +100,7 @@ def _read_metrics(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         return {stage: {**metrics[stage]} for stage in sections.in_order(metrics.keys())}
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} must hold one object per stage, got {error}: {_how_to_make(folder)}"
         ) from error
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supcon_tf.reporting import robustness_plots
-from supcon_tf.reporting.held_out import image_uri
 from supcon_tf.reporting.plots import entry_style
+from supcon_tf.reporting.scored_split import image_uri
 from supcon_tf.reporting.sections import plot_json
 
 if TYPE_CHECKING:

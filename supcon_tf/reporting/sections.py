@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supcon_tf.reporting import plots
-from supcon_tf.reporting.held_out import HeldOut, image_uri, most_confused_pairs
+from supcon_tf.reporting.scored_split import ScoredSplit, image_uri, most_confused_pairs
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -82,7 +82,7 @@ def _course(rows: Sequence[Mapping[str, Any]], key: str, name: str) -> str:
     return f"{name.capitalize()}: {start:.3g} at epoch {first:g}, {end:.3g} at epoch {last:g}."
 
 
-def embedding_map(held_out: HeldOut) -> dict[str, Any] | None:
+def embedding_map(held_out: ScoredSplit) -> dict[str, Any] | None:
     """The map and its legend; None where no embedding is finite."""
     shown = len(plots.map_sample(held_out))
     if not shown:
@@ -110,7 +110,7 @@ def embedding_map(held_out: HeldOut) -> dict[str, Any] | None:
     }
 
 
-def confusion(held_out: HeldOut) -> dict[str, Any] | None:
+def confusion(held_out: ScoredSplit) -> dict[str, Any] | None:
     """The confusion matrix and the most confused pairs; None where not one class was predicted."""
     predictions = held_out.predictions
     if predictions is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
 from supcon_tf.reporting.plots import HOVER, empty_figure, entry_style
 from supcon_tf.reporting.sections import plot_json
@@ -51,10 +52,10 @@ def write_study(
         Path of the page.
 
     Raises:
-        ValueError: no run has a result.
+        UserError: no run has a result.
     """
     if not any(result.top_1 is not None for result in results):
-        raise ValueError(f"none of the {len(results)} runs of the study has a result")
+        raise UserError(f"none of the {len(results)} runs of the study has a result")
     groups = grouped(results)
     methods = list(dict.fromkeys(result.method for result in results))
     text = (

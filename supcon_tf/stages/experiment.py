@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain, robustness
-from supcon_tf.stages.run_folder import RunFolder
 
 STAGES: dict[str, Callable[..., None]] = {
     "pretrain": pretrain.run,
@@ -16,7 +17,7 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def run(
-    folder: RunFolder,
+    folder: RunDir,
     *,
     stages: Sequence[str] = ("pretrain", "linear"),
     evaluations: Sequence[str] = (),
@@ -31,22 +32,22 @@ def run(
       configured: gives a stage's function its arguments other than the folder.
 
     Raises:
-      ValueError: an unknown stage, or none.
-      RuntimeError: another worker died.
+      UserError: an unknown stage, or none.
+      UserError: another worker died.
     """
     if isinstance(evaluations, str) or not set(evaluations) <= STAGES.keys():
-        raise ValueError(
+        raise UserError(
             f"experiment.run.evaluations must name some of {tuple(STAGES)}, such as "
             f"('robustness',), got {evaluations!r}"
         )
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown or not stages or isinstance(stages, str):
-        raise ValueError(
+        raise UserError(
             f"experiment.run.stages must name some of {tuple(STAGES)}, such as ('pretrain',), got "
             f"{stages!r}"
         )
     if "robustness" in stages[:-1]:
-        raise ValueError(
+        raise UserError(
             "experiment.run.stages must have 'robustness' at its end, as it is of the classifier "
             f"that was trained last, got {tuple(stages)}"
         )
@@ -55,13 +56,13 @@ def run(
         if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
-        if stage == "robustness" and not folder.is_written:
+        if stage == "robustness" and not folder.is_chief:
             continue  # It trains nothing, so that one worker does it.
         try:
             configured(STAGES[stage])(folder)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             # Between epochs too: while models are built, and while one worker evaluates.
-            raise RuntimeError(
+            raise UserError(
                 f"another worker is gone in {stage}: start the same command on all workers again, "
                 "and the run goes on from its last checkpoint"
             ) from None

@@ -6,19 +6,19 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import models
-from supcon_tf.data.batches import Batches, training_batches
+from supcon_tf.data.pipeline import Batches, training_batches
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
-from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.stages.class_loss import class_loss
-from supcon_tf.stages.linear import as_encoder_saw, load_encoder
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages.linear import load_encoder, with_pretraining_normalization
 from supcon_tf.stages.pretrain import Precision, set_precision
-from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.stage import run_stage
-from supcon_tf.stages.warm_start import take_over
+from supcon_tf.training.encoder_io import load_parts
+from supcon_tf.training.objective import class_loss
+from supcon_tf.training.stage import run_stage
 
 
 def run(
-    folder: RunFolder,
+    folder: RunDir,
     *,
     source: Source,
     preprocessing: Preprocessing,
@@ -69,7 +69,7 @@ def run(
             zero_init=zero_init,
         )
         if classifier is not None:
-            take_over(model, classifier, ("classifier",))
+            load_parts(model, classifier, ("classifier",))
     run_stage(
         folder,
         "finetune",
@@ -77,7 +77,7 @@ def run(
         losses={"logits": class_loss(loss, source)},
         decayed=("encoder", "classifier"),
         source=source,
-        preprocessing=as_encoder_saw(preprocessing, encoder),
+        preprocessing=with_pretraining_normalization(preprocessing, encoder),
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,

@@ -8,16 +8,17 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import models
-from supcon_tf.data.batches import Batches, training_batches
+from supcon_tf.data.pipeline import Batches, training_batches
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
-from supcon_tf.data.views import Augmentation, Preprocessing
-from supcon_tf.stages.class_loss import class_loss
-from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.stage import run_stage
+from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.objective import class_loss
+from supcon_tf.training.stage import run_stage
 
 
 def run(
-    folder: RunFolder,
+    folder: RunDir,
     *,
     source: Source,
     preprocessing: Preprocessing,
@@ -55,8 +56,8 @@ def run(
       weight_decay: of the classifier.
 
     Raises:
-      FileNotFoundError: no encoder.
-      ValueError: as in `stage.run_stage` and `class_loss`.
+      UserError: no encoder.
+      UserError: as in `stage.run_stage` and `class_loss`.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy("float32")
@@ -76,7 +77,7 @@ def run(
         losses={"logits": class_loss(loss, source)},
         decayed=("classifier",),
         source=source,
-        preprocessing=as_encoder_saw(preprocessing, encoder),
+        preprocessing=with_pretraining_normalization(preprocessing, encoder),
         augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,
@@ -96,13 +97,13 @@ def encoder_file(path: str | Path) -> Path:
     """The `.keras` file at a path, or the pretrained model's of the run's folder there.
 
     Raises:
-      FileNotFoundError: no such file, or a folder without a pretrained model.
+      UserError: no such file, or a folder without a pretrained model.
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        file = RunFolder(file).model("pretrain")
+        file = RunDir(file).model("pretrain")
     if not file.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
             "linear.run.encoder (or finetune.run.encoder) to a run's folder or a .keras file"
         )
@@ -117,8 +118,8 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
       image_shape: what the encoder will be given.
 
     Raises:
-      FileNotFoundError: as in `encoder_file`.
-      ValueError: an encoder that takes another shape.
+      UserError: as in `encoder_file`.
+      UserError: an encoder that takes another shape.
     """
     file = encoder_file(path)
     model = keras.saving.load_model(file, compile=False)
@@ -127,7 +128,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
         size not in (None, wanted)
         for size, wanted in zip(encoder.input_shape[1:], image_shape, strict=True)
     ):
-        raise ValueError(
+        raise UserError(
             f"the encoder in {str(file)!r} takes images {encoder.input_shape[1:]}, got "
             f"{image_shape}: set views.Preprocessing.image_px = {encoder.input_shape[1]}"
         )
@@ -141,18 +142,20 @@ def has_heads(model: keras.Model) -> bool:
     )
 
 
-def as_encoder_saw(preprocessing: Preprocessing, encoder: str | Path | None) -> Preprocessing:
-    """With the whitening that was measured where the encoder was trained, if that was elsewhere.
+def with_pretraining_normalization(
+    preprocessing: Preprocessing, encoder: str | Path | None
+) -> Preprocessing:
+    """Uses the normalization that was measured when the encoder was trained elsewhere.
 
     Raises:
-      ValueError: whitening = "measure", for an encoder that came without what was measured for it.
+      UserError: normalization = "measure", but nothing was measured for this encoder.
     """
-    if preprocessing.whitening != "measure" or encoder is None:
+    if preprocessing.normalization != "measure" or encoder is None:
         return preprocessing
-    constants = RunFolder(Path(encoder).expanduser()).whitening()
+    constants = RunDir(Path(encoder).expanduser()).normalization()
     if constants is None:
-        raise ValueError(
-            f'whitening = "measure" would not be what the encoder {str(encoder)!r} was trained '
-            "with: set views.Preprocessing.whitening to its numbers, or to None"
+        raise UserError(
+            f'normalization = "measure" would not be what the encoder {str(encoder)!r} was trained '
+            "with: set views.Preprocessing.normalization to its numbers, or to None"
         )
-    return dataclasses.replace(preprocessing, whitening=constants)
+    return dataclasses.replace(preprocessing, normalization=constants)

@@ -7,23 +7,23 @@ from typing import Literal, get_args
 import keras
 import tensorflow as tf
 
-from supcon_tf.data.batches import Batches, training_batches
+from supcon_tf.data.pipeline import Batches, training_batches
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
-from supcon_tf.data.views import Augmentation, Preprocessing
+from supcon_tf.errors import UserError
 from supcon_tf.losses import SwAVLoss
-from supcon_tf.methods import MemoryLoss, memory_of
-from supcon_tf.models import parts_of
-from supcon_tf.stages.class_loss import OF_CLASS_SCORES, OF_PROJECTIONS, class_loss
-from supcon_tf.stages.linear import as_encoder_saw
-from supcon_tf.stages.run_folder import RunFolder
-from supcon_tf.stages.stage import run_stage
-from supcon_tf.stages.warm_start import Part, take_over
+from supcon_tf.models import MemoryLoss, find_memory, model_parts
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages.linear import with_pretraining_normalization
+from supcon_tf.training.encoder_io import Part, load_parts
+from supcon_tf.training.objective import OF_CLASS_SCORES, OF_PROJECTIONS, class_loss
+from supcon_tf.training.stage import run_stage
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def run(
-    folder: RunFolder,
+    folder: RunDir,
     *,
     source: Source,
     preprocessing: Preprocessing,
@@ -100,20 +100,20 @@ def run(
         where no more labels may be known than those; None for the training images of `source`.
 
     Raises:
-      ValueError: an unknown precision, a support of other classes, or as in `run_stage`,
-        `class_loss` and `take_over`.
+      UserError: an unknown precision, a support of other classes, or as in `run_stage`,
+        `class_loss` and `load_parts`.
     """
     keras.utils.set_random_seed(seed)
     set_precision(precision, stage="pretrain")
     strategy = strategy or tf.distribute.get_strategy()
     if support is not None and support.class_names != source.class_names:
-        raise ValueError(
+        raise UserError(
             f"pretrain.run.support must have the {source.num_classes} classes of "
             f"{source.name!r}, got {support.num_classes} of {support.name!r}"
         )
     joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
     if not joint.keys() <= inspect.signature(model).parameters.keys():
-        raise ValueError(
+        raise UserError(
             "classification_loss is for models.contrastive_model, got another model: give its loss "
             "as pretrain.run.loss"
         )
@@ -122,11 +122,11 @@ def run(
             image_shape=preprocessing.image_shape, num_classes=source.num_classes, **joint
         )
         if warm_start is not None:
-            take_over(built, warm_start, warm_start_parts)
-    memory = memory_of(built)
+            load_parts(built, warm_start, warm_start_parts)
+    memory = find_memory(built)
     if memory is not None:
         if gradient_cache_chunk is not None:
-            raise ValueError(
+            raise UserError(
                 "pretrain.run.gradient_cache_chunk must be None with a memory, whose momentum "
                 f"encoder would move once for each chunk, got {gradient_cache_chunk}"
             )
@@ -136,7 +136,7 @@ def run(
         own = loss if isinstance(loss, Mapping) else {"projection": loss}
         for each in own.values():
             if isinstance(each, OF_CLASS_SCORES):
-                raise ValueError(
+                raise UserError(
                     f"{type(each).__name__} is of class scores, and the model gives projections: "
                     "set pretrain.run.model = @models.classification_model, or give the loss as "
                     "pretrain.run.classification_loss"
@@ -144,9 +144,9 @@ def run(
         _check_codes(built, own.get("prototypes"))
         losses = {**own, "logits": class_loss(classification_loss, source, ignore_class=-1)}
         loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
-        decayed = tuple(name for name in parts_of(built) if joint or name != "classifier")
+        decayed = tuple(name for name in model_parts(built) if joint or name != "classifier")
     elif isinstance(loss, OF_PROJECTIONS):
-        raise ValueError(
+        raise UserError(
             f"{type(loss).__name__} is of projections, and the model gives class scores: set "
             "pretrain.run.model = @models.contrastive_model"
         )
@@ -154,10 +154,10 @@ def run(
         losses = {"logits": class_loss(loss, source)}
         loss_weights = {"logits": loss_weight}
         decayed = ("encoder", "classifier")
-    as_seen = as_encoder_saw(preprocessing, warm_start)
-    if preprocessing.whitening == "measure" and isinstance(as_seen.whitening, tuple):
+    as_seen = with_pretraining_normalization(preprocessing, warm_start)
+    if preprocessing.normalization == "measure" and isinstance(as_seen.normalization, tuple):
         # The stages to come see what this one's encoder sees.
-        folder.set_whitening(*as_seen.whitening)
+        folder.set_normalization(*as_seen.normalization)
     run_stage(
         folder,
         "pretrain",
@@ -192,7 +192,7 @@ def _check_codes(model: keras.Model, loss: keras.losses.Loss | None) -> None:
         return
     assigned = model.get_layer("prototypes").options["num_assigned"]
     if loss.num_assigned != assigned:
-        raise ValueError(
+        raise UserError(
             f"losses.SwAVLoss.num_assigned must be {assigned}, the crops of the first group, got "
             f"{loss.num_assigned}"
         )
@@ -202,10 +202,10 @@ def set_precision(precision: Precision, *, stage: str) -> None:
     """Of the layers that are built from here on.
 
     Raises:
-      ValueError: another precision, such as 16 bits for the weights too.
+      UserError: another precision, such as 16 bits for the weights too.
     """
     if precision not in get_args(Precision):
-        raise ValueError(
+        raise UserError(
             f"{stage}.run.precision must be one of {get_args(Precision)}, got {precision!r}"
         )
     keras.config.set_dtype_policy(precision)

@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from supcon_tf.data.corrupted import CorruptedImages, on_the_fly
-from supcon_tf.data.corrupted_images import Images, images_of
-from supcon_tf.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from supcon_tf.data.corruptions import CorruptedImages, on_the_fly
+from supcon_tf.data.corruptions.base import Images, read_images
+from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.classifiers import Classifier, saved_model
+from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
 from supcon_tf.evaluation.corruption_error import entering_means
-from supcon_tf.stages.robustness_cells import CLEAN, cell_name, measure_all
-from supcon_tf.stages.run_folder import RunFolder, read_json
+from supcon_tf.run_dir import RunDir, read_json
 
 IMAGENET_CLASSES = 1000
 
 
 def run(
-    folder: RunFolder,
+    folder: RunDir,
     *,
     source: Source,
     corrupted: Callable[..., CorruptedImages] = on_the_fly,
@@ -64,33 +65,33 @@ def run(
         run's.
 
     Raises:
-      FileNotFoundError: no SavedModel, or corrupted images that are missing.
-      ValueError: a SavedModel without class scores or with other classes, images with several
+      UserError: no SavedModel, or corrupted images that are missing.
+      UserError: a SavedModel without class scores or with other classes, images with several
         labels, an unknown corruption or severity, an image below 32 px, a baseline of other images,
         or numbers that cannot be.
     """
     if source.is_multi_label:
-        raise ValueError(
+        raise UserError(
             f"the robustness stage needs one label per image, those of {source.name!r} may have "
             "several: leave it out of experiment.run"
         )
     _check("corruptions", corruptions, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
     _check("severities", severities, SEVERITIES)
     if batch_size < 1 or (max_images is not None and max_images < 1) or seed < 0:
-        raise ValueError(
+        raise UserError(
             "robustness.run needs batch_size >= 1, max_images >= 1 or None, and seed >= 0, "
             f"got {batch_size}, {max_images} and {seed}"
         )
     is_whole = set(CORRUPTIONS) <= set(corruptions) and set(SEVERITIES) == set(severities)
     if baseline is not None and not is_whole:
-        raise ValueError(
+        raise UserError(
             "robustness.run.baseline needs all 15 corruptions at all 5 severities: leave "
             "robustness.run.corruptions and robustness.run.severities out, or the baseline"
         )
     path = folder.export if export is None else Path(export).expanduser()
     model = classifier(path)
     if model.num_classes not in (source.num_classes, None):
-        raise ValueError(
+        raise UserError(
             f"the export in {str(path)!r} has {model.num_classes} classes and the source "
             f"{source.num_classes}: set robustness.run.source to the images it was trained for"
         )
@@ -100,7 +101,7 @@ def run(
 
     def images(corruption: str, severity: int) -> Images:
         if (corruption, severity) == CLEAN:
-            return images_of(source.test, num_images=num_images, seed=seed)
+            return read_images(source.test, num_images=num_images, seed=seed)
         return made.images(corruption, severity)
 
     data = {
@@ -138,7 +139,7 @@ def run(
 
 def _check(name: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-        raise ValueError(
+        raise UserError(
             f"robustness.run.{name} must be some of {tuple(known)}, each once, got {tuple(chosen)}"
         )
 
@@ -149,7 +150,7 @@ def _baseline(path: str, data: dict[str, Any]) -> dict[str, Any]:
     measured_on = read_json(Path(path).expanduser() / "robustness.json").get("settings", {})
     for name, value in data.items():
         if measured_on and measured_on.get(name) != value:
-            raise ValueError(
+            raise UserError(
                 f"the baseline {path!r} was measured with {name} {measured_on.get(name)!r}, this "
                 f"run with {value!r}: measure both with the same settings"
             )

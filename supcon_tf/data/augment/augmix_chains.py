@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from supcon_tf.data.augment.batching import on_images
-from supcon_tf.data.augment.draws import split, uniforms
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
+from supcon_tf.data.augment.rng import split, uniforms
+from supcon_tf.errors import UserError
 
 # A third of the side at 224 px; what the evaluation's corruptions also do is left out.
 _RANGES = Ranges(translate=224 / 3)
@@ -44,7 +45,7 @@ def augmix(
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      ValueError: severity or chains is not as described.
+      UserError: severity or chains is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -54,9 +55,9 @@ def augmix(
       TensorShape([4, 32, 32, 3])
     """
     if not 0.1 <= severity <= 10:
-        raise ValueError(f"severity must be in [0.1, 10], got {severity}")
+        raise UserError(f"severity must be in [0.1, 10], got {severity}")
     if chains < 1:
-        raise ValueError(f"chains must be >= 1, got {chains}")
+        raise UserError(f"chains must be >= 1, got {chains}")
     operations = tf.constant([OPERATIONS.index(name) for name in _NAMES])
     # Every parameter is linear in the level but for whole numbers, of which less is more.
     full = tf.constant([parameter(name, 10, _RANGES) for name in _NAMES])

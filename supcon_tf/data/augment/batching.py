@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.groups import one_by_one
+from supcon_tf.data.augment.dispatch import one_by_one
 
 Function = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.augment.groups import where_chosen
+from supcon_tf.data.augment.dispatch import where_chosen
+from supcon_tf.data.augment.rng import uniforms
 
 _BLOCK = 32
 

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.augment.batching import size_of
-from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.augment.groups import by_group, where_chosen
+from supcon_tf.data.augment.dispatch import by_group, where_chosen
+from supcon_tf.data.augment.rng import uniforms
 
 Jitter = Literal["tensorflow", "torchvision"]
 

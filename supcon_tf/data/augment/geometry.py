@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import uniforms
+from supcon_tf.data.augment.rng import uniforms
 
 _FILL = 128
 

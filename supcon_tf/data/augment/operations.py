@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from supcon_tf.data.augment import geometry, tones
-from supcon_tf.data.augment.draws import uniforms
+from supcon_tf.data.augment.rng import uniforms
 
 # An operation: image uint8 [H, W, 3], parameter float32 [] and seed int64 [] -> uint8 [H, W, 3].
 Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]

@@ -17,11 +17,12 @@ from supcon_tf.data.augment.color import (
     random_color_matrix,
     random_grey,
 )
-from supcon_tf.data.augment.draws import split, uniforms
-from supcon_tf.data.augment.groups import one_by_one
+from supcon_tf.data.augment.dispatch import one_by_one
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.policies import PolicyName
+from supcon_tf.data.augment.rng import split, uniforms
 from supcon_tf.data.augment.warp import random_warp
+from supcon_tf.errors import UserError
 
 _RANDAUGMENT_RANGES = Ranges(translate=100.0, cutout=40.0)
 
@@ -81,7 +82,7 @@ def simclr(
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      ValueError: an option is not as described.
+      UserError: an option is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -92,7 +93,7 @@ def simclr(
     """
     _check_simclr(strength, jitter, blur_probability, warp_probability)
     if static_shapes and (exact or warp_probability):
-        raise ValueError("static_shapes needs exact = False and warp_probability = 0")
+        raise UserError("static_shapes needs exact = False and warp_probability = 0")
 
     def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(split(seeds, 4), axis=1)
@@ -135,7 +136,7 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
       float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
-      ValueError: the policy is none of these.
+      UserError: the policy is none of these.
 
     Example:
       >>> import tensorflow as tf
@@ -145,7 +146,7 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
       TensorShape([4, 32, 32, 3])
     """
     if policy not in get_args(PolicyName):
-        raise ValueError(f"policy must be one of {get_args(PolicyName)}, got {policy!r}")
+        raise UserError(f"policy must be one of {get_args(PolicyName)}, got {policy!r}")
     table, ranges = policies.TABLES[policy]
     operations = [[OPERATIONS.index(name) for name, _, _ in pair] for pair in table]
     parameters = [[parameter(name, level, ranges) for name, _, level in pair] for pair in table]
@@ -180,7 +181,7 @@ def randaugment(
       float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
-      ValueError: layers or magnitude is not as described.
+      UserError: layers or magnitude is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -190,9 +191,9 @@ def randaugment(
       TensorShape([4, 32, 32, 3])
     """
     if layers < 0:
-        raise ValueError(f"layers must be >= 0, got {layers}")
+        raise UserError(f"layers must be >= 0, got {layers}")
     if not 0 <= magnitude <= 10:
-        raise ValueError(f"magnitude must be in [0, 10], got {magnitude}")
+        raise UserError(f"magnitude must be in [0, 10], got {magnitude}")
     parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
 
     def drawn(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -228,7 +229,7 @@ def stacked_randaugment(
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      ValueError: an option is not as described.
+      UserError: an option is not as described.
 
     Example:
       >>> import tensorflow as tf
@@ -276,12 +277,12 @@ def _check_simclr(
 ) -> None:
     # Above 2.5 the hue would turn by more than half the wheel.
     if not 0 <= strength <= 2.5:
-        raise ValueError(f"strength must be in [0, 2.5], got {strength}")
+        raise UserError(f"strength must be in [0, 2.5], got {strength}")
     if jitter not in get_args(Jitter):
-        raise ValueError(f"jitter must be one of {get_args(Jitter)}, got {jitter!r}")
+        raise UserError(f"jitter must be one of {get_args(Jitter)}, got {jitter!r}")
     for name, probability in (
         ("blur_probability", blur_probability),
         ("warp_probability", warp_probability),
     ):
         if not 0 <= probability <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {probability}")
+            raise UserError(f"{name} must be in [0, 1], got {probability}")

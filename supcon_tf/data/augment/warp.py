@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.draws import uniforms
-from supcon_tf.data.augment.groups import one_by_one, where_chosen
+from supcon_tf.data.augment.dispatch import one_by_one, where_chosen
+from supcon_tf.data.augment.rng import uniforms
 
 _REFERENCE_SIDE = 224.0
 _MAX_LENGTH = 23.0

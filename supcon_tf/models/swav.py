@@ -1,0 +1,266 @@
+"""SwAV's model: crops of several sizes, prototypes, and a queue of features.
+
+Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+arXiv 2006.09882. All state is in variables of the model, so that a checkpoint holds it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from supcon_tf import distribution
+from supcon_tf.data.multi_crop import CropGroup, check_crops, group_name
+from supcon_tf.errors import UserError
+from supcon_tf.losses import sinkhorn_knopp
+from supcon_tf.models.distributed import ReplicatedModel
+from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class Prototypes(layers.Layer):
+    """Scores of projections for prototypes, and the codes of the large crops.
+
+    The scores are products with unit vectors, which the optimizer's steps leave at unit length. The
+    codes are those of `sinkhorn_knopp` over the global batch, for each assigned crop by itself,
+    from `queue_from_step` on together with a queue of the projections of earlier steps, once it is
+    full.
+
+    Args:
+      num_prototypes: K.
+      num_assigned: A, crops of each sample that get codes, the first ones.
+      epsilon, rounds: of `sinkhorn_knopp`.
+      frozen_steps: training steps at the beginning that do not move the prototypes.
+      queue_length: projections of each assigned crop in the queue; 0 for no queue.
+      queue_from_step: training step from which the queue fills.
+      **kwargs: of a Keras layer.
+
+    It maps unit vectors [B, V, D] to float32 [B, A + V, K]: the codes of the assigned crops,
+    without a gradient, and the scores of all crops, as `losses.SwAVLoss` takes them.
+
+    Raises:
+      UserError: a number that cannot be.
+
+    Example:
+      >>> import keras
+      >>> from supcon_tf.models import Prototypes
+      >>> Prototypes(30)(keras.ops.ones((4, 8, 16)) / 4).shape
+      TensorShape([4, 10, 30])
+    """
+
+    def __init__(
+        self,
+        num_prototypes: int,
+        *,
+        num_assigned: int = 2,
+        epsilon: float = 0.05,
+        rounds: int = 3,
+        frozen_steps: int = 0,
+        queue_length: int = 0,
+        queue_from_step: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        least = {"num_prototypes": 1, "num_assigned": 1, "rounds": 1}
+        self.options: dict[str, Any] = {
+            "num_prototypes": num_prototypes,
+            "num_assigned": num_assigned,
+            "rounds": rounds,
+            "frozen_steps": frozen_steps,
+            "queue_length": queue_length,
+            "queue_from_step": queue_from_step,
+        }
+        for name, value in self.options.items():
+            if value < least.get(name, 0):
+                raise UserError(f"{name} must be >= {least.get(name, 0)}, got {value}")
+        if not epsilon > 0:
+            raise UserError(f"epsilon must be > 0, got {epsilon}")
+        self.options["epsilon"] = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        dim = input_shape[-1]
+        unit_columns = keras.constraints.UnitNorm(axis=0)
+        start = keras.initializers.GlorotUniform()
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(dim, self.options["num_prototypes"]),
+            initializer=lambda shape, dtype=None: unit_columns(start(shape, dtype)),
+            constraint=unit_columns,
+        )
+
+        def state(name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                initializer="zeros",
+                trainable=False,
+                # Every replica writes what it has gathered from all.
+                aggregation="only_first_replica",
+            )
+
+        self.step = state("step", (), "int64")
+        if self.options["queue_length"]:
+            shape = (self.options["queue_length"], self.options["num_assigned"], dim)
+            self.queue = state("queue", shape, "float32")
+            self.queued = state("queued", (), "int64")
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        kernel = tf.convert_to_tensor(self.kernel)
+        step = tf.convert_to_tensor(self.step)
+        if training:
+            is_frozen = step < self.options["frozen_steps"]
+            kernel = tf.where(is_frozen, tf.stop_gradient(kernel), kernel)
+        scores = tf.einsum("bvd,dk->bvk", inputs, kernel)
+        assigned = tf.stop_gradient(inputs[:, : self.options["num_assigned"]])
+        codes = self._codes(scores, tf.stop_gradient(kernel))
+        if training:
+            if self.options["queue_length"]:
+                self._push(assigned, step)
+            self.step.assign(step + 1)
+        return tf.concat([codes, scores], axis=1)
+
+    def _codes(self, scores: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """[B, V, K] -> [B, A, K]."""
+        options = {name: self.options[name] for name in ("epsilon", "rounds")}
+        if self.options["queue_length"]:
+            is_full = tf.convert_to_tensor(self.queued) >= self.options["queue_length"]
+            queue = tf.convert_to_tensor(self.queue)
+        codes = []
+        for crop in range(self.options["num_assigned"]):
+            if self.options["queue_length"]:
+                options["others"] = tf.matmul(queue[:, crop], kernel)
+                options["with_others"] = is_full
+            codes.append(sinkhorn_knopp(scores[:, crop], **options))
+        return tf.stack(codes, axis=1)
+
+    def _push(self, assigned: tf.Tensor, step: tf.Tensor) -> None:
+        """The newest first; the oldest leave."""
+        new = distribution.gather(assigned)
+        begins = step >= self.options["queue_from_step"]
+        queue = tf.convert_to_tensor(self.queue)
+        moved = tf.concat([new, queue], axis=0)[: self.options["queue_length"]]
+        self.queue.assign(tf.ensure_shape(tf.where(begins, moved, queue), self.queue.shape))
+        added = tf.where(begins, tf.shape(new, tf.int64)[0], tf.constant(0, tf.int64))
+        self.queued.assign(tf.convert_to_tensor(self.queued) + added)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        samples, crops, _ = input_shape
+        return samples, self.options["num_assigned"] + crops, self.options["num_prototypes"]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+def swav_model(
+    encoder: keras.Model,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None = None,
+    crops: Sequence[CropGroup] = ((224, 2, (0.14, 1.0)), (96, 6, (0.05, 0.14))),
+    projection: Sequence[int] = (2048, 128),
+    batch_norm: bool = True,
+    normalize_embedding: bool = False,
+    zero_init_classifier: bool = False,
+    num_prototypes: int = 3000,
+    epsilon: float = 0.05,
+    rounds: int = 3,
+    frozen_steps: int = 0,
+    queue_length: int = 0,
+    queue_from_step: int = 0,
+    name: str = "swav_model",
+) -> keras.Model:
+    """Encoder, projection head and prototypes over groups of crops of several sizes.
+
+    The crops of the first group get codes. Each group goes through the encoder by itself, as its
+    size is another one, and all projections go through the head together. Train it with
+    `losses.SwAVLoss` on "prototypes", with another loss on "projection" or without one.
+
+    Args:
+      encoder: any Keras model from images of any size to vectors, as `models.resnet`.
+      image_shape: of a crop of the first group, which is the size of evaluation.
+      num_classes: classes of a linear probe on the first crop; None for no probe.
+      crops: as in `data.multi_crop.batches`; the ranges of areas are not used here.
+      projection, batch_norm, normalize_embedding, zero_init_classifier: as in
+        `models.contrastive_model`.
+      num_prototypes, epsilon, rounds, frozen_steps, queue_length, queue_from_step: as in
+        `Prototypes`.
+      name: of the model.
+
+    Returns:
+      A model from {"crops224": float [B, 2, 224, 224, 3], ...} to {"prototypes": float32
+      [B, A + V, K] as `Prototypes` gives it, "projection": float32 [B, A, D] of the A crops of the
+      first group, "logits": float32 [B, num_classes]}.
+
+    Raises:
+      UserError: a first group of another size than the images, an encoder of one size only, or as
+        in `Prototypes`.
+
+    Example:
+      >>> from supcon_tf import models
+      >>> from supcon_tf.models import swav_model
+      >>> encoder = models.resnet(18, width=0.25, stem="cifar")
+      >>> model = swav_model(
+      ...     encoder, image_shape=(32, 32, 3), num_classes=10, num_prototypes=30,
+      ...     crops=((32, 2, (0.3, 1.0)), (16, 4, (0.1, 0.3))))
+      >>> model.output["prototypes"].shape, model.output["projection"].shape
+      ((None, 8, 30), (None, 2, 128))
+    """
+    check_crops(crops)
+    if crops[0][0] != image_shape[0]:
+        raise UserError(
+            f"the first crops must be as large as the images, got {crops[0][0]} and "
+            f"{image_shape[0]} px: set views.Preprocessing.image_px = {crops[0][0]}"
+        )
+    embed = _embedding(encoder, image_shape[2], normalize=normalize_embedding)
+    dim = embed.output_shape[-1]
+    head = projection_head(dim, units=projection, batch_norm=batch_norm)
+    inputs = {
+        group_name(group): keras.Input(
+            (group[1], group[0], group[0], image_shape[2]), name=group_name(group)
+        )
+        for group in crops
+    }
+    num_assigned, num_crops = crops[0][1], sum(count for _, count, _ in crops)
+    embedded = []
+    for views in inputs.values():
+        images = ops.reshape(views, (-1, *views.shape[2:]))  # [B, v, H, W, C] -> [B*v, H, W, C]
+        embedded.append(ops.reshape(embed(images), (-1, views.shape[1], dim)))
+    embedding = ops.concatenate(embedded, axis=1)  # [B, V, D]
+    projected = head(ops.reshape(embedding, (-1, dim)))
+    projected = ops.reshape(projected, (-1, num_crops, projection[-1]))
+    outputs = {
+        "prototypes": Prototypes(
+            num_prototypes,
+            num_assigned=num_assigned,
+            epsilon=epsilon,
+            rounds=rounds,
+            frozen_steps=frozen_steps,
+            queue_length=queue_length,
+            queue_from_step=queue_from_step,
+            name="prototypes",
+        )(projected),
+        "projection": projected[:, :num_assigned],
+    }
+    if num_classes is not None:
+        classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
+        outputs["logits"] = classify(ops.stop_gradient(embedding[:, 0]))
+    return ReplicatedModel(inputs, outputs, name=name)
+
+
+def _embedding(encoder: keras.Model, channels: int, *, normalize: bool) -> keras.Model:
+    """As in the other models, of images of any size."""
+    images = keras.Input((None, None, channels), name="images")
+    features = encoder(images)
+    if any(size is not None for size in encoder.input_shape[1:3]):
+        raise UserError(
+            f"crops of several sizes need an encoder of images of any size, got {encoder.name} of "
+            f"{encoder.input_shape[1:]}"
+        )
+    if normalize:
+        final = L2Normalization(name="normalize")
+    else:
+        final = layers.Activation("linear", dtype="float32", name="float32")
+    return keras.Model(images, final(features), name="embedding")

@@ -1,0 +1,145 @@
+"""MixUp and CutMix against their definitions, and mixed batches out of the pipeline."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from supcon_tf.data import mixing, views
+from supcon_tf.data.pipeline import training_batches
+from supcon_tf.data.splits import IndexedSplit
+
+BATCH = 6
+# Every image is one colour, its own number; so a mixed pixel tells which images are in it.
+IMAGES = tf.tile(tf.reshape(tf.range(BATCH, dtype=tf.float32), [BATCH, 1, 1, 1]), [1, 12, 10, 3])
+TARGETS = tf.eye(BATCH)
+MIXINGS = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
+
+
+@pytest.mark.parametrize("name", MIXINGS)
+def test_targets_hold_as_much_of_a_class_as_the_image_does(name):
+    for seed in range(20):
+        images, targets = MIXINGS[name](IMAGES, TARGETS, seed=seed)
+        assert images.shape == IMAGES.shape
+        np.testing.assert_allclose(tf.reduce_sum(targets, axis=1), 1.0, atol=1e-6)
+        expected = tf.linalg.matvec(targets, tf.range(BATCH, dtype=tf.float32))
+        np.testing.assert_allclose(tf.reduce_mean(images, axis=[1, 2, 3]), expected, atol=1e-5)
+
+
+def test_mixup_blends_all_pixels_with_one_weight_for_the_batch():
+    images, targets = mixing.mixup(IMAGES, TARGETS, seed=4, alpha=1.0)
+    assert np.ptp(images.numpy(), axis=(1, 2, 3)).max() < 1e-6
+    own = tf.linalg.diag_part(targets).numpy()
+    partnered = own < 1  # An image may be its own partner.
+    assert partnered.sum() >= 4
+    np.testing.assert_allclose(own[partnered], own[partnered][0], atol=1e-6)
+
+
+def test_cutmix_pastes_one_box_at_the_same_place_in_all_images():
+    for seed in range(10):
+        images, _ = mixing.cutmix(IMAGES, TARGETS, seed=seed)
+        changed = images.numpy()[..., 0] != IMAGES.numpy()[..., 0]
+        boxes = [where for where in changed if where.any()]
+        for where in boxes:
+            np.testing.assert_array_equal(where, boxes[0])
+            rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+            assert where[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert set(np.unique(images)) <= set(range(BATCH))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_the_weight_comes_from_the_beta_distribution(alpha):
+    weights = []
+    mix = tf.function(functools.partial(mixing.mixup, alpha=alpha))
+    for seed in range(400):
+        _, targets = mix(IMAGES[:2], TARGETS[:2], seed=tf.constant(seed, tf.int64))
+        if targets[0, 0] < 1:
+            weights.append(float(targets[0, 0]))
+    # Half of the draws partner both images with themselves.
+    assert len(weights) > 120
+    assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+
+
+def test_cutmix_boxes_cover_what_beta_and_border_leave():
+    shares = []
+    cut = tf.function(mixing.cutmix)
+    images, targets = tf.zeros([2, 64, 64, 3]), tf.eye(2)
+    for seed in range(600):
+        _, mixed = cut(images, targets, seed=tf.constant(seed, tf.int64))
+        if mixed[0, 0] < 1:
+            shares.append(1 - float(mixed[0, 0]))
+    # The mean share of a box of side r around a uniform centre is (r - r^2 / 4)^2; r^2 is uniform.
+    sides = np.sqrt((np.arange(10_000) + 0.5) / 10_000)
+    expected = np.mean((sides - sides**2 / 4) ** 2)
+    assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / np.sqrt(len(shares)) + 0.02
+
+
+def test_cutmix_leaves_as_many_batches_alone_as_asked():
+    cut = tf.function(functools.partial(mixing.cutmix, probability=0.5))
+    alone = [
+        bool(tf.reduce_all(cut(IMAGES, TARGETS, seed=tf.constant(s, tf.int64))[1] == TARGETS))
+        for s in range(300)
+    ]
+    # 0.5, and the few boxes without a pixel; the standard deviation of the share is 0.03.
+    assert abs(np.mean(alone) - 0.5) < 0.12
+
+
+@pytest.mark.parametrize("name", MIXINGS)
+def test_the_same_seed_mixes_alike_and_another_one_differently(name):
+    first, again, other = (MIXINGS[name](IMAGES, TARGETS, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[1], other[1])
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        (functools.partial(mixing.mixup, alpha=0), "alpha must be >= 0.02, got 0"),
+        (functools.partial(mixing.cutmix, alpha=-1), "alpha must be >= 0.02, got -1"),
+        (functools.partial(mixing.cutmix, probability=2), r"in \[0, 1\], got 2"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(mix, message):
+    with pytest.raises(ValueError, match=message):
+        mix(IMAGES, TARGETS, seed=0)
+
+
+def batches(**options):
+    pixels = tf.cast(tf.random.stateless_uniform([8, 9, 9, 3], [1, 2], 0, 256, tf.int32), tf.uint8)
+    split = IndexedSplit(
+        np.arange(8) % 3, lambda number: tf.gather(pixels, number), reads_batches=True
+    )
+    settings = {
+        "preprocessing": views.Preprocessing(image_px=8),
+        "augmentation": views.identity,
+        "num_views": 1,
+        "batch_size": 4,
+        "num_classes": 3,
+        "seed": 0,
+        "mixing": mixing.mixup,
+    }
+    return training_batches(split, **{**settings, **options})
+
+
+def test_mixed_batches_have_rows_as_labels_and_any_can_be_made_alone():
+    whole = list(batches()(0, 5))
+    assert whole[0][0].shape == (4, 1, 8, 8, 3)
+    assert whole[0][1].shape == (4, 3)
+    for (images, labels), (alone, of_alone) in zip(whole[3:], batches()(3, 5), strict=True):
+        np.testing.assert_array_equal(images, alone)
+        np.testing.assert_array_equal(labels, of_alone)
+
+
+def test_mixing_of_several_views_or_on_the_device_is_refused():
+    for options in ({"num_views": 2}, {"defer_to_device": True}):
+        with pytest.raises(ValueError, match="mixing is for stages that train on one view"):
+            batches(**options)
+
+
+@pytest.mark.parametrize("mix", [mixing.mixup, mixing.cutmix])
+def test_what_is_not_an_image_is_not_mixed(mix):
+    with pytest.raises(ValueError, match=r"got shape \(4, 7\): cached features cannot be mixed"):
+        mix(tf.zeros([4, 7]), tf.eye(4), seed=0)

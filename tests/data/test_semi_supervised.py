@@ -1,0 +1,296 @@
+"""A little labelled, a lot unlabelled: subsets, batches of both, and a whole run."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import distribution
+from supcon_tf.data import multi_crop, semi_supervised, sources, views
+from supcon_tf.data.pipeline import training_batches
+from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.run_dir import RunDir
+from tests.replicas import two_replicas
+from tests.small_runs import run
+
+CROPS = ((16, 2, (0.3, 1.0)), (8, 3, (0.1, 0.3)))
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Sixty images of three classes; an image is its own number."""
+    images = np.broadcast_to(np.arange(60)[:, None, None, None], (60, 4, 4, 3)).astype(np.uint8)
+    pixels = tf.constant(images)
+    split = IndexedSplit(
+        np.arange(60) % 3, lambda number: tf.gather(pixels, number), reads_batches=True
+    )
+    return sources.Source("numbers", ("a", "b", "c"), split, split.take(np.arange(3)))
+
+
+def numbers_of(images):
+    """Which images they are."""
+    return np.rint((np.asarray(images)[:, 0, 0, 0, 0] + 1) * 127.5).astype(int)
+
+
+def batches_of(source, labelled, **options):
+    options = {"batch_size": 8, "labelled_classes": 2, "samples_per_class": 2, "seed": 0} | options
+    return semi_supervised.batches(
+        source.train,
+        labelled=labelled,
+        num_classes=3,
+        num_views=2,
+        preprocessing=views.Preprocessing(4),
+        augmentation=views.identity,
+        **options,
+    )
+
+
+def test_the_labelled_part_is_a_function_of_seed_and_fraction(source):
+    chosen = [
+        numbers_of(np.stack([image for image, _ in part.train.in_order()])[:, None] / 127.5 - 1)
+        for part in (
+            sources.subset(source, fraction=0.1),
+            sources.subset(source, fraction=0.1),
+            sources.subset(source, per_class=2),
+            sources.subset(source, fraction=0.1, seed=1),
+        )
+    ]
+    assert np.bincount(chosen[0] % 3).tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(chosen[0], chosen[1])
+    np.testing.assert_array_equal(chosen[0], chosen[2])
+    assert set(chosen[0]) != set(chosen[3])
+    # A part of a class rounds, and is never empty.
+    assert sources.subset(source, fraction=0.01).train.num_examples == 3
+    assert sources.subset(source, fraction=1.0).train.num_examples == 60
+    assert sources.subset(source, fraction=0.1).test is source.test
+
+
+def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
+    listed = tmp_path / "labelled.txt"
+    listed.write_text("7\n3\n\n")
+    assert sources.subset(source, list_file=str(listed)).train.labels.tolist() == [0, 1]
+    paths = tuple(f"/data/{'xyz'[i % 3]}/{i // 3}.jpg" for i in range(60))
+    named = dataclasses.replace(source, train=dataclasses.replace(source.train, paths=paths))
+    listed.write_text("y/2.jpg\n/data/z/0.jpg\n3\n")
+    part = sources.subset(named, list_file=str(listed)).train
+    assert part.paths == ("/data/z/0.jpg", "/data/x/1.jpg", "/data/y/2.jpg")
+    for line, message in (("2.jpg", "got 3: give the end"), ("60", "got 0"), ("", "without any")):
+        listed.write_text(f"{line}\n")
+        with pytest.raises(ValueError, match=message):
+            sources.subset(named, list_file=str(listed))
+    with pytest.raises(FileNotFoundError, match="no list_file"):
+        sources.subset(source, list_file=str(tmp_path / "none.txt"))
+    with pytest.raises(ValueError, match="one of them, got"):
+        sources.subset(source, list_file="a.txt", fraction=0.1)
+    with pytest.raises(ValueError, match=r"within \(0, 1\], got 1.5"):
+        sources.subset(source, fraction=1.5)
+
+
+def test_a_batch_is_the_unlabelled_one_and_a_balanced_labelled_one(source):
+    labelled = sources.subset(source, per_class=4)
+    known = {int(image[0, 0, 0]) for image, _ in labelled.train.in_order()}
+    plain = training_batches(
+        source.train, batch_size=8, num_classes=3, num_views=2, seed=0,
+        preprocessing=views.Preprocessing(4), augmentation=views.identity,
+    )  # fmt: skip
+    for (images, labels), (unlabelled, _) in zip(
+        batches_of(source, labelled)(0, 8), plain(0, 8), strict=True
+    ):
+        labels, numbers = labels.numpy(), numbers_of(images)
+        assert images.shape == (12, 2, 4, 4, 3)
+        np.testing.assert_array_equal(images[labels < 0], unlabelled)
+        own = labels[labels >= 0]
+        assert sorted(np.unique(own, return_counts=True)[1]) == [2, 2]
+        np.testing.assert_array_equal(numbers[labels >= 0] % 3, own)
+        assert set(numbers[labels >= 0]) <= known
+        assert len(set(numbers[labels >= 0])) == 4
+
+
+def test_any_step_is_the_same_alone_and_hosts_share_both_parts(source):
+    labelled = sources.subset(source, per_class=4)
+    whole = list(batches_of(source, labelled)(0, 5).as_numpy_iterator())
+    (alone,) = batches_of(source, labelled)(4, 5).as_numpy_iterator()
+    np.testing.assert_array_equal(alone[0], whole[4][0])
+    hosts = [
+        list(batches_of(source, labelled, shard=(host, 2))(0, 5).as_numpy_iterator())
+        for host in (0, 1)
+    ]
+    for (images, labels), *parts in zip(whole, *hosts, strict=True):
+        assert all((part[1] < 0).sum() == 4 and (part[1] >= 0).sum() == 2 for part in parts)
+        for rows in (np.less, np.greater_equal):
+            both = np.concatenate([part[0][rows(part[1], 0)] for part in parts])
+            np.testing.assert_array_equal(images[rows(labels, 0)], both)
+
+
+def test_a_part_that_is_read_from_a_disk_makes_threads_for_both(source):
+    for in_memory, others in ((True, False), (False, True), (True, True)):
+        parts = [
+            dataclasses.replace(source, train=dataclasses.replace(source.train, in_memory=held))
+            for held in (in_memory, others)
+        ]
+        steps = batches_of(*parts)
+        threads = steps(0, 1).options().threading.private_threadpool_size
+        assert threads == (1 if in_memory and others else 2) * os.cpu_count()
+
+
+def test_every_seed_draws_a_labelled_part_of_its_own(source):
+    labelled = sources.subset(source, per_class=4)
+    drawn = set()
+    for seed in range(6):
+        ((images, labels),) = batches_of(source, labelled, seed=seed)(0, 1).as_numpy_iterator()
+        drawn.add(tuple(numbers_of(images[labels >= 0])))
+    assert len(drawn) > 1
+
+
+def test_the_labelled_part_ends_after_its_epochs(source):
+    labelled = sources.subset(source, per_class=4)
+    # 60 / 8 = 7.5 steps an epoch: the part ends after 3 steps.
+    steps = batches_of(source, labelled, labelled_epochs=0.4)
+    assert [len(labels) for _, labels in steps(0, 5)] == [12, 12, 12, 8, 8]
+    assert [len(labels) for _, labels in steps(2, 3)] == [12]
+    assert [labels.numpy().tolist() for _, labels in steps(4, 5)] == [[-1] * 8]
+    assert [len(labels) for _, labels in batches_of(source, labelled, labelled_epochs=0)(0, 2)] == [
+        8, 8,
+    ]  # fmt: skip
+
+
+def test_every_replica_has_its_share_of_both_parts(source):
+    labelled = sources.subset(source, per_class=4)
+    strategy = two_replicas()
+    made = batches_of(source, labelled, labelled_epochs=0.1)
+    steps = distribution.input_of_replicas(strategy, lambda *part: made(*part[2:]), 0, 1)
+    for _, labels in steps:
+        for own in strategy.experimental_local_results(labels):
+            assert sorted(own.numpy() >= 0) == [False] * 4
+
+
+def test_multi_crop_batches_have_the_same_images_in_other_crops(source):
+    big = dataclasses.replace(
+        source,
+        train=dataclasses.replace(
+            source.train, read=lambda n: tf.repeat(tf.repeat(source.train.read(n), 8, -3), 8, -2)
+        ),
+    )
+    steps = multi_crop.batches(
+        big.train, crops=CROPS, num_views=5, batch_size=8, num_classes=3, seed=0,
+        preprocessing=views.Preprocessing(16), augmentation=views.identity,
+    )  # fmt: skip
+    ((crops, labels),) = steps(3, 4).as_numpy_iterator()
+    assert {name: value.shape for name, value in crops.items()} == {
+        "crops16": (8, 2, 16, 16, 3), "crops8": (8, 3, 8, 8, 3),
+    }  # fmt: skip
+    np.testing.assert_array_equal(numbers_of(crops["crops16"]), numbers_of(crops["crops8"]))
+    np.testing.assert_array_equal(numbers_of(crops["crops8"]) % 3, labels)
+
+
+def test_groups_of_crops_have_draws_of_their_own():
+    seen = []
+
+    def crop(image, *, seed, size_px, area_range):
+        seen.append((size_px, area_range, seed.numpy().ravel().tolist()))
+        return tf.zeros([*seed.shape, size_px, size_px, 3])
+
+    groups = [
+        multi_crop._with_own_seeds(crop, number, area_range=area_range)
+        for number, (_, _, area_range) in enumerate(CROPS)
+    ]
+    for group, (size_px, _, _) in zip(groups, CROPS, strict=True):
+        group(None, seed=tf.range(4, dtype=tf.int64), size_px=size_px)
+    assert [(size, area) for size, area, _ in seen] == [(16, (0.3, 1.0)), (8, (0.1, 0.3))]
+    assert not set(seen[0][2]) & set(seen[1][2])
+
+
+def test_what_cannot_be_is_named_with_what_would_do(source):
+    labelled = sources.subset(source, per_class=4)
+    with pytest.raises(ValueError, match="must have the 3 classes of all images, got 10"):
+        batches_of(source, sources.digits())
+    with pytest.raises(ValueError, match="labelled_epochs must be >= 0 or None, got -1"):
+        batches_of(source, labelled, labelled_epochs=-1)
+    for options in (
+        {"labelled_classes": 4},
+        {"labelled_classes": 0},
+        {"samples_per_class": 5},
+        {"samples_per_class": 0},
+        {"labelled_classes": 3, "samples_per_class": 40},
+    ):
+        classes, samples = ({"labelled_classes": 2, "samples_per_class": 2} | options).values()
+        with pytest.raises(
+            ValueError,
+            match=rf"semi_supervised\.batches\.labelled_classes must be in 1 \.\.\. 3 and "
+            rf"\.samples_per_class in 1 \.\.\. 4, .* got {classes} and {samples}",
+        ):
+            batches_of(source, labelled, **options)
+    for crops, message in (
+        (CROPS[:1], "got 2 crops of each image and a model of 5"),
+        ((CROPS[0], CROPS[0]), "must be groups of different sizes"),
+        (((16, 2, (0.5, 0.1)),), "smallest, largest share"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            multi_crop.batches(
+                source.train, crops=crops, num_views=5, preprocessing=views.Preprocessing(16),
+                augmentation=views.identity, batch_size=8, num_classes=3, seed=0,
+            )  # fmt: skip
+
+
+# A quarter of the images of a folder have a label.
+A_QUARTER = (
+    "SOURCE = @sources.folder()",
+    "views.Preprocessing.normalization = None",
+    "sources.subset.fraction = 0.25",
+    "finetune.run.batch_size = 8",
+    "finetune.run.epochs = 1",
+    "optimizers.warmup_schedule.warmup_epochs = 0",
+)
+
+
+def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
+    photos, tmp_path, without_export, monkeypatch
+):
+    stretches = []
+
+    def spied(strategy, steps, start, stop):
+        stretches.append((start, stop))
+        return steps(0, 1, start, stop)
+
+    monkeypatch.setattr(distribution, "input_of_replicas", spied)
+    file = "semi/simclr_suncet_cifar10_resnet18.gin"
+    settings = (
+        f"sources.folder.root = '{photos}'",
+        *A_QUARTER,
+        "semi_supervised.batches.labelled_classes = 2",
+        "semi_supervised.batches.samples_per_class = 2",
+        "semi_supervised.batches.labelled_epochs = 1",
+    )
+    folder = RunDir(tmp_path / "run")
+    run(folder.root, *settings, gin_file=file)
+    assert set(folder.metrics()) == {"pretrain", "finetune"}
+    first, second = folder.curve("pretrain")
+    # 32 training images, 8 of them labelled: four steps an epoch, and one to fine-tune.
+    assert (first["step"], second["step"]) == (4, 8)
+    assert 0 <= first["accuracy"] <= 1
+    assert "accuracy" not in second
+    assert folder.curve("finetune")[-1]["step"] == 1
+    # Where labelled rows may end, a pipeline is made for each epoch, whose batches are of one shape.
+    assert stretches == [(0, 4), (4, 8), (0, 1)]
+    chunk = "pretrain.run.gradient_cache_chunk = 8"
+    with pytest.raises(ValueError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
+        run(tmp_path / "chunks", *settings, chunk, gin_file=file)
+
+
+def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, without_export):
+    folder = RunDir(tmp_path / "run")
+    run(
+        folder.root,
+        f"sources.folder.root = '{photos}'",
+        *A_QUARTER,
+        "pretrain.run.batch_size = 4",
+        # With 2 samples of a class, a batch of 8 needs 4 classes: fine-tuning must not be balanced.
+        "pipeline.training_batches.samples_per_class = 2",
+        gin_file="semi/suncet_cifar10_resnet18.gin",
+    )
+    # 8 labelled images: two steps an epoch, and one to fine-tune.
+    assert [record["step"] for record in folder.curve("pretrain")] == [2, 4]
+    assert folder.curve("finetune")[-1]["step"] == 1
+    assert np.isfinite(folder.metrics()["pretrain"]["loss"])

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+
+from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
+from supcon_tf.evaluation import mean_corruption_error, read_baseline
+from supcon_tf.evaluation.corruption_error import ALEXNET
+
+
+def random_errors(names=CORRUPTIONS, seed=0):
+    generator = np.random.default_rng(seed)
+    return {name: generator.uniform(0.5, 1, 5).tolist() for name in names}
+
+
+def constant_errors(value=0.5):
+    return dict.fromkeys(CORRUPTIONS, value)
+
+
+def loop(errors, baseline, clean=0.0, clean_of_baseline=0.0):
+    """100 sum_s (E_s,c - E_clean) / sum_s (B_s,c - B_clean) for each of the 15."""
+    percent = {}
+    for name in CORRUPTIONS:
+        above = below = 0.0
+        for severity in range(5):
+            above += errors[name][severity] - clean
+            below += baseline[name][severity] - clean_of_baseline
+        percent[name] = 100 * above / below
+    return percent
+
+
+def test_alexnet_against_itself_is_one_hundred():
+    errors = {name: ALEXNET[name] for name in CORRUPTIONS}
+    result = mean_corruption_error(errors, clean_error=ALEXNET["clean"])
+    assert (result.mce, result.relative_mce) == (100.0, 100.0)
+    assert set(result.corruption_errors.values()) == {100.0}
+    assert set(result.relative_corruption_errors.values()) == {100.0}
+
+
+def test_equals_the_sums_over_severities():
+    errors, baseline = random_errors(), random_errors(seed=1)
+    means = {name: sum(values) / 5 for name, values in baseline.items()}
+    result = mean_corruption_error(errors, clean_error=0.2, baseline={**means, "clean": 0.3})
+    assert result.corruption_errors == pytest.approx(loop(errors, baseline))
+    assert result.mce == pytest.approx(sum(loop(errors, baseline).values()) / 15)
+    relative = loop(errors, baseline, 0.2, 0.3)
+    assert result.relative_corruption_errors == pytest.approx(relative)
+    assert result.relative_mce == pytest.approx(sum(relative.values()) / 15)
+
+
+def test_five_errors_and_their_mean_give_the_same():
+    errors = random_errors()
+    means = {name: float(np.mean(values)) for name, values in errors.items()}
+    assert mean_corruption_error(means) == mean_corruption_error(errors)
+
+
+def test_without_the_clean_error_there_is_no_relative_one():
+    result = mean_corruption_error(random_errors())
+    assert result.relative_mce is None
+    assert result.relative_corruption_errors is None
+
+
+def test_extra_corruptions_are_reported_and_do_not_enter_the_mean():
+    errors = random_errors()
+    alone = mean_corruption_error(errors)
+    result = mean_corruption_error({**errors, **random_errors(EXTRA_CORRUPTIONS)})
+    assert result.mce == alone.mce
+    assert set(result.mean_errors) - set(alone.mean_errors) == set(EXTRA_CORRUPTIONS)
+    # Of a baseline that has them, they are also divided by it.
+    baseline = {**constant_errors(0.5), "spatter": 0.8}
+    result = mean_corruption_error({**constant_errors(0.25), "spatter": 0.2}, baseline=baseline)
+    assert result.mce == 50
+    assert result.corruption_errors["spatter"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("missing", CORRUPTIONS)
+def test_each_of_the_fifteen_is_needed(missing):
+    errors = random_errors()
+    del errors[missing]
+    with pytest.raises(ValueError, match=f"'{missing}' is missing"):
+        mean_corruption_error(errors)
+    with pytest.raises(ValueError, match=f"baseline must have.*'{missing}' is missing"):
+        mean_corruption_error(random_errors(), baseline=dict.fromkeys(errors, 0.5))
+
+
+@pytest.mark.parametrize("error", [-0.01, 1.01, float("nan"), [0.1, 0.2, 0.3, 0.4, 87.5]])
+def test_an_error_that_is_not_a_fraction_is_refused(error):
+    with pytest.raises(ValueError, match=r"fog must have errors within \[0, 1\]"):
+        mean_corruption_error({**constant_errors(), "fog": error})
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 6])
+def test_other_than_five_severities_are_refused(count):
+    with pytest.raises(ValueError, match=f"fog must have .* 1 to 5, got {count}"):
+        mean_corruption_error({**constant_errors(), "fog": [0.5] * count})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clean_error": 1.5}, r"clean_error must have errors within \[0, 1\]"),
+        ({"baseline": "resnet"}, "'alexnet' or a mapping, got 'resnet'"),
+        ({"baseline": {**constant_errors(), "fogg": 0.5}}, "baseline must be of .* got 'fogg'"),
+        ({"baseline": {**constant_errors(), "fog": 0.0}}, "'fog' must be > 0.0, got 0.0"),
+        ({"clean_error": 0.1, "baseline": constant_errors()}, "baseline must have 'clean'"),
+        (
+            {"clean_error": 0.1, "baseline": {**constant_errors(), "clean": 0.6}},
+            "'gaussian_noise' must be > 0.6, got 0.5",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        mean_corruption_error(constant_errors(), **options)
+
+
+def test_an_unknown_corruption_is_refused():
+    with pytest.raises(ValueError, match=r"errors must be of .* got 'clean'"):
+        mean_corruption_error({**constant_errors(), "clean": 0.1})
+
+
+def test_a_case_by_hand():
+    # 14 corruptions at 0.3 of 0.6; fog (0.1 + 0.2 + 0.3 + 0.4 + 0.5) / 5 = 0.3 of 0.4.
+    errors = {**constant_errors(0.3), "fog": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    baseline = {**constant_errors(0.6), "fog": 0.4, "clean": 0.2}
+    result = mean_corruption_error(errors, clean_error=0.1, baseline=baseline)
+    assert result.corruption_errors["fog"] == pytest.approx(75)
+    assert result.mce == pytest.approx((14 * 50 + 75) / 15)
+    # (0.3 - 0.1) / (0.6 - 0.2) and (0.3 - 0.1) / (0.4 - 0.2)
+    assert result.relative_mce == pytest.approx((14 * 50 + 100) / 15)
+
+
+def test_a_file_is_a_baseline(tmp_path):
+    file = tmp_path / "baseline.json"
+    errors = random_errors()
+    file.write_text(json.dumps({**errors, "clean": 0.25}))
+    result = mean_corruption_error(errors, clean_error=0.25, baseline=read_baseline(file))
+    assert (result.mce, result.relative_mce) == (100.0, 100.0)
+
+
+def test_another_run_is_a_baseline(tmp_path):
+    errors = random_errors()
+    measured = {"errors": errors, "clean_error": 0.25, "severities": [1, 2, 3, 4, 5]}
+    (tmp_path / "metrics.json").write_text(json.dumps({"robustness": measured}))
+    assert read_baseline(tmp_path) == {**errors, "clean": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"pretrain": {}}, "has no results of a robustness stage"),
+        ({"robustness": {"errors": {}, "clean_error": 0, "severities": [1, 3]}}, r"the severities \[1, 3\]: a"),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_no_baseline_is_named(tmp_path, content, says):
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=says):
+        read_baseline(tmp_path)
+
+
+def test_a_baseline_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no baseline at"):
+        read_baseline(tmp_path)
+    (tmp_path / "text.json").write_text("no json")
+    with pytest.raises(ValueError, match=r"has no \{corruption: errors\}"):
+        read_baseline(tmp_path / "text.json")

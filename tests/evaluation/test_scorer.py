@@ -1,0 +1,84 @@
+"""What a stage measures: neighbours with all training images or a support as their references."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import models
+from supcon_tf.data import sources, views
+from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.evaluation import scorer
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import pretrain
+
+RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
+CLASSES = ("reddish", "greenish")
+
+
+def split_of(*images):
+    """Images of one pixel each with their labels."""
+    pixels = tf.constant(np.stack([color for color, _ in images])[:, None, None])
+    labels = np.array([label for _, label in images])
+    return IndexedSplit(labels, lambda number: tf.gather(pixels, number), reads_batches=True)
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Two labelled images, and three red ones that a wrong label would make greenish."""
+    train = split_of((RED, 0), (GREEN, 1), (RED, 1), (RED, 1), (RED, 1))
+    return sources.Source("pixels", CLASSES, train, split_of((RED, 0), (GREEN, 1)))
+
+
+def measured(source, support, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorer, "save_serving_model", lambda *_, **__: None)
+    # The pixel itself, in [-1, 1], is the embedding: two colours have a cosine of -1/3.
+    pixel = keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Flatten()])
+    model = models.contrastive_model(
+        pixel, image_shape=(1, 1, 3), projection=(2,), num_classes=2, normalize_embedding=False
+    )
+    preprocessing = views.Preprocessing(1)
+    folder = RunDir(tmp_path)
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    folder.set_curve("pretrain", [{"loss": 0.5, "seconds": 1.0, "images_per_second": 2.0}])
+    scorer.measure_and_save(
+        folder,
+        "pretrain",
+        model,
+        scorer.Scorer(model, preprocessing=preprocessing, batch_size=2, stage="pretrain"),
+        source=source,
+        support=support,
+        preprocessing=preprocessing,
+        classifies=False,
+        seconds_of_features=0.0,
+    )
+    found = folder.metrics()["pretrain"]
+    return {name: found[f"{name}_top_1"] for name in ("knn", "prototype", "soft_neighbor")}
+
+
+def test_without_a_support_all_training_images_vote(source, tmp_path, monkeypatch):
+    # For red stand one vote of exp(1 / tau) and three against it. The mean of the red images is
+    # nearer to red than that of one green and three red ones.
+    found = measured(source, None, tmp_path, monkeypatch)
+    assert found == {"knn": 0.5, "prototype": 1.0, "soft_neighbor": 0.5}
+
+
+def test_with_a_support_only_its_images_vote(source, tmp_path, monkeypatch):
+    labelled = sources.subset(source, first=2)
+    found = measured(source, labelled, tmp_path, monkeypatch)
+    assert found == {"knn": 1.0, "prototype": 1.0, "soft_neighbor": 1.0}
+    # And every one of them, whatever the limit of references is.
+    monkeypatch.setattr(scorer, "MAX_REFERENCES", 1)
+    blue = sources.Source("other", CLASSES, split_of((RED, 1), (BLUE, 0), (BLUE, 1)), source.test)
+    found = measured(source, blue, tmp_path / "blue", monkeypatch)
+    # Green has the cosine -1/3 with all three: two votes of three for its class. Red is its own.
+    assert found["soft_neighbor"] == 0.5
+
+
+def test_a_support_of_other_classes_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="must have the 2 classes of 'pixels', got 10 of"):
+        pretrain.run(
+            RunDir(tmp_path), source=source, support=sources.digits(), loss=None, optimizer=None,
+            preprocessing=views.Preprocessing(1), augmentation=views.identity, schedule=None,
+            model=models.contrastive_model, epochs=1, batch_size=1,
+        )  # fmt: skip

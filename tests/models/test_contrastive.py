@@ -1,0 +1,347 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from supcon_tf import models
+
+# Keras saves a variable by np.array, which NumPy 2.4 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+def small_encoder():
+    """Batch statistics and dropout, so that training and inference differ."""
+    x = images = keras.Input(SHAPE)
+    x = layers.Conv2D(6, 3, strides=2, name="conv")(x)
+    x = layers.BatchNormalization(momentum=0.5, name="norm")(x)
+    x = layers.Dropout(0.5)(layers.ReLU()(x))
+    return keras.Model(images, layers.GlobalAveragePooling2D()(x), name="users_encoder")
+
+
+def small_model(**options):
+    return models.contrastive_model(
+        small_encoder(), image_shape=SHAPE, **{"projection": (7, 4), **options}
+    )
+
+
+def views(batch=6, count=2):
+    return np.random.default_rng(0).normal(size=(batch, count, *SHAPE)).astype("float32")
+
+
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+@keras.saving.register_keras_serializable(package="test")
+def first_coordinate(_, projection):
+    return tf.reduce_mean(projection[..., 0], axis=1)
+
+
+def compile_for_training(model):
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"projection": first_coordinate, "logits": cross_entropy}
+    model.compile("sgd", {name: losses[name] for name in model.output})
+
+
+def gradients(model, images, output):
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(images, training=True)[output][..., 0] ** 2)
+    found = tape.gradient(loss, variables)
+    return {
+        variable.path: gradient
+        for variable, gradient in zip(model.trainable_variables, found, strict=True)
+    }
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 3])
+def test_projection_of_every_view_is_that_of_the_view_alone(num_views):
+    model = small_model(num_views=num_views)
+    images = views(count=num_views)
+    projection = model(images)
+    assert projection.shape == (6, num_views, 4)
+    head = models.model_parts(model)["projection_head"]
+    for view in range(num_views):
+        alone = head(models.embedding_model(model)(images[:, view]))
+        np.testing.assert_allclose(projection[:, view], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_views_share_one_batch_of_the_encoder():
+    model = small_model()
+    images = views()
+    encoder = models.model_parts(model)["encoder"]
+    maps = encoder.get_layer("conv")(images.reshape(12, *SHAPE))
+    expected = 0.5 * np.mean(maps, axis=(0, 1, 2))
+    model(images, training=True)
+    np.testing.assert_allclose(
+        encoder.get_layer("norm").moving_mean, expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_permuted_views_give_permuted_projections():
+    model = small_model(num_views=3)
+    images = views(count=3)
+    order = [2, 0, 1]
+    permuted = model(images[:, order])
+    np.testing.assert_allclose(permuted, model(images).numpy()[:, order], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_embedding_is_of_unit_length_only_when_normalized(normalize):
+    model = small_model(normalize_embedding=normalize, num_classes=3)
+    images = views()
+    features = models.model_parts(model)["encoder"](images[:, 0]).numpy()
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 0.01
+    expected = features / lengths if normalize else features
+    embedding = models.embedding_model(model)(images[:, 0])
+    np.testing.assert_allclose(embedding, expected, rtol=1e-5)
+
+    kernel, bias = models.model_parts(model)["classifier"].get_weights()
+    logits = model(images)["logits"]
+    np.testing.assert_allclose(logits, expected @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_probe_sees_view_zero_and_changes_nothing_but_itself():
+    model = small_model(num_classes=3)
+    images = views()
+    logits = model(images)["logits"]
+    other_second_view = np.stack([images[:, 0], images[::-1, 1]], axis=1)
+    np.testing.assert_allclose(model(other_second_view)["logits"], logits, rtol=1e-5)
+
+    found = gradients(model, images, "logits")
+    assert {path for path, gradient in found.items() if gradient is not None} == {
+        "classifier/kernel",
+        "classifier/bias",
+    }
+
+
+def test_projection_trains_encoder_and_head_but_not_the_probe():
+    found = gradients(small_model(num_classes=3), views(), "projection")
+    assert {path for path, gradient in found.items() if gradient is None} == {
+        "classifier/kernel",
+        "classifier/bias",
+    }
+    for name in ("conv", "projection_head_dense1", "projection_head_dense2"):
+        assert np.any(found[f"{name}/kernel"])
+
+
+def test_fit_trains_projection_and_probe_together():
+    model = small_model(num_classes=3)
+    compile_for_training(model)
+    before = {variable.path: variable.numpy() for variable in model.trainable_variables}
+    history = model.fit(views(), {"projection": LABELS, "logits": LABELS}, verbose=0).history
+    assert set(history) == {"loss", "projection_loss", "logits_loss"}
+    for variable in model.trainable_variables:
+        if variable.path.endswith("/kernel"):
+            assert np.abs(variable.numpy() - before[variable.path]).max() > 0
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_classification_model_is_a_linear_map_of_the_embedding(normalize, train_encoder):
+    model = models.classification_model(
+        small_encoder(),
+        image_shape=SHAPE,
+        num_classes=3,
+        normalize_embedding=normalize,
+        train_encoder=train_encoder,
+    )
+    images = views()[:, 0]
+    kernel, bias = models.model_parts(model)["classifier"].get_weights()
+    embedding = models.embedding_model(model)(images).numpy()
+    lengths = np.linalg.norm(embedding, axis=1)
+    assert (np.abs(lengths - 1).max() < 1e-5) == normalize
+    np.testing.assert_allclose(
+        model(images)["logits"], embedding @ kernel + bias, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_frozen_encoder_stays_in_inference_mode_and_unchanged_by_training():
+    encoder = small_encoder()
+    encoder(views()[:, 0], training=True)  # statistics that are not the initial ones
+    model = models.classification_model(
+        encoder, image_shape=SHAPE, num_classes=3, train_encoder=False
+    )
+    images = views()[:, 0]
+    np.testing.assert_array_equal(
+        model(images, training=True)["logits"], model(images, training=False)["logits"]
+    )
+    assert [variable.path for variable in model.trainable_variables] == [
+        "classifier/kernel",
+        "classifier/bias",
+    ]
+
+    # The seed generator of dropout is the variable that may not move either.
+    frozen = [variable.numpy() for variable in encoder.variables]
+    classifier = model.get_layer("classifier").get_weights()
+    compile_for_training(model)
+    model.fit(images, {"logits": LABELS}, verbose=0)
+    for before, variable in zip(frozen, encoder.variables, strict=True):
+        np.testing.assert_array_equal(before, variable)
+    for before, after in zip(classifier, model.get_layer("classifier").get_weights(), strict=True):
+        assert np.abs(before - after).max() > 0
+
+
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_backward_graph_holds_the_encoder_only_when_it_trains(train_encoder):
+    encoder = small_encoder()
+    model = models.classification_model(
+        encoder, image_shape=SHAPE, num_classes=3, train_encoder=train_encoder
+    )
+    kernels = [
+        encoder.get_layer("conv").kernel.value,
+        model.get_layer("classifier").weights[0].value,
+    ]
+
+    @tf.function
+    def backward(images):
+        with tf.GradientTape() as tape:
+            tape.watch(kernels)
+            loss = tf.reduce_sum(model(images, training=True)["logits"])
+        of_encoder, of_classifier = tape.gradient(loss, kernels)
+        assert (of_encoder is not None) == train_encoder
+        return of_classifier
+
+    graph = backward.get_concrete_function(tf.TensorSpec((2, *SHAPE))).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert "Conv2D" in kinds
+    assert ("Conv2DBackpropFilter" in kinds) == train_encoder
+
+
+def test_encoder_frozen_by_one_stage_trains_again_in_the_next():
+    encoder = small_encoder()
+    options = {"image_shape": SHAPE, "num_classes": 3}
+    models.classification_model(encoder, train_encoder=False, **options)
+    assert not encoder.trainable_variables
+    finetuned = models.classification_model(encoder, train_encoder=True, **options)
+    assert len(finetuned.trainable_variables) == 4 + 2
+
+
+def test_encoder_of_a_saved_frozen_model_trains_again(tmp_path):
+    options = {"image_shape": SHAPE, "num_classes": 3, "normalize_embedding": True}
+    linear = models.classification_model(small_encoder(), train_encoder=False, **options)
+    linear.save(tmp_path / "linear.keras")
+    loaded = keras.models.load_model(tmp_path / "linear.keras")
+    encoder = models.embedding_model(loaded)
+    images = views()[:, 0]
+    np.testing.assert_array_equal(encoder(images), models.embedding_model(linear)(images))
+
+    finetuned = models.classification_model(encoder, train_encoder=True, **options)
+    found = gradients(finetuned, images, "logits")
+    assert len(found) == 4 + 2
+    assert all(np.any(gradient) for path, gradient in found.items() if path != "conv/bias")
+
+
+def test_layers_that_the_user_froze_stay_frozen():
+    encoder = small_encoder()
+    encoder.get_layer("conv").trainable = False
+    model = models.classification_model(encoder, image_shape=SHAPE, num_classes=3)
+    assert [variable.path.split("/")[-1] for variable in model.trainable_variables] == [
+        *("gamma", "beta", "kernel", "bias")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "probe", "trained", "frozen"])
+def test_trained_models_and_their_parts_survive_a_keras_file(kind, tmp_path):
+    if kind in ("contrastive", "probe"):
+        model = small_model(num_classes=3 if kind == "probe" else None, batch_norm=True)
+        images = views()
+    else:
+        model = models.classification_model(
+            small_encoder(), image_shape=SHAPE, num_classes=3, train_encoder=kind == "trained"
+        )
+        images = views()[:, 0]
+    if kind == "contrastive":
+        model.compile("sgd", first_coordinate)
+        model.fit(images, LABELS, verbose=0)
+    else:
+        compile_for_training(model)
+        model.fit(images, dict.fromkeys(model.output, LABELS), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    tf.nest.map_structure(np.testing.assert_array_equal, loaded(images), model(images))
+    one_view = views()[:, 0]
+    np.testing.assert_array_equal(
+        models.embedding_model(loaded)(one_view), models.embedding_model(model)(one_view)
+    )
+    parts, loaded_parts = models.model_parts(model), models.model_parts(loaded)
+    assert parts.keys() == loaded_parts.keys()
+    assert loaded_parts["encoder"].name == "users_encoder"
+    for name, part in parts.items():
+        assert [variable.path for variable in loaded_parts[name].trainable_variables] == [
+            variable.path for variable in part.trainable_variables
+        ]
+    np.testing.assert_array_equal(loaded_parts["encoder"](one_view), parts["encoder"](one_view))
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_parts_hold_every_trainable_variable_once(num_classes):
+    model = small_model(num_classes=num_classes)
+    parts = models.model_parts(model)
+    assert list(parts) == [
+        "encoder",
+        "projection_head",
+        *["classifier"] * (num_classes is not None),
+    ]
+    in_parts = [variable for part in parts.values() for variable in part.trainable_variables]
+    assert {id(variable) for variable in in_parts} == {
+        id(variable) for variable in model.trainable_variables
+    }
+    assert len(in_parts) == len(model.trainable_variables)
+
+
+def test_bfloat16_model_gives_float32_projections_logits_and_embeddings():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = small_model(num_classes=3)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert models.model_parts(model)["encoder"].get_layer("conv").compute_dtype == "bfloat16"
+    outputs = model(views())
+    assert {name: output.dtype for name, output in outputs.items()} == {
+        "projection": tf.float32,
+        "logits": tf.float32,
+    }
+    embedding = models.embedding_model(model)(views()[:, 0])
+    assert embedding.dtype == tf.float32
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-6)
+
+
+def test_keras_application_is_an_encoder():
+    encoder = keras.applications.MobileNetV2(
+        weights=None, include_top=False, pooling="avg", alpha=0.35, input_shape=(32, 32, 3)
+    )
+    model = models.contrastive_model(encoder, image_shape=(32, 32, 3), projection=(4,))
+    assert model.output_shape == (None, 2, 4)
+    assert models.model_parts(model)["encoder"] is encoder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_views": 0}, "num_views must be >= 1, got 0"),
+        ({"image_shape": (None, 8, 3)}, r"image_shape must be .*, got \(None, 8, 3\)"),
+        ({"image_shape": (8, 8)}, r"image_shape must be .*, got \(8, 8\)"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_would_do(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.contrastive_model(small_encoder(), **{"image_shape": SHAPE, **options})
+
+
+def test_encoder_of_anything_but_vectors_is_refused():
+    images = keras.Input(SHAPE)
+    maps = layers.Conv2D(6, 3)(images)
+    for output, shown in ((maps, r"shape=\(None, 6, 6, 6\)"), ({"maps": maps}, "'maps': ")):
+        encoder = keras.Model(images, output, name="users_encoder")
+        with pytest.raises(ValueError, match=f"to vectors .* got users_encoder with .*{shown}"):
+            models.classification_model(encoder, image_shape=SHAPE, num_classes=3)

@@ -1,0 +1,227 @@
+"""Several replicas and workers give the update, the logs and the run of one device."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import distribution, losses, models
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import experiment
+from supcon_tf.training.step import TrainingModel
+from tests import replica_steps
+from tests.replicas import two_replicas
+
+
+def assert_same(some, others, *, atol):
+    assert some.keys() == others.keys()
+    for name in some:
+        np.testing.assert_allclose(some[name], others[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer"),
+    [
+        ("simclr", "lars"),
+        ("cross-entropy", "sgd"),
+    ],
+)
+def test_a_step_on_two_replicas_is_that_of_one(loss, optimizer):
+    one, two = (
+        replica_steps.trained(strategy, loss, optimizer, num_steps=1)
+        for strategy in (tf.distribute.get_strategy(), two_replicas())
+    )
+    assert_same(one, two, atol=1e-6)
+
+
+def test_twenty_steps_on_two_replicas_stay_those_of_one():
+    one, two = (
+        replica_steps.trained(strategy, "supcon dense", "momentum", num_steps=20)
+        for strategy in (tf.distribute.get_strategy(), two_replicas())
+    )
+    assert_same(one, two, atol=1e-4)
+
+
+def processes(arguments, *, workers=1):
+    """Starts a module in as many processes, which are the workers of a cluster."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
+    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
+    started = []
+    for index in range(workers):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, **({"TF_CONFIG": json.dumps(task)} if workers > 1 else {})}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+@pytest.mark.parametrize(
+    ("options", "case"),
+    [
+        (["--strategy=mirrored", "--replicas=4"], "supcon dense, sgd"),
+        (["--strategy=multi_worker"], "supcon streaming, lars"),
+    ],
+    ids=["four_replicas", "two_workers"],
+)
+def test_a_step_in_other_processes_is_that_of_one_device(options, case, tmp_path):
+    output = tmp_path / "steps.npz"
+    arguments = ["tests.replica_steps", str(output), *options, f"--case={case}"]
+    started = processes(arguments, workers=2 if "multi" in options[0] else 1)
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), said
+    alone = replica_steps.trained(tf.distribute.get_strategy(), *case.split(", "), num_steps=1)
+    others = np.load(output)
+    assert_same(alone, {name.split(": ")[1]: others[name] for name in others}, atol=1e-6)
+
+
+def test_two_workers_train_one_run_and_go_on_after_one_of_them_died(image_folder, tmp_path):
+    workdir = tmp_path / "run"
+    bindings = [
+        f"sources.folder.root = '{image_folder}'",
+        "experiment.run.stages = ('pretrain',)",
+        "distribution.strategy.name = 'multi_worker'",
+        "models.contrastive_model.encoder = @keras.Sequential()",
+        "keras.Sequential.layers = [@keras.layers.Conv2D(), @keras.layers.GlobalMaxPooling2D()]",
+        "keras.layers.Conv2D.filters = 8",
+        "keras.layers.Conv2D.kernel_size = 3",
+        "models.contrastive_model.projection = (16,)",
+        "pretrain.run.batch_size = 8",
+        "pretrain.run.augmentation = @views.identity",
+        "views.Preprocessing.image_px = 16",
+    ]
+    command = [
+        "supcon_tf.train", "--gin_file=folder/supcon.gin", f"--workdir={workdir}",
+        *(f"--gin_param={binding}" for binding in bindings),
+    ]  # fmt: skip
+    folder = RunDir(workdir)
+    chief, worker = processes([*command, "--gin_param=pretrain.run.epochs = 20"], workers=2)
+    deadline = time.monotonic() + 120
+    while len(folder.curve("pretrain")) < 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    worker.send_signal(signal.SIGKILL)
+    _, message = chief.communicate(timeout=300)
+    worker.communicate()
+    done = len(folder.curve("pretrain"))
+    assert 1 <= done < 20
+    assert chief.returncode == 2
+    assert "another worker is gone in pretrain" in message.splitlines()[-1]
+
+    started = processes([*command, "--gin_param=pretrain.run.epochs = 20"], workers=2)
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "going on from step" in said[0][0]
+    assert [record["epoch"] for record in folder.curve("pretrain")] == list(range(1, 21))
+    assert set(folder.metrics()) == {"pretrain"}
+    # Only the chief says how it went, and no worker leaves files of its own.
+    assert "epoch 20/20" in said[0][0]
+    assert "epoch" not in said[1][0]
+    assert {path.name for path in workdir.iterdir()} == {
+        "checkpoints", "config.gin", "curves.json", "export", "held_out.npz", "metrics.json",
+        "report.html", "tensorboard", "views.png",
+    }  # fmt: skip
+
+
+def small_model(strategy, optimizer, **options):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = models.contrastive_model(
+            replica_steps.encoder(), image_shape=(8, 8, 3), projection=(8,)
+        )
+        trained = TrainingModel(model.input, model.output, **options)
+        trained.compile(optimizer, losses.SupConLoss())
+    return trained
+
+
+def test_clipping_on_two_replicas_is_that_of_the_whole_gradient():
+    views = np.random.default_rng(0).normal(size=(8, 2, 8, 8, 3)).astype(np.float32)
+    batch = tf.data.Dataset.from_tensors((views, np.arange(8) % 3))
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        with strategy.scope():
+            optimizer = keras.optimizers.SGD(1.0)
+        model = small_model(strategy, optimizer, clip_norm=0.01)
+        start = [variable.numpy() for variable in model.trainable_variables]
+        model.fit(
+            distribution.input_of_replicas(strategy, lambda *_: batch, 0, 1),
+            steps_per_epoch=1,
+            shuffle=False,
+            verbose=0,
+        )
+        weights.append([variable.numpy() for variable in model.trainable_variables])
+        step = np.concatenate([(a - b).ravel() for a, b in zip(start, weights[-1], strict=True)])
+        np.testing.assert_allclose(np.linalg.norm(step), 0.01, rtol=1e-4)
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings", "message"),
+    [
+        ({"global_clipnorm": 1.0}, {}, "clip on each of the 2 replicas"),
+        ({}, {"steps_per_execution": 2}, "steps_per_execution = 2 does not work on 2 replicas"),
+        ({}, {"jit_compile": True}, "jit_compile = True does not work on 2 replicas"),
+    ],
+)
+def test_what_goes_wrong_on_replicas_is_refused(optimizer, settings, message):
+    model = small_model(two_replicas(), "sgd")
+    model.compile(keras.optimizers.SGD(0.1, **optimizer), losses.SupConLoss(), **settings)
+    with pytest.raises(ValueError, match=message):
+        model.fit(np.zeros((4, 2, 8, 8, 3)), np.zeros(4, int), verbose=0)
+
+
+def test_a_scaled_loss_on_replicas_is_refused():
+    model = small_model(two_replicas(), keras.optimizers.SGD(0.1))
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    model.compile(scaling, losses.SupConLoss())
+    with pytest.raises(ValueError, match="mixed_float16 does not work on 2 replicas"):
+        model.make_train_function()
+
+
+def test_rows_that_replicas_cannot_share_are_refused():
+    seven = tf.data.Dataset.from_tensors(tf.zeros([7, 3]))
+    with pytest.raises(ValueError, match="a multiple of its 2 replicas, got 7 rows"):
+        distribution.input_of_replicas(two_replicas(), lambda *_: seven, 0, 1)
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
+def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
+    def stage_of_a_survivor(folder):
+        raise error(None, None, "Collective ops is aborted by: Connection reset by peer")
+
+    with pytest.raises(RuntimeError, match="another worker is gone in linear: start the same"):
+        experiment.run(
+            RunDir(tmp_path), stages=("linear",), configured=lambda _: stage_of_a_survivor
+        )
+
+
+def test_several_workers_need_a_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="reads the cluster from TF_CONFIG, which is not set"):
+        distribution.strategy("multi_worker")
+
+
+def test_a_strategy_is_made_once():
+    assert distribution.strategy("one_device") is distribution.strategy(name="one_device")
+    assert distribution.strategy("auto") is distribution.strategy("auto", cpu_replicas=1)
+    assert distribution.is_chief(distribution.strategy("auto"))
+    with pytest.raises(ValueError, match=r"must be one of .* got 'two'"):
+        distribution.strategy("two")
+    with pytest.raises(ValueError, match=r"cpu_replicas must be .* got 2 for 'auto'"):
+        distribution.strategy("auto", cpu_replicas=2)

@@ -1,0 +1,307 @@
+"""Momentum encoder and queue of keys: against loops, over replicas, and after a kill."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import models
+from supcon_tf.losses import NPairsLoss, SimCLRLoss, SupConLoss
+from supcon_tf.models import KeyMemory, MemoryLoss, find_memory, momentum_memory_model
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.loop import train
+from tests import reference
+from tests.replicas import two_replicas
+
+SHAPE = (6, 6, 3)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(24, 3, *SHAPE)).astype(np.float32)
+# Class 9 has one image, which has no positive but its own keys.
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 9] + [0, 1, 2, 3] * 4)
+
+
+def small_model(*, num_views=2, seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    encoder = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Conv2D(5, 3, name="conv"),
+            keras.layers.BatchNormalization(synchronized=True, name="norm"),
+            keras.layers.GlobalAveragePooling2D(),
+        ],
+        name="encoder",
+    )
+    options = {"memory_size": 20, "momentum": 0.7, "projection": (4,), **options}
+    model = momentum_memory_model(encoder, image_shape=SHAPE, num_views=num_views, **options)
+    # The head's own start is too small to see its keys move.
+    kernel = models.model_parts(model)["projection_head"].trainable_variables[0]
+    kernel.assign(RNG_OF_KERNEL)
+    model.get_layer("key_encoder").weights_of_parts[1][0].assign(RNG_OF_KERNEL)
+    return model
+
+
+RNG_OF_KERNEL = np.random.default_rng(1).normal(size=(5, 4))
+
+
+def compiled(model):
+    loss = MemoryLoss(SupConLoss(temperature=0.3), find_memory(model))
+    model.compile(keras.optimizers.SGD(0.3, momentum=0.9), loss, jit_compile=False)
+    return model
+
+
+def values_of(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def assert_all_equal(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_queue_keeps_the_newest_keys_with_their_labels_in_order():
+    memory = KeyMemory(20)
+    memory.build((None, 2, 3))
+    keys, labels = RNG.normal(size=(55, 3)).astype(np.float32), np.arange(55)
+    assert not memory.is_filled().numpy().any()
+    # The last push is more than the queue holds.
+    for start, stop in ((0, 8), (8, 16), (16, 24), (24, 55)):
+        memory.push(tf.constant(keys[start:stop]), tf.constant(labels[start:stop]))
+        kept = min(stop, 20)
+        assert memory.is_filled().numpy().tolist() == [False] * (20 - kept) + [True] * kept
+        np.testing.assert_array_equal(memory.keys.numpy()[20 - kept :], keys[stop - kept : stop])
+        np.testing.assert_array_equal(
+            memory.labels.numpy()[20 - kept :], labels[stop - kept : stop]
+        )
+    assert memory.count.numpy() == 55
+
+
+def test_8192_keys_of_128_numbers_are_4_mebibytes():
+    memory = KeyMemory(8192)
+    memory.build((None, 2, 128))
+    assert memory.keys.value.dtype.size * memory.keys.shape.num_elements() == 4 * 2**20
+    assert memory.num_bytes == 4 * 2**20 + 8192 * 8 + 8
+
+
+@pytest.mark.parametrize("contrast", ["queue", "batch_and_queue"])
+def test_losses_and_queue_are_those_of_the_loop(contrast):
+    model = small_model(num_views=3, num_queries=2 if contrast == "queue" else 1, contrast=contrast)
+    memory = find_memory(model)
+    options = {"temperature": 0.3, "summation": "inside"}
+    loss = MemoryLoss(SupConLoss(**options), memory)
+    queue, queue_labels = [], []
+    for start in range(0, 24, 8):
+        labels = LABELS[start : start + 8]
+        projected = model(IMAGES[start : start + 8], training=True)
+        found = loss(labels, projected)
+        rows = projected.numpy().astype(np.float64)
+        queries, keys = rows[:, : memory.num_queries], rows[:, memory.num_queries :]
+        new, new_labels = keys.reshape(-1, 4), np.repeat(labels, keys.shape[1])
+        set_of, labels_of = list(queue), list(queue_labels)
+        if contrast == "batch_and_queue":
+            set_of, labels_of = [*new, *queue], [*new_labels, *queue_labels]
+        expected = 0.0
+        if set_of:
+            each = reference.contrast_set_supcon_loss(
+                labels, queries, labels_of, np.array(set_of), **options
+            )
+            has_positive = np.isin(labels, labels_of)
+            assert contrast == "batch_and_queue" or not has_positive.all() or start == 16
+            expected = each[0].sum() / has_positive.sum()
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+        queue, queue_labels = [*queue, *new][-20:], [*queue_labels, *new_labels][-20:]
+        np.testing.assert_allclose(memory.keys.numpy()[-len(queue) :], queue, rtol=1e-6)
+        np.testing.assert_array_equal(memory.labels.numpy()[-len(queue) :], queue_labels)
+
+
+def test_with_simclr_it_is_moco():
+    model = small_model()
+    loss = MemoryLoss(SimCLRLoss(temperature=0.2), find_memory(model))
+    queue = np.zeros((0, 4))
+    for start in range(0, 24, 8):
+        projected = model(IMAGES[start : start + 8, :2], training=True).numpy()
+        found = float(loss(None, projected))
+        queries, keys = projected[:, 0].astype(np.float64), projected[:, 1].astype(np.float64)
+        # The keys of the batch's other images are negatives, as the queue's are.
+        scores = queries @ np.concatenate([keys, queue]).T / 0.2
+        expected = np.mean([reference.log_sum_exp(row) - row[i] for i, row in enumerate(scores)])
+        assert found == pytest.approx(expected, rel=1e-5)
+        queue = np.concatenate([queue, keys])[-20:]
+
+
+def test_keys_follow_with_the_momentum_after_every_step():
+    model = compiled(small_model())
+    key_encoder = model.get_layer("key_encoder")
+    followed = [v for part in key_encoder.parts for v in part.trainable_variables]
+    keys = [v for weights in key_encoder.weights_of_parts for v in weights]
+    assert len(keys) == 5
+    expected = [value.astype(np.float64) for value in values_of(followed)]
+    assert_all_equal(values_of(keys), values_of(followed))
+    for start in range(0, 24, 8):
+        query = values_of(followed)
+        expected = [0.7 * k + 0.3 * q for k, q in zip(expected, query, strict=True)]
+        model.train_on_batch(IMAGES[start : start + 8, :2], LABELS[start : start + 8])
+        for found, wanted in zip(keys, expected, strict=True):
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)
+    assert np.abs(keys[0].numpy() - followed[0].numpy()).max() > 1e-3
+
+
+def test_keys_are_normalised_by_their_own_batch_and_keep_its_statistics():
+    model = small_model()
+    key_encoder = model.get_layer("key_encoder")
+    encoder = models.model_parts(model)["encoder"]
+    projected = model(IMAGES[:, :2], training=True).numpy()
+    maps = encoder.get_layer("conv")(IMAGES[:, 1])
+    mean, variance = np.mean(maps, axis=(0, 1, 2)), np.var(maps, axis=(0, 1, 2))
+    pooled = np.mean((maps - mean) / np.sqrt(variance + 1e-3), axis=(1, 2))
+    embedding = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    keys = reference.normalized(embedding @ RNG_OF_KERNEL)
+    np.testing.assert_allclose(projected[:, 1], keys, rtol=1e-3, atol=1e-4)
+    moving_mean = key_encoder.states_of_parts[0][0].numpy()
+    np.testing.assert_allclose(moving_mean, 0.01 * mean, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(moving_mean, encoder.get_layer("norm").moving_mean.numpy())
+
+
+def test_no_gradient_reaches_the_keys():
+    model = small_model(num_classes=4)
+    loss = MemoryLoss(SupConLoss(), find_memory(model))
+    images = tf.constant(IMAGES[:, :2])
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        value = loss(LABELS, model(images, training=True)["projection"])
+    of_images, *of_weights = tape.gradient(value, [images, *model.trainable_variables])
+    assert np.abs(of_images[:, 0]).min(axis=(1, 2, 3)).max() > 0
+    np.testing.assert_array_equal(of_images[:, 1], np.zeros_like(IMAGES[:, 1]))
+    # The probe's gradient is not the loss's.
+    assert [gradient is None for gradient in of_weights] == [False] * 5 + [True] * 2
+    paths = [variable.path for variable in model.trainable_variables]
+    assert not any("key_encoder" in path or "memory" in path for path in paths)
+
+
+def test_evaluation_and_prediction_change_nothing():
+    model = compiled(small_model())
+    model.fit(IMAGES[:, :2], LABELS, batch_size=8, verbose=0)
+    before = values_of(model.variables)
+    model.evaluate(IMAGES[:, :2], LABELS, batch_size=8, verbose=0)
+    model.predict(IMAGES[:, :2], verbose=0)
+    assert_all_equal(values_of(model.variables), before)
+
+
+def test_weights_follow_in_float32_under_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = small_model(momentum=0.999)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    key_encoder = model.get_layer("key_encoder")
+    (kernel, *_), query = key_encoder.weights_of_parts[0], key_encoder.parts[0].variables[0]
+    before = kernel.numpy()
+    query.assign(before + 0.5)
+    assert model(IMAGES[:, :2], training=True).dtype == tf.float32
+    np.testing.assert_allclose(kernel.numpy() - before, 0.0005, rtol=1e-3)
+
+
+def two_parts(model, folder, *, epochs):
+    def batches(start, stop):
+        numbers = np.arange(8 * start, 8 * stop) % 24
+        data = tf.data.Dataset.from_tensor_slices((IMAGES[numbers, :2], LABELS[numbers]))
+        return data.batch(8, drop_remainder=True)
+
+    train(
+        model,
+        batches,
+        folder=RunDir(folder),
+        stage="pretrain",
+        epochs=epochs,
+        batch_size=8,
+        num_examples=24,
+    )
+    return values_of([*model.variables, *model.optimizer.variables])
+
+
+def test_a_run_in_two_parts_equals_a_run_in_one_bit_for_bit(tmp_path):
+    def built(seed):
+        model = compiled(small_model(seed=seed))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    whole = two_parts(built(0), tmp_path / "whole", epochs=2)
+    two_parts(built(0), tmp_path / "parts", epochs=1)
+    # Other weights at the start: all that counts is in the checkpoint.
+    model = built(5)
+    assert_all_equal(two_parts(model, tmp_path / "parts", epochs=2), whole)
+    assert find_memory(model).count.numpy() == 48
+
+
+def test_a_saved_model_goes_on_with_its_keys_and_its_queue(tmp_path):
+    model = compiled(small_model(num_classes=None))
+    model.fit(IMAGES[:, :2], LABELS, batch_size=8, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_all_equal(values_of(loaded.variables), values_of(model.variables))
+    # The parts that it follows are the loaded model's own.
+    assert loaded.get_layer("key_encoder").parts[0] is loaded.get_layer("embedding")
+    with pytest.raises(ValueError, match="compile the model again with MemoryLoss"):
+        loaded.evaluate(IMAGES[:, :2], LABELS, verbose=0)
+    for again in (model, loaded):
+        compiled(again)
+        again.fit(IMAGES[:, :2], LABELS, batch_size=8, shuffle=False, verbose=0)
+    assert_all_equal(values_of(loaded.variables), values_of(model.variables))
+
+
+def test_two_replicas_train_and_remember_like_one_on_the_whole_batch():
+    def trained(strategy):
+        with strategy.scope():
+            model = small_model()
+            optimizer = keras.optimizers.SGD(0.3, momentum=0.9)
+            optimizer.build(model.trainable_variables)
+            loss = MemoryLoss(SupConLoss(temperature=0.3), find_memory(model))
+
+        def on_replica(images, labels):
+            with tf.GradientTape() as tape:
+                value = loss(labels, model(images, training=True))
+            gradients = tape.gradient(value, model.trainable_weights)
+            optimizer.apply(gradients, model.trainable_weights)
+
+        step = tf.function(lambda batch: strategy.run(on_replica, args=batch))
+        data = tf.data.Dataset.from_tensor_slices((IMAGES[:, :2], LABELS)).batch(8).repeat(2)
+        for batch in strategy.experimental_distribute_dataset(data):
+            step(batch)
+        return model
+
+    strategy = two_replicas()
+    alone, together = trained(tf.distribute.get_strategy()), trained(strategy)
+    for one, other in zip(alone.variables, together.variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=2e-6)
+    memory = find_memory(together)
+    np.testing.assert_array_equal(memory.labels.numpy(), find_memory(alone).labels.numpy())
+    # Every replica has the same queue and the same keys' weights.
+    kept = [*memory.variables, *together.get_layer("key_encoder").variables]
+    for variable in kept:
+        first, second = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+
+
+def test_what_cannot_be_is_refused():
+    encoder = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
+    for options, message in (
+        ({"num_queries": 2}, "in 1 ... num_views - 1, got 2 of 2 views"),
+        ({"num_queries": 0}, "in 1 ... num_views - 1, got 0 of 2 views"),
+        ({"memory_size": 0}, "memory_size must be >= 1, got 0"),
+        ({"momentum": 1.5}, r"momentum must be within \[0, 1\], got 1.5"),
+        ({"contrast": "batch"}, "contrast must be one of .* got 'batch'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            momentum_memory_model(encoder, image_shape=SHAPE, projection=(4,), **options)
+    memory = KeyMemory(8, contrast="queue")
+    for loss, message in (
+        (SimCLRLoss(), "positives in the batch, got contrast = 'queue'"),
+        (NPairsLoss(), "takes a SupConLoss or a SimCLRLoss, got"),
+        (SupConLoss(positives_cap=2), "positives_cap must be None with a memory, got 2"),
+        (SupConLoss(implementation="streaming"), "must be 'dense' with a memory, got 'streaming'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MemoryLoss(loss, memory)
+    memory.build((None, 2, 4))
+    for labels, message in ((None, "got None"), (np.ones((3, 5)), r"got shape \(3, 5\)")):
+        with pytest.raises(ValueError, match=f"takes class numbers .*{message}"):
+            MemoryLoss(SupConLoss(), memory)(labels, tf.ones([3, 2, 4]))

@@ -1,0 +1,259 @@
+"""Studies: which runs a grid has, that each is made once and a killed study goes on, and the page."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from supcon_tf import config
+from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
+from supcon_tf.run_dir import RunDir
+from supcon_tf.studies import study
+from tests.reporting.test_report import Page
+from tools import study_stability
+
+METHODS = {"A": ("a.gin",), "B": ("b.gin",)}
+GRID = {
+    "rate": {"1": ("rate = 1",), "2": ("rate = 2",)},
+    "optimizer": {"SGD": (), "fast one": ("optimizer = fast", "rate = 9")},
+}
+ONE_AT_A_TIME = [
+    f"{method}--{changed}"
+    for method in METHODS
+    for changed in ("default", "rate=2", "optimizer=fast_one")
+]
+
+
+class Runs:
+    """Takes the place of training: notes what was asked for and answers by a rule."""
+
+    def __init__(self, top_1_of=lambda name: 0.5):
+        self.asked, self.top_1_of = [], top_1_of
+
+    def __call__(self, files, bindings, folder, lock, threads):
+        self.asked.append((folder.name, tuple(files), tuple(bindings)))
+        return self.top_1_of(folder.name)
+
+    @property
+    def names(self):
+        return [name for name, _, _ in self.asked]
+
+
+def run(root, trial, **options):
+    return study.run(root, **{"methods": METHODS, "grid": GRID, "trial": trial, **options})
+
+
+def test_one_factor_is_changed_at_a_time(tmp_path):
+    runs = Runs()
+    points = run(tmp_path, runs, bindings=("epochs = 3",))
+    assert [point.folder for point in points] == ONE_AT_A_TIME
+    asked = {name: (files, bindings) for name, files, bindings in runs.asked}
+    assert asked["A--default"] == (("a.gin",), ("epochs = 3", "rate = 1"))
+    assert asked["B--rate=2"] == (("b.gin",), ("epochs = 3", "rate = 2"))
+    # The changed factor's own rate wins over the default one.
+    assert asked["A--optimizer=fast_one"][1] == (
+        *("epochs = 3", "rate = 1", "optimizer = fast", "rate = 9"),
+    )
+    assert {point.top_1 for point in points} == {0.5}
+
+
+def test_a_product_has_every_combination(tmp_path):
+    runs = Runs()
+    run(tmp_path, runs, design="product")
+    assert sorted(runs.names) == sorted(
+        f"{method}--{changed}"
+        for method in METHODS
+        for changed in ("default", "rate=2", "optimizer=fast_one", "rate=2--optimizer=fast_one")
+    )
+
+
+def test_a_factor_may_be_of_some_methods_only(tmp_path):
+    runs = Runs()
+    run(tmp_path, runs, only={"rate": ("A",)})
+    assert set(runs.names) == set(ONE_AT_A_TIME) - {"B--rate=2"}
+
+
+def test_a_killed_study_goes_on_with_what_is_missing(tmp_path):
+    def killed_at_the_third(name):
+        if len(runs.asked) == 3:
+            raise KeyboardInterrupt
+        return 0.25
+
+    runs = Runs(killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, runs)
+    again = Runs()
+    points = run(tmp_path, again)
+    assert sorted(again.names) == sorted(ONE_AT_A_TIME[2:])
+    assert [point.top_1 for point in points] == [0.25] * 2 + [0.5] * 4
+    nothing = Runs()
+    assert [point.top_1 for point in run(tmp_path, nothing)] == [0.25] * 2 + [0.5] * 4
+    assert nothing.asked == []
+
+
+def test_a_failed_run_is_counted_and_tried_again(tmp_path, capsys):
+    def diverges(name):
+        if name == "A--rate=2":
+            raise study.TrialFailed("A--rate=2: exit code 2")
+        return 0.5
+
+    points = run(tmp_path, Runs(diverges))
+    assert [point.folder for point in points if point.top_1 is None] == ["A--rate=2"]
+    assert "failed: A--rate=2: exit code 2" in capsys.readouterr().err
+    again = Runs()
+    assert None not in [point.top_1 for point in run(tmp_path, again)]
+    assert again.names == ["A--rate=2"]
+
+
+def test_several_processes_make_each_run_once(tmp_path):
+    both = threading.Barrier(2, timeout=20)
+
+    def with_another(name):
+        # Passes only while two are at work.
+        both.wait()
+        return 0.5
+
+    runs = Runs(with_another)
+    run(tmp_path, runs, processes=2)
+    assert sorted(runs.names) == sorted(ONE_AT_A_TIME)
+
+
+def test_a_changed_grid_makes_the_changed_runs(tmp_path):
+    run(tmp_path, Runs())
+    changed = tmp_path / "trials/A--rate=2"
+    changed.mkdir()
+    (changed / "config.gin").write_text("rate = 2")
+    runs = Runs()
+    grid = {**GRID, "rate": {"1": ("rate = 1",), "2": ("rate = 2.5",), "3": ("rate = 3",)}}
+    run(tmp_path, runs, grid=grid)
+    assert sorted(runs.names) == ["A--rate=2", "A--rate=3", "B--rate=2", "B--rate=3"]
+    # What the run with the other rate left is neither gone on with nor lost.
+    assert not changed.exists()
+    assert (tmp_path / "trials/A--rate=2.1/config.gin").read_text() == "rate = 2"
+
+
+def test_two_studies_in_one_folder_are_refused(tmp_path):
+    def begins_another(name):
+        with pytest.raises(RuntimeError, match="is at work"):
+            run(tmp_path, Runs())
+        return 0.5
+
+    run(tmp_path, Runs(begins_another), methods={"A": ("a.gin",)}, grid={})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"processes": 0}, "processes must be >= 1, got 0"),
+        ({"design": "random"}, r"design must be one of .* got 'random'"),
+        ({"only": {"size": ("A",)}}, "only names no factor: 'size'"),
+        ({"grid": {"rate": {}}}, "needs a level of 'rate'"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(tmp_path, options, says):
+    with pytest.raises(ValueError, match=says):
+        run(tmp_path, Runs(), **options)
+
+
+def test_a_training_that_fails_is_told_with_its_log(tmp_path):
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        pytest.raises(study.TrialFailed, match="exit code 2"),
+    ):
+        study.train(["no/such.gin"], [], tmp_path / "rate=0.1", lock.fileno(), 1)
+    assert "no gin file 'no/such.gin'" in (tmp_path / "rate=0.1.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "runs"),
+    [
+        ("digits_stability", 28),
+        ("cifar10_small", 16),
+        ("cifar10_small_rates", 24),
+        ("cifar10_semi", 8),
+        ("cifar10_semi_rates", 4),
+    ],
+)
+def test_every_run_of_a_shipped_study_is_a_configuration(file, runs):
+    config.parse([f"studies/{file}.gin"], [])
+    methods, grid, only, common = (
+        config.bound_value(f"study.run.{name}") for name in ("methods", "grid", "only", "bindings")
+    )
+    points = study.points(
+        methods, grid, design="one_at_a_time", only=only or {}, bindings=common or ()
+    )
+    assert len({point.folder for point in points}) == len(points) == runs
+    for point in points:
+        assert "pretrain.run.source" in config.parse(point.files, point.bindings)
+
+
+def results(top_1_of=lambda method, levels: 0.5):
+    points = study.points(METHODS, GRID, design="one_at_a_time", only={})
+    return [Result(p.method, p.levels, top_1_of(p.method, p.levels)) for p in points]
+
+
+def test_a_factor_is_grouped_with_the_defaults():
+    groups = grouped(results())
+    assert {name: len(group) for name, group in groups.items()} == {"rate": 4, "optimizer": 4}
+    points = study.points(METHODS, GRID, design="product", only={})
+    groups = grouped([Result(p.method, p.levels, 0.5) for p in points])
+    assert set(groups) == {"rate = 1", "rate = 2", "optimizer = SGD", "optimizer = fast one"}
+    assert all(len(group) == 4 for group in groups.values())
+
+
+def test_a_box_is_of_the_quartiles():
+    runs = [Result("A", {"rate": str(n)}, value) for n, value in enumerate((0.1, 0.2, 0.4, 0.9))]
+    plot = box_figure({"rate": runs}, ["A"])
+    quad = next(r.glyph for r in plot.renderers if hasattr(r.glyph, "bottom"))
+    assert [quad.bottom, quad.top] == pytest.approx(np.quantile([0.1, 0.2, 0.4, 0.9], (0.25, 0.75)))
+
+
+def test_the_page_names_every_run(tmp_path):
+    page = Page(
+        write_study(
+            results(lambda method, levels: None if levels["rate"] == "2" else 0.625),
+            tmp_path / "study.html",
+        )
+    )
+    assert "Top-1 accuracy of 6 runs, of which 2 failed" in page.text
+    assert page.text.count("62.5%") == 4 + 2 * 3
+    assert [plot["target_id"] for plot in page.plots] == ["boxes"]
+    assert "During pretraining" not in page.text
+    with pytest.raises(ValueError, match="none of the 6 runs"):
+        write_study(results(lambda *_: None), tmp_path / "study.html")
+
+
+def test_the_page_shows_the_neighbors_of_runs_with_snapshots(tmp_path):
+    with_curve = Result(
+        "A", {"seed": "0"}, 0.5, knn_top_1=0.4375, curve=[(0.5, 0.25), (1.0, 0.4375)]
+    )
+    without = Result("B", {"seed": "0"}, 0.5)
+    page = Page(write_study([with_curve, without], tmp_path / "study.html"))
+    assert [plot["target_id"] for plot in page.plots] == ["boxes", "curves"]
+    assert page.text.count("43.8%") == 1
+    plot = neighbor_figure([with_curve, without], ["A", "B"])
+    (line,) = [r for r in plot.renderers if type(r.glyph).__name__ == "Line"]
+    assert list(line.data_source.data["share"]) == [0.5, 1.0]
+    assert list(line.data_source.data["top_1"]) == [0.25, 0.4375]
+
+
+def test_a_result_has_the_neighbors_of_its_own_run(tmp_path):
+    def trial(files, bindings, folder, lock, threads):
+        folder.mkdir()
+        made = RunDir(folder)
+        made.set_curve("pretrain", [{"epoch": 2, "knn_top_1": 0.25}, {"epoch": 3}, {"epoch": 4}])
+        made.set_metrics("pretrain", {"knn_top_1": 0.375})
+        made.set_metrics("linear", {"top_1": 0.5, "knn_top_1": 0.4375})
+        return 0.5
+
+    def points(rate):
+        grid = {"rate": {"1": (f"rate = {rate}",)}}
+        return study.run(tmp_path, methods={"A": ("a.gin",)}, grid=grid, trial=trial)
+
+    (first,) = points(1)
+    found = study_stability.result(tmp_path, first)
+    assert (found.top_1, found.knn_top_1, list(found.curve)) == (0.5, 0.4375, [(0.5, 0.25)])
+    points(2)
+    # The run with the first rate is known, and its folder is that of the other one.
+    (again,) = points(1)
+    assert study_stability.result(tmp_path, again) == Result("A", {"rate": "1"}, 0.5)

@@ -1,0 +1,482 @@
+"""The training loop and whole runs: steps, results, going on after a kill, and what a run leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf.data import views
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import experiment, linear
+from supcon_tf.training import loop
+from tests.small_runs import SMALL, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, photos):
+    """A finished run on them."""
+    folder = RunDir(tmp_path_factory.mktemp("run") / "here")
+    run(folder.root, *settings_of(photos))
+    return folder, photos
+
+
+def settings_of(root):
+    return (
+        f"sources.folder.root = '{root}'",
+        "pretrain.run.augmentation = @views.simclr",
+        "views.simclr.strength = 0.1",
+        'views.Preprocessing.normalization = "measure"',
+        "pretrain.run.snapshot_every = 1",
+    )
+
+
+def test_a_run_leaves_what_its_folder_promises(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.root.iterdir()}
+    assert names >= {
+        "config.gin", "metrics.json", "report.html", "checkpoints", "tensorboard", "export",
+    }  # fmt: skip
+    metrics = folder.metrics()
+    assert set(metrics) == {"pretrain", "linear"}
+    for stage in ("pretrain", "linear"):
+        assert metrics[stage]["seconds"] > 0
+        assert metrics[stage]["images_per_second"] > 0
+        for classifier in ("knn", "prototype", "soft_neighbor"):
+            assert 0 <= metrics[stage][f"{classifier}_top_1"] <= 1
+    assert metrics["linear"]["top_5"] == 1.0
+    # Both classes have as many images.
+    assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
+
+
+def test_measured_normalization_is_kept_with_the_run(finished):
+    folder, _ = finished
+    means, deviations = folder.normalization()
+    # Half of the pixels are 40 and half 210, on the scale [-1, 1].
+    dark, bright = 40 / 127.5 - 1, 210 / 127.5 - 1
+    np.testing.assert_allclose(means, (dark + bright) / 2, atol=1e-6)
+    np.testing.assert_allclose(deviations, (bright - dark) / 2, atol=1e-6)
+
+
+def test_a_run_learns_what_is_easy(finished):
+    folder, _ = finished
+    assert folder.metrics()["linear"]["knn_top_1"] == 1.0
+
+
+def test_a_snapshot_is_the_model_after_its_epoch(finished):
+    folder, _ = finished
+    first, second = folder.curve("pretrain")
+    assert 0 <= first["knn_top_1"] <= 1
+    # The second epoch is the last one.
+    assert second["knn_top_1"] == folder.metrics()["pretrain"]["knn_top_1"]
+    early, late, final = (
+        np.concatenate([weights.ravel() for weights in model.get_weights()])
+        for model in (
+            keras.saving.load_model(folder.model("pretrain", epoch), compile=False)
+            for epoch in (1, 2, None)
+        )
+    )
+    np.testing.assert_array_equal(late, final)
+    assert np.abs(early - final).max() > 0
+
+
+def test_the_same_command_again_does_nothing_twice(finished, capsys):
+    folder, root = finished
+    before = folder.metrics()
+    run(folder.root, *settings_of(root))
+    assert folder.metrics() == before
+    assert "pretrain: finished before" in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished):
+    folder, root = finished
+    with pytest.raises(
+        ValueError, match=r"holds a run with other settings, views\.simclr\.strength = 0\.1"
+    ):
+        run(folder.root, *settings_of(root), "views.simclr.strength = 0.2")
+
+
+def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path, without_export):
+    folder, root = finished
+    for encoder in (folder.root, folder.model("pretrain")):
+        there = RunDir(tmp_path / encoder.name)
+        # A run's folder knows what was measured for it, a file does not.
+        normalization = "'measure'" if encoder.is_dir() else folder.normalization()
+        run(
+            there.root,
+            f"sources.folder.root = '{root}'",
+            f"views.Preprocessing.normalization = {normalization}",
+            "experiment.run.stages = ('linear',)",
+            f"linear.run.encoder = '{encoder}'",
+        )
+        assert there.metrics()["linear"]["knn_top_1"] == folder.metrics()["linear"]["knn_top_1"]
+    with pytest.raises(ValueError, match="would not be what the encoder"):
+        linear.with_pretraining_normalization(
+            views.Preprocessing(16, normalization="measure"), folder.model("pretrain")
+        )
+    with pytest.raises(ValueError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):
+        run(
+            tmp_path / "other",
+            f"sources.folder.root = '{root}'",
+            "experiment.run.stages = ('linear',)",
+            f"linear.run.encoder = '{folder.root}'",
+            "views.Preprocessing.image_px = 24",
+        )
+
+
+def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
+    with pytest.raises(ValueError, match="multiple of samples_per_class, got 8 and 3"):
+        run(
+            tmp_path / "run",
+            f"sources.folder.root = '{photos}'",
+            "pretrain.run.epochs = 1",
+            "linear/pipeline.training_batches.samples_per_class = 3",
+        )
+
+
+def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, without_export):
+    source = f"sources.folder.root = '{photos}'"
+    bindings = [
+        source,
+        "experiment.run.stages = ('pretrain',)",
+        "pretrain.run.epochs = 1",
+        "optimizers.warmup_schedule.base_learning_rate = 1e6",
+        "pretrain.run.clip_norm = 1e-9",
+        "pretrain.run.gradient_cache_chunk = 4",
+        'pretrain.run.precision = "mixed_bfloat16"',
+    ]
+    run(tmp_path / "run", *bindings)
+    model = keras.saving.load_model(RunDir(tmp_path / "run").model("pretrain"), compile=False)
+    head = model.get_layer("projection_head")
+    assert head.layers[1].compute_dtype == "bfloat16"
+    # Not clipped, a step at this rate would have thrown it far away.
+    assert np.std(head.trainable_variables[0]) == pytest.approx(0.01, rel=0.3)
+    with pytest.raises(ValueError, match=r"gradient_cache_chunk must divide batch_size = 8, got 3"):
+        run(tmp_path / "other", *bindings, "pretrain.run.gradient_cache_chunk = 3")
+
+
+def test_the_linear_stage_leaves_the_encoder_as_it_is(finished):
+    folder, _ = finished
+    pretrained = keras.saving.load_model(folder.model("pretrain"), compile=False)
+    linear = keras.saving.load_model(folder.model("linear"), compile=False)
+    left = {variable.path: variable.numpy() for variable in linear.variables}
+    compared = 0
+    for variable in pretrained.get_layer("embedding").variables:
+        (same,) = [values for path, values in left.items() if path.endswith(variable.path)]
+        np.testing.assert_array_equal(same, variable.numpy())
+        compared += 1
+    assert compared == 6  # Kernel and bias, and batch normalisation's four.
+
+
+def test_fine_tuning_follows_pretraining(finished, tmp_path, without_export):
+    folder, root = finished
+    there = RunDir(tmp_path / "tuned")
+    there.root.mkdir()
+    there.set_metrics("robustness", {"seconds": 1.0})  # Of another classifier.
+    run(
+        there.root,
+        f"sources.folder.root = '{root}'",
+        "experiment.run.stages = ('finetune',)",
+        f"finetune.run.encoder = '{folder.root}'",
+        "finetune.run.epochs = 3",
+        "finetune.run.batch_size = 8",
+        "finetune/optimizers.warmup_schedule.base_learning_rate = 0.5",
+        "sources.folder.validation_share = 0.25",
+    )
+    assert there.metrics().keys() == {"finetune"}
+    results = there.metrics()["finetune"]
+    assert results["top_1"] >= 0.5
+    curve = there.curve("finetune")
+    assert len(curve) == 3
+    assert all(0 <= record["validation_accuracy"] <= 1 for record in curve)
+
+
+def test_cross_entropy_is_pretraining_that_classifies(photos, tmp_path):
+    there = RunDir(tmp_path / "ce")
+    run(
+        there.root,
+        f"sources.folder.root = '{photos}'",
+        "experiment.run.stages = ('pretrain',)",
+        "pretrain.run.model = @models.classification_model",
+        "pretrain.run.loss = @keras.losses.SparseCategoricalCrossentropy()",
+        "keras.losses.SparseCategoricalCrossentropy.from_logits = True",
+    )
+    results = there.metrics()["pretrain"]
+    assert {"top_1", "top_5", "knn_top_1"} <= set(results)
+    assert (there.export / "labels.txt").read_text() == "bright\ndark\n"
+
+
+def counting_model(kernel=None):
+    """One weight, a random one or this."""
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), {"logits": "mse"})
+    model.optimizer.build(model.trainable_variables)
+    if kernel is not None:
+        model.layers[-1].kernel.assign([[kernel]])
+    return model
+
+
+def numbered_steps(seen, *, broken_at=None):
+    def steps(start, stop):
+        seen.extend(range(start, stop))
+        values = np.arange(start, stop, dtype=np.float32)[:, None, None] % 7
+        if broken_at is not None:
+            values[np.arange(start, stop) == broken_at] = np.nan
+        dataset = tf.data.Dataset.from_tensor_slices((values, values))
+        return dataset.map(lambda image, label: (image, {"logits": label}))
+
+    return steps
+
+
+def train_counting(model, folder, seen, *, epochs=3, broken_at=None, steps=None, **options):
+    loop.train(
+        model,
+        steps or numbered_steps(seen, broken_at=broken_at),
+        folder=RunDir(folder),
+        stage="pretrain",
+        epochs=epochs,
+        batch_size=4,
+        num_examples=10,
+        **options,
+    )
+
+
+def test_epochs_need_not_be_whole_steps(tmp_path):
+    seen = []
+    train_counting(counting_model(), tmp_path, seen)
+    # 2.5 steps an epoch: the epochs end after 2, 5 and 7 steps.
+    assert seen == list(range(7))
+    assert [record["step"] for record in RunDir(tmp_path).curve("pretrain")] == [2, 5, 7]
+
+
+@pytest.mark.parametrize("images", [0, 22, 10**6])
+def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
+    def made(folder, **options):
+        model, calls, accuracies = counting_model(3.0), [], []
+
+        def accuracy():
+            accuracies.append(float(model.layers[-1].kernel[0, 0]))
+            return accuracies[-1]
+
+        steps = numbered_steps([])
+
+        def counted(start, stop):
+            calls.append((start, stop))
+            return steps(start, stop)
+
+        train_counting(
+            model, folder, [], epochs=4, steps=counted, validation_accuracy=accuracy, **options
+        )
+        curve = RunDir(folder).curve("pretrain")
+        timed = ("seconds", "images_per_second")
+        untimed = [{k: v for k, v in record.items() if k not in timed} for record in curve]
+        assert all(record[name] > 0 for record in curve for name in timed)
+        return untimed, accuracies, calls
+
+    *many, calls_of_many = made(tmp_path / "many", one_fit=False)
+    monkeypatch.setattr(loop, "IMAGES_OF_A_PIPELINE", images)
+    *one, calls = made(tmp_path / "one")
+    assert one == many
+    assert calls_of_many == [(0, 2), (2, 5), (5, 7), (7, 10)]
+    # 22 images are five whole steps.
+    assert calls == {0: calls_of_many, 22: [(0, 5), (5, 10)], 10**6: [(0, 10)]}[images]
+
+
+def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
+    whole, first = counting_model(3.0), counting_model(3.0)
+    train_counting(whole, tmp_path / "whole", [])
+    train_counting(first, tmp_path / "parts", [], epochs=2)
+    seen = []
+    second = counting_model()
+    train_counting(second, tmp_path / "parts", seen)
+    assert seen == [5, 6]
+    np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
+    assert len(RunDir(tmp_path / "parts").curve("pretrain")) == 3
+
+
+def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
+    whole, first = counting_model(3.0), counting_model(3.0)
+    train_counting(whole, tmp_path / "whole", [])
+    with pytest.raises(ValueError, match="at step 5"):
+        train_counting(first, tmp_path / "parts", [], broken_at=4, checkpoint_minutes=0.0)
+    second, seen = counting_model(), []
+    train_counting(second, tmp_path / "parts", seen)
+    # The second epoch's steps are 2 to 4, of which two were saved.
+    assert seen == [4, 5, 6]
+    np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
+    records = RunDir(tmp_path / "parts").curve("pretrain")
+    assert [record["step"] for record in records] == [2, 5, 7]
+
+
+def test_what_is_saved_as_over_has_its_record(tmp_path):
+    def accuracy():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_counting(
+            counting_model(), tmp_path, [], checkpoint_minutes=0.0, validation_accuracy=accuracy
+        )
+    seen = []
+    train_counting(counting_model(), tmp_path, seen)
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_averaged_weights_are_those_of_every_epochs_end(tmp_path):
+    model, averages, kernels = counting_model(), [], []
+    averaging = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
+    model.compile(averaging, {"logits": "mse"})
+    averaging.build(model.trainable_variables)
+
+    def accuracy():
+        averages.append(averaging._model_variables_moving_average[0].numpy())
+        kernels.append(model.layers[-1].kernel.numpy())
+        return 0.5
+
+    train_counting(model, tmp_path, [], validation_accuracy=accuracy)
+    assert len(kernels) == 3
+    np.testing.assert_array_equal(kernels, averages)
+
+
+def test_an_input_that_is_too_short_is_told(tmp_path):
+    steps = numbered_steps([])
+    with (
+        pytest.raises(RuntimeError, match="pretrain ended after step 6 of 7: its input was too"),
+        pytest.warns(UserWarning, match="ran out of data"),
+    ):
+        train_counting(
+            counting_model(), tmp_path, [], steps=lambda start, stop: steps(start, stop - 1)
+        )
+
+
+def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
+    def scaling_model():
+        model = counting_model()
+        scaling = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.01), initial_scale=4.0, dynamic_growth_steps=2
+        )
+        model.compile(scaling, {"logits": "mse"})
+        return model
+
+    # Doubled after every second of seven steps, of which the second part takes two.
+    train_counting(scaling_model(), tmp_path, [], epochs=2)
+    model, seen = scaling_model(), []
+    train_counting(model, tmp_path, seen)
+    assert seen == [5, 6]
+    assert float(model.optimizer.dynamic_scale) == 4.0 * 2**3
+    assert int(model.optimizer.step_counter) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
+    with pytest.raises(ValueError, match="loss is nan at step 4 of pretrain: try a lower"):
+        train_counting(counting_model(), tmp_path, [], broken_at=3)
+    # What was saved before is still there to go on from.
+    seen = []
+    train_counting(counting_model(), tmp_path, seen)
+    assert seen == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        ("ckpt; No space left on device", OSError, "no space left to save"),
+        ("OOM when allocating tensor", ValueError, "pretrain.run.batch_size = 4: lower it"),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_full_memory(tmp_path, said, kind, advice):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, said)
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=full)
+    with pytest.raises(kind, match=advice):
+        train_counting(counting_model(), tmp_path, [], callbacks=[callback])
+
+
+def test_the_weights_of_the_best_epoch_on_validation_are_kept(tmp_path):
+    model = counting_model()
+    kernels, accuracies = [], iter([0.2, 0.9, 0.5])
+
+    def accuracy():
+        kernels.append(model.layers[-1].kernel.numpy())
+        return next(accuracies)
+
+    train_counting(model, tmp_path, [], validation_accuracy=accuracy)
+    np.testing.assert_array_equal(model.layers[-1].kernel.numpy(), kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_images_to_choose_by_may_come_later(tmp_path):
+    train_counting(counting_model(), tmp_path, [], epochs=1)
+    train_counting(counting_model(), tmp_path, [], validation_accuracy=lambda: 0.5)
+    curve = RunDir(tmp_path).curve("pretrain")
+    assert [record.get("validation_accuracy") for record in curve] == [None, 0.5, 0.5]
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path):
+    train_counting(counting_model(), tmp_path, [], epochs=6, checkpoints_to_keep=2)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints/pretrain/last").glob("*.index"))
+    assert kept == ["ckpt-12.index", "ckpt-15.index"]
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, photos):
+    workdir = tmp_path / "killed"
+    bindings = [*SMALL, f"sources.folder.root = '{photos}'", "pretrain.run.epochs = 400"]
+    command = [
+        sys.executable, "-m", "supcon_tf.train", "--gin_file=folder/supcon.gin",
+        f"--workdir={workdir}", *(f"--gin_param={binding}" for binding in bindings),
+    ]  # fmt: skip
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(RunDir(workdir).curve("pretrain")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    done = len(RunDir(workdir).curve("pretrain"))
+    assert 2 <= done < 400
+    second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    said = ""
+    for line in second.stdout:
+        said = line
+        if "going on from step" in line:
+            break
+    second.kill()
+    second.communicate()
+    steps = [record["step"] for record in RunDir(workdir).curve("pretrain")]
+    assert int(said.split()[-1]) in steps[done - 2 :]
+
+
+def test_what_is_measured_must_be_the_last_classifier(tmp_path):
+    folder = RunDir(tmp_path)
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    with pytest.raises(ValueError, match="must have 'robustness' at its end"):
+        experiment.run(folder, stages=("robustness", "linear"), configured=lambda _: print)
+
+
+def test_a_stage_that_fails_leaves_what_was_measured(tmp_path):
+    folder = RunDir(tmp_path)
+    folder.set_metrics("robustness", {"seconds": 1.0})
+
+    def failing(_):
+        raise ValueError("a setting")
+
+    with pytest.raises(ValueError, match="a setting"):
+        experiment.run(folder, stages=("linear",), configured=lambda _: failing)
+    assert "robustness" in folder.metrics()
+
+
+def test_metrics_are_json_that_a_killed_writer_cannot_break(tmp_path):
+    folder = RunDir(tmp_path)
+    folder.set_metrics("pretrain", {"loss": 1.0})
+    folder.set_metrics("linear", {"top_1": 0.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "pretrain": {"loss": 1.0},
+        "linear": {"top_1": 0.5},
+    }
+    assert not list(tmp_path.glob("*.partial"))
