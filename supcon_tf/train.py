@@ -151,7 +151,7 @@ def _refuse_changes(folder: RunDir, begun: set[str], before: str, after: str) ->
     old, new = (config.parameter_values(text, macros=True) for text in (before, after))
     to_come = experiment.STAGES.keys() - begun | {"robustness"}
     free = [f"{stage}{mark}" for stage in to_come for mark in "./"]
-    free += ["experiment.run.", "corrupted.", "classifiers."]
+    free += ["experiment.run.", "corruptions.", "classifiers."]
     # What has come to the program since then has its default, which is what was done before.
     added = new.keys() - old.keys() - config.parameter_values(after, defaults=False).keys()
     for name in sorted((old.keys() | new.keys()) - added):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from supcon_tf import export, models, predict
 from supcon_tf.data.views import Preprocessing
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation.saved_model import save_serving_model
 from supcon_tf.evaluation.scorer import Scorer
 from supcon_tf.run_dir import RunDir
@@ -77,7 +78,7 @@ def test_the_export_needs_tensorflow_only(workdir, tmp_path):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["(2,)", "False"]
     assert (output / "labels.txt").read_text() == "cat\ndog\nowl\n"
-    with pytest.raises(FileExistsError, match="is not empty: give a new folder"):
+    with pytest.raises(UserError, match="is not empty: give a new folder"):
         export.main([f"--workdir={workdir}", f"--output={output}"])
 
 

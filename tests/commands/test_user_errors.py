@@ -7,6 +7,7 @@ import pytest
 
 from supcon_tf import cli, export, predict, train
 from supcon_tf.config import parameter_values, parse
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from tests.small_runs import SMALL
 
@@ -230,7 +231,7 @@ def test_a_macro_may_stand_for_encoder_and_stages(tmp_path):
     assert train.named_stages() == ("linear",)
     train.check_encoder(RunDir(tmp_path))
     encoder.unlink()
-    with pytest.raises(FileNotFoundError, match="no encoder at"):
+    with pytest.raises(UserError, match="no encoder at"):
         train.check_encoder(RunDir(tmp_path))
     with pytest.raises(ValueError, match=r"pretrain.run.epochs must be int, got 'ten'"):
         parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])

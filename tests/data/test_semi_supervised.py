@@ -11,6 +11,7 @@ from supcon_tf import distribution
 from supcon_tf.data import multi_crop, semi_supervised, sources, views
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from tests.replicas import two_replicas
 from tests.small_runs import run
@@ -80,7 +81,7 @@ def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
         listed.write_text(f"{line}\n")
         with pytest.raises(ValueError, match=message):
             sources.subset(named, list_file=str(listed))
-    with pytest.raises(FileNotFoundError, match="no list_file"):
+    with pytest.raises(UserError, match="no list_file"):
         sources.subset(source, list_file=str(tmp_path / "none.txt"))
     with pytest.raises(ValueError, match="one of them, got"):
         sources.subset(source, list_file="a.txt", fraction=0.1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation.classifiers import saved_model
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -87,5 +88,5 @@ def test_what_a_model_does_not_have_is_named_with_what_it_has(tmp_path, made, op
 
 
 def test_no_model_is_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no SavedModel in"):
+    with pytest.raises(UserError, match="no SavedModel in"):
         saved_model(tmp_path)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.corruption_error import ALEXNET
 
@@ -159,7 +160,7 @@ def test_a_run_that_is_no_baseline_is_named(tmp_path, content, says):
 
 
 def test_a_baseline_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no baseline at"):
+    with pytest.raises(UserError, match="no baseline at"):
         read_baseline(tmp_path)
     (tmp_path / "text.json").write_text("no json")
     with pytest.raises(ValueError, match=r"has no \{corruption: errors\}"):

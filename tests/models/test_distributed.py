@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import distribution, losses, models
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
 from supcon_tf.training.step import TrainingModel
@@ -205,7 +206,7 @@ def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
     def stage_of_a_survivor(folder):
         raise error(None, None, "Collective ops is aborted by: Connection reset by peer")
 
-    with pytest.raises(RuntimeError, match="another worker is gone in linear: start the same"):
+    with pytest.raises(UserError, match="another worker is gone in linear: start the same"):
         experiment.run(
             RunDir(tmp_path), stages=("linear",), configured=lambda _: stage_of_a_survivor
         )

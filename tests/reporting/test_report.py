@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import plots, write_report
 from supcon_tf.reporting.scored_split import (
     ScoredSplit,
@@ -238,7 +239,7 @@ def test_stage_whose_losses_are_all_nan_still_has_a_page(tmp_path):
 @pytest.mark.parametrize("missing", ["config.gin", "metrics.json"])
 def test_missing_file_is_named_with_the_command_that_makes_it(tmp_path, missing):
     (write_run(tmp_path) / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{missing} is missing.*supcon_tf.train --gin"):
+    with pytest.raises(UserError, match=rf"{missing} is missing.*supcon_tf.train --gin"):
         write_report(tmp_path)
 
 

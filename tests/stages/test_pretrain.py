@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from supcon_tf import losses, models
 from supcon_tf.data import sources, views
+from supcon_tf.errors import UserError
 from supcon_tf.models import momentum_memory_model
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.run_dir import RunDir
@@ -282,7 +283,7 @@ def test_what_cannot_be_taken_over_is_said(trained, tmp_path):
         load_parts(contrastive(filters=5), folder.root, ("encoder",))
     with pytest.raises(ValueError, match="this model has no projection_head: it has encoder, cla"):
         load_parts(margin_model(), folder.root, ("projection_head",))
-    with pytest.raises(FileNotFoundError, match=r"no trained model at .*: name a finished run's"):
+    with pytest.raises(UserError, match=r"no trained model at .*: name a finished run's"):
         load_parts(contrastive(), tmp_path, ("encoder",))
 
 

@@ -11,6 +11,7 @@ from supcon_tf.data.corruptions.base import read_images
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import corruption_cells, expected_calibration_error
 from supcon_tf.evaluation.classifiers import saved_model
 from supcon_tf.evaluation.corruption_error import ALEXNET
@@ -395,7 +396,7 @@ def test_an_export_of_other_classes_is_refused(folder):
 
 
 def test_a_missing_export_is_refused_with_the_fix(tmp_path):
-    with pytest.raises(FileNotFoundError, match='put "linear" before "robustness"'):
+    with pytest.raises(UserError, match='put "linear" before "robustness"'):
         robustness.run(RunDir(tmp_path), source=source_of())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from supcon_tf import config
+from supcon_tf.errors import UserError
 from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
 from supcon_tf.run_dir import RunDir
 from supcon_tf.studies import study
@@ -134,7 +135,7 @@ def test_a_changed_grid_makes_the_changed_runs(tmp_path):
 
 def test_two_studies_in_one_folder_are_refused(tmp_path):
     def begins_another(name):
-        with pytest.raises(RuntimeError, match="is at work"):
+        with pytest.raises(UserError, match="is at work"):
             run(tmp_path, Runs())
         return 0.5
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from supcon_tf.errors import UserError
 from tools import show_corruptions
 from tools.show_corruptions import GAP_PX, LABEL_PX, MARGIN_PX
 
@@ -42,5 +43,5 @@ def test_what_is_no_image_is_refused(tmp_path):
     output = f"--output={tmp_path / 'sheet.png'}"
     with pytest.raises(ValueError, match="cannot be read as an image"):
         show_corruptions.main([f"--image={tmp_path / 'text.jpg'}", output])
-    with pytest.raises(FileNotFoundError, match="no image"):
+    with pytest.raises(UserError, match="no image"):
         show_corruptions.main([f"--image={tmp_path / 'none.png'}", output])

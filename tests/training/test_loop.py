@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf.data import views
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment, linear
 from supcon_tf.training import loop
@@ -347,7 +348,7 @@ def test_averaged_weights_are_those_of_every_epochs_end(tmp_path):
 def test_an_input_that_is_too_short_is_told(tmp_path):
     steps = numbered_steps([])
     with (
-        pytest.raises(RuntimeError, match="pretrain ended after step 6 of 7: its input was too"),
+        pytest.raises(UserError, match="pretrain ended after step 6 of 7: its input was too"),
         pytest.warns(UserWarning, match="ran out of data"),
     ):
         train_counting(

@@ -14,6 +14,7 @@ from supcon_tf.data.corruptions.base import read_images
 from supcon_tf.data.corruptions.imagenet_c import corrupt
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.int64)
@@ -150,10 +151,10 @@ def test_arrays_saved_as_objects_are_not_unpickled(published_arrays):
 
 def test_missing_arrays_are_named_before_the_first_is_read(published_arrays):
     (published_arrays / "snow.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 2 of 4 .*: snow 1, snow 5; .*fog.npy"):
+    with pytest.raises(UserError, match=r"lacks 2 of 4 .*: snow 1, snow 5; .*fog.npy"):
         opened(corruptions.arrays, root=str(published_arrays))
     (published_arrays / "labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks labels.npy"):
+    with pytest.raises(UserError, match=r"lacks labels.npy"):
         opened(corruptions.arrays, cells=CELLS[:2], root=str(published_arrays))
 
 
@@ -188,7 +189,7 @@ def test_folders_that_are_not_whole_are_refused(published_folder):
         ValueError, match="other classes than 'animals', only one of them has 'ant'"
     ):
         made.images("fog", 5)
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 5 .*: fog 2; .*fog/3/n01440764"):
+    with pytest.raises(UserError, match=r"lacks 1 of 5 .*: fog 2; .*fog/3/n01440764"):
         opened(corruptions.folder, cells=[*CELLS, ("fog", 2)], root=root)
 
 
@@ -243,7 +244,7 @@ def test_a_tfds_configuration_is_a_cell(published_tfds):
 
 def test_tfds_mistakes_are_named(published_tfds):
     options = {"name": "animals_corrupted", "data_dir": published_tfds}
-    with pytest.raises(FileNotFoundError, match=r"lacks 2 of 3 .*: fog 3, snow 1; .*tfds build"):
+    with pytest.raises(UserError, match=r"lacks 2 of 3 .*: fog 3, snow 1; .*tfds build"):
         opened(corruptions.tfds, cells=[("fog", 1), ("fog", 3), ("snow", 1)], **options)
     with pytest.raises(ValueError, match="other classes than 'animals', in another order"):
         opened(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from supcon_tf.errors import UserError
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 # What these do to an image is drawn, not only computed.
@@ -121,5 +122,5 @@ def test_an_unknown_corruption_is_refused():
 
 def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
-    with pytest.raises(RuntimeError, match="pip install imagecorruptions-imaug"):
+    with pytest.raises(UserError, match="pip install imagecorruptions-imaug"):
         corrupted("fog")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from supcon_tf.data import sources
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
 from supcon_tf.data.views import decode
+from supcon_tf.errors import UserError
 
 
 def first_image(split):
@@ -145,7 +146,7 @@ def test_too_many_unreadable_images_are_an_error(image_folder):
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder '/nowhere'"):
+    with pytest.raises(UserError, match="no folder '/nowhere'"):
         sources.folder("/nowhere")
     with pytest.raises(ValueError, match=r"at least two class folders.*found none"):
         sources.folder(str(tmp_path))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.data import sources
 from supcon_tf.data.views import decode
+from supcon_tf.errors import UserError
 
 LABELS = ["dog;person", "dog", "cat", "person", "cat;dog;person", "cat", "dog", "person;cat"]
 
@@ -146,7 +147,7 @@ def test_a_file_that_is_not_csv_in_utf_8_is_named(content, tmp_path):
 
 
 def test_a_table_that_is_not_there_is_named():
-    with pytest.raises(FileNotFoundError, match=r"no table '/nowhere\.csv'"):
+    with pytest.raises(UserError, match=r"no table '/nowhere\.csv'"):
         sources.table("/nowhere.csv")
     with pytest.raises(ValueError, match=re.escape("sources.table.file = '/data/images.csv'")):
         sources.table()
