@@ -1,5 +1,6 @@
-"""Losses: a pure function of labels and features each, and a Keras loss over it."""
+"""Losses: for each, a pure function of labels and features, and a Keras loss class."""
 
+from supcon_tf.losses.base import LossInput, LossLabels, loss_input, loss_labels
 from supcon_tf.losses.contrast_set import contrast_set_supcon_loss
 from supcon_tf.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
 from supcon_tf.losses.large_margin import (
@@ -16,6 +17,8 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "LargeMarginSoftmaxLoss",
+    "LossInput",
+    "LossLabels",
     "MarginAnnealing",
     "NPairsLoss",
     "SemiSupervisedLoss",
@@ -25,6 +28,8 @@ __all__ = [
     "SwAVLoss",
     "contrast_set_supcon_loss",
     "large_margin_softmax_loss",
+    "loss_input",
+    "loss_labels",
     "sinkhorn_knopp",
     "suncet_loss",
     "supcon_loss",

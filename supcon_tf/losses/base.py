@@ -1,13 +1,72 @@
-"""A Keras loss that leaves its labels as they are."""
+"""What the losses of this package share: untouched labels, and what a loss takes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
+
+LossInput = Literal["projection", "logits", "prototypes"]
+LossLabels = Literal["single", "multi", "any"]
+
+_KERAS_SINGLE_LABEL = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+_KERAS_MULTI_LABEL = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+
+
+def loss_input(loss: keras.losses.Loss) -> LossInput:
+    """The model output that a loss takes as `y_pred`.
+
+    Args:
+      loss: a loss of this package, a Keras loss of class scores, or a loss with an attribute
+        `input`.
+
+    Returns:
+      "projection" [N, V, D], "logits" [N, C] or "prototypes" [N, A + V, K].
+
+    Raises:
+      UserError: an unknown loss.
+
+    Example:
+      >>> from supcon_tf.losses import SupConLoss, loss_input
+      >>> loss_input(SupConLoss())
+      'projection'
+    """
+    if hasattr(loss, "input"):
+        return loss.input
+    if isinstance(loss, _KERAS_SINGLE_LABEL + _KERAS_MULTI_LABEL):
+        return "logits"
+    raise UserError(
+        f"unknown loss {getattr(loss, 'name', loss)!r} of type {type(loss).__name__}: take a loss "
+        'of supcon_tf.losses, or give the class an attribute input = "logits" or "projection"'
+    )
+
+
+def loss_labels(loss: keras.losses.Loss) -> LossLabels:
+    """The labels that a loss can train with: "single" per image, "multi" per image or "any".
+
+    Args and Raises: as in `loss_input`; the attribute of a custom loss is `labels`.
+
+    Example:
+      >>> from supcon_tf.losses import BinaryCrossEntropyLoss, loss_labels
+      >>> loss_labels(BinaryCrossEntropyLoss())
+      'multi'
+    """
+    loss_input(loss)
+    if isinstance(loss, _KERAS_SINGLE_LABEL):
+        return "single"
+    if isinstance(loss, _KERAS_MULTI_LABEL):
+        return "multi"
+    return getattr(loss, "labels", "any")
+
 
 class _Reduction(keras.losses.Loss):
-    """Keras' reduction (weights, mean, division by the replicas) of values already computed."""
+    """Keras' reduction of given values: weights, mean and division by the replicas."""
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         del y_true
@@ -15,14 +74,21 @@ class _Reduction(keras.losses.Loss):
 
 
 class PerSampleLoss(keras.losses.Loss):
-    """Base of losses that return [N] values from labels of any kind.
+    """Base class of losses that compute [N] values in `call`, from labels of any dtype or None.
 
-    Keras casts labels to the loss's float dtype, which merges 2^24 and 2^24 + 1, and refuses
-    None. Here the labels reach `call` untouched: integers stay integers, and None is allowed.
+    Keras casts labels to the loss's float dtype, which merges 2^24 and 2^24 + 1, and rejects
+    None. Here `call` receives the labels unchanged.
+
+    Attributes:
+      input: the model output that the loss takes as `y_pred`.
+      labels: "single" (one class per image), "multi" (several or none) or "any".
     """
 
+    input: LossInput = "projection"
+    labels: LossLabels = "any"
+
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weighs the anchors."""
+        """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""
         with tf.name_scope(self.name):
             values = self.call(y_true, y_pred)
             reduction = _Reduction(reduction=self.reduction)

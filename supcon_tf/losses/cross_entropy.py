@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 from supcon_tf.losses.multiview import rescale_to_masked_mean
 
 
@@ -41,6 +41,9 @@ class CrossEntropyLoss(PerSampleLoss):
       >>> print(loss(tf.constant([[0.5, 0.5], [0., 1.]]), scores).numpy().round(4))
       [1.1269 0.6931]
     """
+
+    input: LossInput = "logits"
+    labels: LossLabels = "single"
 
     def __init__(
         self,
@@ -119,6 +122,9 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
       >>> print(loss(tf.constant([[1, 1], [1, 0]]), scores).numpy().round(4))
       [0.6931 0.41  ]
     """
+
+    input: LossInput = "logits"
+    labels: LossLabels = "multi"
 
     def __init__(
         self,

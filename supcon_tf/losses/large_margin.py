@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 
 Margin = Literal[1, 2, 3, 4]
 
@@ -153,6 +153,9 @@ class LargeMarginSoftmaxLoss(PerSampleLoss):
       >>> print(loss(tf.constant([0, 0]), scores_and_lengths).numpy().round(4))
       [0.1269 2.1269]
     """
+
+    input: LossInput = "logits"
+    labels: LossLabels = "single"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossLabels, PerSampleLoss, loss_input
 from supcon_tf.losses.multiview import rescale_to_masked_mean
 from supcon_tf.losses.suncet import SuNCEtLoss
 from supcon_tf.losses.supcon import SimCLRLoss
@@ -45,6 +45,8 @@ class SemiSupervisedLoss(PerSampleLoss):
       1.1029
     """
 
+    labels: LossLabels = "single"
+
     def __init__(
         self,
         *,
@@ -59,6 +61,10 @@ class SemiSupervisedLoss(PerSampleLoss):
             raise UserError("give unlabelled or labelled, got None for both")
         if not weight >= 0:
             raise UserError(f"weight must be >= 0, got {weight}")
+        inputs = sorted({loss_input(part) for part in (unlabelled, labelled) if part is not None})
+        if len(inputs) > 1:
+            raise UserError(f"unlabelled and labelled must take the same output, got {inputs}")
+        self.input = inputs[0]
         self.unlabelled, self.labelled, self.weight = unlabelled, labelled, weight
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:

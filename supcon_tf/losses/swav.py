@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from supcon_tf import distribution
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossInput, PerSampleLoss
 from supcon_tf.losses.multiview import check_temperature
 
 
@@ -166,6 +166,8 @@ class SwAVLoss(PerSampleLoss):
       >>> round(float(SwAVLoss()(None, tf.constant([codes + scores]))), 4)  # log 2, log(1 + 1/e)
       0.5032
     """
+
+    input: LossInput = "prototypes"
 
     def __init__(
         self,
