@@ -1,4 +1,4 @@
-"""The files of a run's folder, which is what a killed run goes on from and a report is made of."""
+"""A run directory: the names of its files, and its small files."""
 
 import dataclasses
 import json
@@ -12,28 +12,45 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RunDir:
-    """Paths and small files of a run.
+    """The paths and small files of a run.
 
     Args:
-      root: the folder given as --workdir.
+      root: the directory given as --workdir.
       is_chief: False for a worker that only reads what the chief writes.
     """
 
     root: Path
     is_chief: bool = True
 
-    def checkpoints(self, stage: str) -> Path:
-        """Where a stage keeps its checkpoints."""
-        return self.root / "checkpoints" / stage
+    @property
+    def config(self) -> Path:
+        """The resolved gin configuration."""
+        return self.root / "config.gin"
 
-    def model(self, stage: str, epoch: int | None = None) -> Path:
-        """The stage's finished model, or the snapshot after an epoch."""
-        name = "model.keras" if epoch is None else f"model_{epoch:04d}.keras"
-        return self.checkpoints(stage) / name
+    @property
+    def evaluation_config(self) -> Path:
+        """The resolved gin configuration of the last robustness evaluation."""
+        return self.root / "evaluate.gin"
 
-    def tensorboard(self, stage: str) -> Path:
-        """Where a stage writes its scalars."""
-        return self.root / "tensorboard" / stage
+    @property
+    def metrics_file(self) -> Path:
+        """The results of the finished stages."""
+        return self.root / "metrics.json"
+
+    @property
+    def curves_file(self) -> Path:
+        """One record per epoch and stage."""
+        return self.root / "curves.json"
+
+    @property
+    def normalization_file(self) -> Path:
+        """The measured means and standard deviations of the training images."""
+        return self.root / "normalization.json"
+
+    @property
+    def scored_split(self) -> Path:
+        """Embeddings, labels, probabilities and thumbnails of the test split, for the report."""
+        return self.root / "test_split.npz"
 
     @property
     def view_sheet(self) -> Path:
@@ -41,8 +58,18 @@ class RunDir:
         return self.root / "views.png"
 
     @property
+    def report(self) -> Path:
+        """The report, one file that opens offline."""
+        return self.root / "report.html"
+
+    @property
+    def comparison(self) -> Path:
+        """The page that compares this run with others."""
+        return self.root / "compare.html"
+
+    @property
     def features(self) -> Path:
-        """Where a frozen encoder's features are kept."""
+        """The cached features of a frozen encoder."""
         return self.root / "features"
 
     @property
@@ -50,9 +77,42 @@ class RunDir:
         """The SavedModel."""
         return self.root / "export"
 
+    @property
+    def robustness_cells(self) -> Path:
+        """The measures of each corruption and severity."""
+        return self.root / "robustness.json"
+
+    @property
+    def next_robustness_cells(self) -> Path:
+        """The same while they are measured again with other settings."""
+        return self.root / "robustness_next.json"
+
+    @property
+    def robustness_examples(self) -> Path:
+        """A picture of the first image of each corruption and severity."""
+        return self.root / "robustness"
+
+    @property
+    def next_robustness_examples(self) -> Path:
+        """The same while they are made again with other settings."""
+        return self.root / "robustness_next"
+
+    def checkpoints(self, stage: str) -> Path:
+        """The checkpoints of a stage."""
+        return self.root / "checkpoints" / stage
+
+    def model(self, stage: str, epoch: int | None = None) -> Path:
+        """The trained model of a stage, or its snapshot after an epoch."""
+        name = "model.keras" if epoch is None else f"model_{epoch:04d}.keras"
+        return self.checkpoints(stage) / name
+
+    def tensorboard(self, stage: str) -> Path:
+        """The TensorBoard scalars of a stage."""
+        return self.root / "tensorboard" / stage
+
     def robustness_example(self, corruption: str, severity: int) -> Path:
-        """A picture of the first image of a cell that the robustness stage measured."""
-        return self.root / "robustness" / f"{corruption}_{severity}.png"
+        """The picture of one corruption and severity."""
+        return self.robustness_examples / f"{corruption}_{severity}.png"
 
     def started_stages(self) -> set[str]:
         """The stages that have left a checkpoint or results."""
@@ -61,52 +121,54 @@ class RunDir:
         return {*saved, *self.metrics()}
 
     def remove_partial_files(self) -> None:
-        """What an attempt with other settings, stopped before its first checkpoint, left."""
-        for name in ("views.png", "curves.json", "held_out.npz", "normalization.json"):
-            (self.root / name).unlink(missing_ok=True)
+        """Removes what a run with other settings left before its first checkpoint."""
+        files = (self.view_sheet, self.curves_file, self.scored_split, self.normalization_file)
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def metrics(self) -> dict[str, Any]:
-        """The results of the stages that finished."""
-        return read_json(self.root / "metrics.json")
+        """The results of the finished stages."""
+        return read_json(self.metrics_file)
 
     def set_metrics(self, stage: str, results: dict[str, Any]) -> None:
-        """Adds a finished stage's results."""
-        self._write("metrics.json", {**self.metrics(), stage: results})
+        """Adds the results of a finished stage."""
+        self._write(self.metrics_file, {**self.metrics(), stage: results})
 
     def remove_metrics(self, stage: str) -> None:
-        """Removes a finished stage's results, if there are any."""
+        """Removes the results of a stage, if there are any."""
         results = self.metrics()
         if results.pop(stage, None) is not None:
-            self._write("metrics.json", results)
+            self._write(self.metrics_file, results)
 
     def curve(self, stage: str) -> list[dict[str, float]]:
-        """One record per epoch of a stage."""
-        return read_json(self.root / "curves.json").get(stage, [])
+        """One record per finished epoch of a stage."""
+        return read_json(self.curves_file).get(stage, [])
 
     def set_curve(self, stage: str, records: list[dict[str, float]]) -> None:
-        """Replaces a stage's records."""
-        curves = read_json(self.root / "curves.json")
-        self._write("curves.json", {**curves, stage: records})
+        """Replaces the records of a stage."""
+        self._write(self.curves_file, {**read_json(self.curves_file), stage: records})
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """The means and deviations that were measured for this run."""
-        numbers = read_json(self.root / "normalization.json")
-        return (tuple(numbers["means"]), tuple(numbers["deviations"])) if numbers else None
+        """The measured means and standard deviations, if they were measured."""
+        constants = read_json(self.normalization_file)
+        if not constants:
+            return None
+        return tuple(constants["means"]), tuple(constants["deviations"])
 
     def set_normalization(self, means: Sequence[float], deviations: Sequence[float]) -> None:
-        """Keeps them for the stages to come."""
-        numbers = {"means": list(means), "deviations": list(deviations)}
-        self._write("normalization.json", numbers)
+        """Keeps them for the later stages."""
+        constants = {"means": list(means), "deviations": list(deviations)}
+        self._write(self.normalization_file, constants)
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.is_chief:
-            write_json(self.root / name, content)
-
-    def save_scored_split(self, **arrays: Any) -> None:
-        """Embeddings, labels and pictures of the held-out split, for the report."""
-        partial = self.root / "held_out.partial.npz"
+    def save_scored_split(self, **arrays: np.ndarray) -> None:
+        """Writes `scored_split`."""
+        partial = self.scored_split.with_suffix(".partial.npz")
         np.savez_compressed(partial, allow_pickle=False, **arrays)
-        os.replace(partial, self.root / "held_out.npz")
+        os.replace(partial, self.scored_split)
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        if self.is_chief:
+            write_json(path, content)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a run killed while writing leaves the file as it was."""
+    """Writes the file completely or not at all, also when the process is killed."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(partial, path)

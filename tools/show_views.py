@@ -38,7 +38,7 @@ from supcon_tf.data.views import (
     randaugment,
     stacked_randaugment,
 )
-from supcon_tf.reporting.view_sheet import view_sheet
+from supcon_tf.training.view_sheet import view_sheet
 
 # float32 [N, H, W, 3] and seeds [N] -> the same shape.
 Distortion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

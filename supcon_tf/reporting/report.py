@@ -21,7 +21,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """Write `report.html` into a run's folder: one file that opens offline.
 
     The page is a function of the folder's `config.gin` and `metrics.json` and, where they exist,
-    `curves.json`, `held_out.npz`, `views.png` and `robustness.json`; a section whose file is
+    `curves.json`, `test_split.npz`, `views.png` and `robustness.json`; a section whose file is
     missing is left out.
     The map of embeddings is t-SNE (van der Maaten and Hinton, 2008) on cosine distances.
 
@@ -58,8 +58,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     curves = embedding_map = confusion = views = None
     if (folder / "curves.json").exists():
         curves = sections.curves(json.loads((folder / "curves.json").read_text("utf-8")))
-    if (folder / "held_out.npz").exists():
-        held_out = read_held_out(folder / "held_out.npz")
+    if (folder / "test_split.npz").exists():
+        held_out = read_held_out(folder / "test_split.npz")
         embedding_map = sections.embedding_map(held_out)
         confusion = sections.confusion(held_out)
     if (folder / "views.png").exists():

@@ -16,7 +16,7 @@ ENOUGH_PICTURES = 500
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSplit:
-    """Held-out examples of a run, as `held_out.npz` has them."""
+    """Held-out examples of a run, as `test_split.npz` has them."""
 
     embeddings: np.ndarray  # float32 [n, D]
     labels: np.ndarray  # int64 [n], or [n, C] of 0 and 1 where an example may have several
@@ -57,7 +57,7 @@ class ConfusedPair:
 
 
 def read_held_out(path: pathlib.Path) -> ScoredSplit:
-    """Read `held_out.npz` and check that its arrays belong together.
+    """Read `test_split.npz` and check that its arrays belong together.
 
     Raises:
         UserError: lengths differ, there is no example, or a label has no class.

@@ -19,12 +19,12 @@ from supcon_tf.evaluation.cached_features import FeaturePassthrough
 from supcon_tf.evaluation.scorer import Scorer, measure_and_save
 from supcon_tf.models import model_parts
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
-from supcon_tf.reporting.view_sheet import view_sheet
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.device_augmentation import augmenting_model
 from supcon_tf.training.loop import train
 from supcon_tf.training.metrics import training_metrics
 from supcon_tf.training.step import TrainingModel
+from supcon_tf.training.view_sheet import view_sheet
 
 # Steps between two looks of the callbacks, where features are cached.
 STEPS_ON_FEATURES = 8

@@ -66,7 +66,7 @@ def test_a_run_measures_mean_average_precision_in_the_place_of_accuracy(finished
     assert {"mean_average_precision", "mean_average_precision_area"} <= set(linear)
     for measured in (pretrain, linear):
         assert not [name for name in measured if "top_" in name or "per_class" in name]
-    with np.load(finished.root / "held_out.npz") as kept:
+    with np.load(finished.root / "test_split.npz") as kept:
         probabilities, labels = kept["probabilities"], kept["labels"]
     assert labels.shape == probabilities.shape
     assert linear["mean_average_precision"] == mean_average_precision(probabilities, labels)

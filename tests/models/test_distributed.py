@@ -134,7 +134,7 @@ def test_two_workers_train_one_run_and_go_on_after_one_of_them_died(image_folder
     assert "epoch 20/20" in said[0][0]
     assert "epoch" not in said[1][0]
     assert {path.name for path in workdir.iterdir()} == {
-        "checkpoints", "config.gin", "curves.json", "export", "held_out.npz", "metrics.json",
+        "checkpoints", "config.gin", "curves.json", "export", "test_split.npz", "metrics.json",
         "report.html", "tensorboard", "views.png",
     }  # fmt: skip
 

@@ -64,7 +64,7 @@ def write_run(folder, *, config="", metrics=METRICS, curves=None, held_out=None,
     if curves:
         (folder / "curves.json").write_text(json.dumps(curves))
     if held_out:
-        np.savez(folder / "held_out.npz", **held_out)
+        np.savez(folder / "test_split.npz", **held_out)
     if views:
         Image.new("RGB", (32, 16), "teal").save(folder / "views.png")
     return folder
@@ -383,8 +383,8 @@ def test_twenty_classes_look_different():
 
 
 def test_thumbnails_belong_to_the_first_examples(tmp_path):
-    np.savez(tmp_path / "held_out.npz", **held_out_arrays(thumbnails=3))
-    held_out = read_held_out(tmp_path / "held_out.npz")
+    np.savez(tmp_path / "test_split.npz", **held_out_arrays(thumbnails=3))
+    held_out = read_held_out(tmp_path / "test_split.npz")
     images = plots.map_figure(held_out).renderers[0].data_source.data["image"]
     assert [held_out.thumbnails[i] in images[i] for i in range(3)] == [True] * 3
     assert images[3:] == [""] * 37
