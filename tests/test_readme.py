@@ -1,15 +1,25 @@
-"""The README's example runs as it stands and does what it says."""
+"""The README's example, and the links and commands of all documentation pages."""
 
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+from supcon_tf import config
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def test_the_model_fit_example_runs_and_learns():
-    marked = README.read_text().split("<!-- This example runs as a test. -->")[1]
+def anchors(page):
+    """The anchors of a page's headings, as GitHub derives them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_readme_example_runs_and_its_loss_falls():
+    marked = (ROOT / "README.md").read_text().split("<!-- This example runs as a test. -->")[1]
     code = re.search(r"```python\n(.*?)```", marked, re.S)[1]
     assert len(code.splitlines()) <= 25
     names = {}
@@ -18,3 +28,21 @@ def test_the_model_fit_example_runs_and_learns():
     assert losses[-1] < 0.95 * losses[0]
     assert names["embeddings"].shape == (1797, 64)
     np.testing.assert_allclose(np.linalg.norm(names["embeddings"], axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_gin_files_and_tools_of_commands_exist(page):
+    text = page.read_text()
+    for name in re.findall(r"--gin_file=(\S+\.gin)", text):
+        assert config.find(name).is_file(), name
+    for name in re.findall(r"python (tools/\w+\.py)", text):
+        assert (ROOT / name).is_file(), name
