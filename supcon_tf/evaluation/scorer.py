@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.decode import decode
 from supcon_tf.data.pipeline import evaluation_batches
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.data.sources import Source
@@ -27,6 +26,7 @@ from supcon_tf.evaluation import (
 )
 from supcon_tf.evaluation.cached_features import Features, cached_features
 from supcon_tf.evaluation.saved_model import save_serving_model
+from supcon_tf.evaluation.thumbnails import thumbnail
 from supcon_tf.models import class_scores, embedding_model, model_parts
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.run_dir import RunDir
@@ -34,7 +34,6 @@ from supcon_tf.run_dir import RunDir
 # More do not change a neighbour vote much, and their embeddings must fit into memory.
 MAX_REFERENCES = 50_000
 MAX_THUMBNAILS = 1_000
-MAX_THUMBNAIL_PX = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +283,7 @@ def save_scored_split(
         "embeddings": scores.embeddings,
         "labels": scores.labels,
         "class_names": np.array(source.class_names),
-        "thumbnails": np.stack([_thumbnail(image) for image, _ in pictured]),
+        "thumbnails": np.stack([thumbnail(image) for image, _ in pictured]),
     }
     if isinstance(source.test, IndexedSplit) and source.test.paths:
         numbers = source.test.shuffled_numbers(seed=0, start=0, stop=source.test.num_examples)
@@ -292,11 +291,3 @@ def save_scored_split(
     if with_probabilities:
         arrays["probabilities"] = scores.probabilities
     folder.save_scored_split(**arrays)
-
-
-def _thumbnail(image: tf.Tensor) -> np.ndarray:
-    """A square uint8 picture that keeps the aspect of the image."""
-    small = tf.image.resize_with_pad(
-        tf.cast(decode(image), tf.float32), MAX_THUMBNAIL_PX, MAX_THUMBNAIL_PX, antialias=True
-    )
-    return tf.cast(tf.clip_by_value(tf.round(small), 0, 255), tf.uint8).numpy()
