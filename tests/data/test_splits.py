@@ -1,4 +1,4 @@
-"""Order as a function of seed and position; holding out a share of every class."""
+"""Orders as functions of seed and position; holding out a share of each class."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit, hold_out
+from supcon_tf.errors import UserError
 
 
 def numbered(size):
@@ -27,7 +28,7 @@ def read_images(dataset):
 
 
 @pytest.mark.parametrize("split", [numbered(11), streamed(11)])
-def test_every_stretch_of_n_positions_holds_each_image_once(split):
+def test_each_epoch_holds_each_image_once(split):
     order = read_images(split.shuffled(seed=3, start=0, stop=33))
     epochs = [order[:11], order[11:22], order[22:]]
     for epoch in epochs:
@@ -36,7 +37,7 @@ def test_every_stretch_of_n_positions_holds_each_image_once(split):
 
 
 @pytest.mark.parametrize("split", [numbered(11), streamed(11)])
-def test_any_start_gives_the_rest_of_the_same_order(split):
+def test_a_later_start_gives_the_rest_of_the_same_order(split):
     order = read_images(split.shuffled(seed=3, start=0, stop=40))
     for start in (1, 10, 11, 12, 25):
         assert read_images(split.shuffled(seed=3, start=start, stop=40)) == order[start:]
@@ -49,7 +50,7 @@ def test_another_seed_gives_another_order(split):
     assert first != list(range(50))
 
 
-def test_places_in_the_shuffled_order_are_uniform():
+def test_positions_in_the_shuffled_order_are_uniform():
     size, epochs = 16, 400
     order = numbered(size).shuffled_numbers(seed=0, start=0, stop=size * epochs)
     places = np.argsort(np.reshape(order, (epochs, size)), axis=1)
@@ -68,9 +69,7 @@ def test_labels_stay_with_their_images(split):
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(7, 2), (10, 4), (9, 9), (12, 3)])
-def test_epochs_of_a_streamed_split_begin_with_a_pass_and_any_batch_can_be_made_alone(
-    size, batch_size
-):
+def test_each_streamed_epoch_is_a_new_pass_and_batches_can_be_made_alone(size, batch_size):
     split, num_batches = streamed(size), 3 * size // batch_size
     options = {"seed": 2, "batch_size": batch_size}
     whole = read_images(split.batched(start=0, stop=num_batches, **options))
@@ -88,7 +87,7 @@ def labelled(counts):
     return IndexedSplit(np.random.default_rng(0).permutation(labels), lambda number: number)
 
 
-def test_balanced_batches_hold_so_many_classes_with_so_many_images_each():
+def test_balanced_batches_have_the_asked_classes_and_images_per_class():
     split = labelled([9, 4, 7, 5, 3, 8, 6])
     numbers = split.balanced_numbers(seed=1, start=0, stop=50, num_classes=3, samples_per_class=2)
     assert numbers.shape == (50, 6)
@@ -101,7 +100,7 @@ def test_balanced_batches_hold_so_many_classes_with_so_many_images_each():
         np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
 
 
-def test_any_stretch_of_balanced_batches_is_the_same_alone():
+def test_balanced_batches_are_the_same_from_any_start():
     split = labelled([9, 4, 7, 5, 3, 8, 6])
     options = {"seed": 1, "num_classes": 3, "samples_per_class": 2}
     whole = split.balanced_numbers(start=0, stop=40, **options)
@@ -112,7 +111,7 @@ def test_any_stretch_of_balanced_batches_is_the_same_alone():
     assert not np.array_equal(split.balanced_numbers(start=0, stop=40, **options), whole)
 
 
-def test_balanced_batches_take_each_class_equally_often_and_each_image_of_a_class():
+def test_balanced_batches_use_classes_and_images_of_a_class_equally_often():
     counts = np.array([12, 4, 6, 4, 8, 2])
     split = labelled(counts)
     # Three batches to a round of six classes: 24 rounds take 48 images of each class.
@@ -122,17 +121,17 @@ def test_balanced_batches_take_each_class_equally_often_and_each_image_of_a_clas
     np.testing.assert_array_equal(times, 48 // counts[split.labels])
 
 
-def test_no_image_is_twice_in_a_balanced_batch():
+def test_no_image_repeats_within_a_balanced_batch():
     split = labelled([3, 5, 2])
     numbers = split.balanced_numbers(seed=3, start=0, stop=60, num_classes=3, samples_per_class=2)
     assert all(len(set(batch)) == 6 for batch in numbers.tolist())
-    # Also of classes that the two do not divide, every image comes.
+    # Also images of classes whose size is no multiple of 2 are used.
     assert len(np.unique(numbers)) == 10
-    with pytest.raises(ValueError, match="at most 2, the images of class number 2, got 3"):
+    with pytest.raises(UserError, match="at most 2, the number of images of class 2, got 3"):
         split.balanced_numbers(seed=3, start=0, stop=1, num_classes=3, samples_per_class=3)
 
 
-def test_classes_left_over_in_a_round_are_others_each_time():
+def test_classes_dropped_from_a_round_are_random():
     split = labelled([4, 4, 4, 4, 4])
     numbers = split.balanced_numbers(seed=3, start=0, stop=1000, num_classes=2, samples_per_class=1)
     of_round = split.labels[numbers].reshape(500, 4)
@@ -141,15 +140,15 @@ def test_classes_left_over_in_a_round_are_others_each_time():
     assert stats.chisquare(np.bincount(left_over, minlength=5)).pvalue > 1e-3
 
 
-def test_more_classes_than_there_are_or_than_have_images_are_named():
+def test_too_many_classes_per_batch_are_rejected():
     split = labelled([4, 0, 4])
-    with pytest.raises(ValueError, match=r"2 images of each of 3 classes needs so many .* got 2"):
+    with pytest.raises(UserError, match=r"2 images of each of 3 classes needs 3 classes, got 2"):
         split.balanced_numbers(seed=0, start=0, stop=1, num_classes=3, samples_per_class=2)
     numbers = split.balanced_numbers(seed=0, start=0, stop=9, num_classes=2, samples_per_class=3)
     assert set(split.labels[numbers.ravel()]) == {0, 2}
 
 
-def test_a_split_that_reads_batches_gives_images_and_labels_of_all_numbers():
+def test_a_split_that_reads_batches_returns_images_and_labels_of_all_numbers():
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 2, 3, 3)), tf.uint8)
     labels = np.array([5, 1, 4, 1, 0, 2])
     split = IndexedSplit(labels, lambda number: tf.gather(images, number), reads_batches=True)
@@ -179,14 +178,14 @@ def test_hold_out_takes_the_share_of_every_class():
     assert held_out.tolist() != hold_out(labels, 0.25, seed=2)[1].tolist()
 
 
-def test_hold_out_names_a_class_with_one_image_and_a_bad_share():
-    with pytest.raises(ValueError, match="class number 1 has 1 image: two are needed"):
+def test_hold_out_rejects_a_class_of_one_image_and_a_share_out_of_range():
+    with pytest.raises(UserError, match="class number 1 has 1 image: two are needed"):
         hold_out(np.array([0, 0, 1]), 0.5, seed=0)
-    with pytest.raises(ValueError, match=r"within \(0, 1\), got 1.5"):
+    with pytest.raises(UserError, match=r"must be a number > 0 and < 1, got 1.5"):
         hold_out(np.array([0, 0]), 1.5, seed=0)
 
 
-def test_hold_out_of_several_labels_serves_the_rarest_class_first():
+def test_hold_out_of_several_labels_splits_the_rarest_class_first():
     # Class 2 in 4 images, class 1 in 12 of which 4 are those, class 0 in 36 of which 12 are those;
     # 4 images without any.
     labels = np.zeros([40, 3], np.int64)
@@ -201,10 +200,10 @@ def test_hold_out_of_several_labels_serves_the_rarest_class_first():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_hold_out_of_several_labels_keeps_an_image_of_every_class(seed):
-    # Each class is in two of three images: after any first one, no other can be spared.
+    # Each class is in two of three images: only one image can be held out.
     labels = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]])
     kept, held_out = hold_out(labels, 0.9, seed=seed)
     assert (len(kept), len(held_out)) == (2, 1)
     assert labels[kept].any(axis=0).all()
-    with pytest.raises(ValueError, match="class number 1 has 1 image: two are needed"):
+    with pytest.raises(UserError, match="class number 1 has 1 image: two are needed"):
         hold_out(np.array([[1, 1], [1, 0], [0, 0]]), 0.5, seed=seed)

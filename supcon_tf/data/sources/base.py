@@ -1,23 +1,30 @@
-"""Labelled images in splits: what every source gives and every stage takes."""
+"""Source: images in splits, which every stage trains on and tests with."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from supcon_tf.data.options import check_number
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
 from supcon_tf.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Labelled images in two or three splits.
+    """Images in two or three splits, with labels or without.
 
     Args:
-      name: for people.
-      class_names: the name of each class number.
-      train: to train on.
-      test: held out; looked at only for results.
-      validation: for choosing, a share of the training images or images of its own; None for none.
+      name: shown in reports and messages.
+      class_names: the name of each class number; () for images without labels, whose labels are
+        all -1.
+      train: training images.
+      test: test images, used for results only.
+      validation: images for choosing settings; None for none.
+
+    Raises:
+      UserError: a class name that is empty, not UTF-8 or of several lines, or labels that do not
+        fit the classes.
     """
 
     name: str
@@ -27,32 +34,58 @@ class Source:
     validation: Split | None = None
 
     def __post_init__(self) -> None:
+        for class_name in self.class_names:
+            check_class_name(class_name)
         for name in ("train", "test", "validation"):
             split = getattr(self, name)
             if split is not None:
-                _check_labels(
-                    f"{self.name!r}, {name}", split, self.num_classes, self.is_multi_label
-                )
+                _check_labels(f"{self.name!r}, {name}", split, self)
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes; 0 without labels."""
         return len(self.class_names)
 
     @property
+    def has_labels(self) -> bool:
+        """Whether the images have labels. Without, they serve SimCLR and SwAV pretraining."""
+        return bool(self.class_names)
+
+    @property
     def is_multi_label(self) -> bool:
-        """Whether an image may have several labels, which are then rows of 0 and 1 [C]."""
+        """Whether an image may have several labels, given as rows of 0 and 1 [C]."""
         return self.train.is_multi_label
 
 
+def check_source(setting: str, source: Any) -> None:
+    """Raises a UserError unless the value of this setting is a Source."""
+    if not isinstance(source, Source):
+        raise UserError(
+            f"{setting} must be a source such as @sources.folder() with brackets, got {source!r}"
+        )
+
+
+def check_class_name(name: str) -> None:
+    """Raises a UserError for a name that cannot be a line of a text file in UTF-8."""
+    if not name.strip():
+        raise UserError(f"class names must not be empty, got {name!r}: rename the class")
+    if name.splitlines() != [name]:
+        raise UserError(f"class names must not have line breaks, got {name!r}: rename the class")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"class names must be UTF-8, got {name!r}: rename the class") from None
+
+
 def with_validation(source: Source, share: float, seed: int) -> Source:
-    """Sets a share of every class of the training images aside, nothing for 0."""
+    """Moves a share of each class of the training images to a validation split; none for 0."""
+    check_number("validation_share", share, at_least=0, below=1)
     if share == 0:
         return source
     if isinstance(source.train, StreamedSplit):
         raise UserError(
             f"validation_share must be 0 for {source.name!r}, which is streamed, got {share}: "
-            "say train_split = 'train[:95%]' and validation_split = 'train[95%:]' instead"
+            "set train_split = 'train[:95%]' and validation_split = 'train[95%:]' instead"
         )
     kept, chosen = hold_out(source.train.labels, share, seed=seed)
     return dataclasses.replace(
@@ -60,28 +93,30 @@ def with_validation(source: Source, share: float, seed: int) -> Source:
     )
 
 
-def _check_labels(where: str, split: Split, num_classes: int, is_multi_label: bool) -> None:
-    """All labels of an indexed split; of a streamed one the first, as some sets have none."""
-    if split.is_multi_label != is_multi_label:
+def _check_labels(where: str, split: Split, source: Source) -> None:
+    """Checks all labels of an indexed split, and the first one of a streamed split."""
+    if split.is_multi_label != source.is_multi_label:
         raise UserError(
-            f"labels of {where}, must be of the training images' kind, one per image or several"
+            f"labels of {where}, must be like those of the training images: one per image, or rows"
         )
     if isinstance(split, IndexedSplit):
         labels = split.labels
     else:
         labels = np.array([label for _, label in split.in_order().take(1).as_numpy_iterator()])
-    if is_multi_label:
-        if labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all():
+    if not source.has_labels:
+        if split.is_multi_label or (labels != -1).any():
+            raise UserError(f"labels of {where}, must all be -1 without class names")
+    elif split.is_multi_label:
+        if labels.shape[1] != source.num_classes or not np.isin(labels, (0, 1)).all():
             raise UserError(
-                f"labels of {where}, must be 0 or 1 for each of {num_classes} classes, got "
+                f"labels of {where}, must be 0 or 1 for each of {source.num_classes} classes, got "
                 f"{labels.min()} ... {labels.max()} of shape {labels.shape}"
             )
         if isinstance(split, IndexedSplit) and not labels.any():
             raise UserError(f"no image of {where}, has a label: choose another split")
-        return
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if wrong.size:
+    elif (wrong := labels[(labels < 0) | (labels >= source.num_classes)]).size:
         raise UserError(
-            f"labels of {where}, must be in 0 ... {num_classes - 1}, got {wrong[0]}: TFDS gives -1 "
-            "where a split has no labels, choose another split"
+            f"labels of {where}, must be in 0 ... {source.num_classes - 1}, got {wrong[0]}: TFDS "
+            "gives -1 where a split has no labels; choose another split, or set "
+            "sources.tfds.labelled = False to pretrain without labels"
         )

@@ -1,0 +1,8 @@
+"""What tests of several sources share."""
+
+from supcon_tf.data.views import decode
+
+
+def first_image(split):
+    image, label = next(iter(split.in_order()))
+    return decode(image).numpy(), int(label)
