@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says."""
+"""Calibration error: how far confidence and accuracy differ."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -6,19 +6,21 @@ from typing import Literal, get_args
 import numpy as np
 
 from supcon_tf.errors import UserError
-from supcon_tf.evaluation.metrics import class_numbers
+from supcon_tf.evaluation.metrics import scores_and_labels
 
 Binning = Literal["equal_width", "equal_mass"]
+# A float32 softmax may exceed 1 by this much.
+_ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """Examples grouped by confidence, as sums, so that several groups of examples can be added.
+    """A reliability diagram as sums over the examples of each bin, so that diagrams can be added.
 
     Args:
-      counts: int64 [bins], examples in each.
-      confidences: float64 [bins], the sum of their confidences.
-      hits: int64 [bins], how many were right.
+      counts: int64 [bins], number of examples.
+      confidences: float64 [bins], sum of their confidences.
+      hits: int64 [bins], number of correct predictions.
     """
 
     counts: np.ndarray
@@ -31,7 +33,12 @@ class Reliability:
         return float(np.abs(self.hits - self.confidences).sum() / self.counts.sum())
 
     def __add__(self, other: "Reliability") -> "Reliability":
-        """Of both groups of examples; meaningful where their bins have the same edges."""
+        """The diagram of both sets of examples; their bins must have the same edges."""
+        if self.counts.shape != other.counts.shape:
+            raise UserError(
+                "reliability diagrams must have the same number of bins, got "
+                f"{len(self.counts)} and {len(other.counts)}"
+            )
         return Reliability(
             self.counts + other.counts,
             self.confidences + other.confidences,
@@ -46,21 +53,22 @@ def reliability(
     bins: int = 15,
     binning: Binning = "equal_width",
 ) -> Reliability:
-    """A reliability diagram: in bins of confidence, how sure the model was and how often right.
+    """Reliability diagram: confidence and accuracy of the examples in each bin of confidence.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". "equal_width": the bins are
-    ((m - 1) / bins, m / bins], with 0 in the first. "equal_mass": their edges are quantiles, so
-    that each holds the same number of examples but for ties, which stay together; Nixon et al.
-    2019, "Measuring Calibration in Deep Learning".
+    ((m - 1) / bins, m / bins], and 0 belongs to the first. "equal_mass": the edges are quantiles,
+    so that each bin holds the same number of examples, except that equal confidences share a bin;
+    Nixon et al. 2019, "Measuring Calibration in Deep Learning".
 
     Args:
-      confidences: [n] within [0, 1], the probability of the guess.
-      is_right: bool [n], whether the guess was right.
-      bins: how many.
-      binning: where their edges are.
+      confidences: [n] within [0, 1], the probability of the predicted class.
+      is_right: bool [n], whether the prediction was correct.
+      bins: number of bins. Defaults to 15.
+      binning: "equal_width" or "equal_mass". Defaults to "equal_width".
 
     Raises:
-      UserError: bins < 1, no example, an unknown binning, or numbers that are no probabilities.
+      UserError: bins < 1, no examples, shapes that disagree, an unknown binning, or confidences
+        outside [0, 1].
 
     Example:
       >>> import numpy as np
@@ -69,13 +77,20 @@ def reliability(
       >>> found.counts.tolist(), found.hits.tolist(), found.error
       ([0, 2], [0, 1], 0.25)
     """
-    if bins < 1 or not len(confidences):
-        raise UserError(f"bins and n must be >= 1, got bins={bins} and n={len(confidences)}")
+    if not isinstance(bins, int | np.integer) or bins < 1:
+        raise UserError(f"bins must be an integer >= 1, got bins={bins!r}")
     if binning not in get_args(Binning):
         raise UserError(f"binning must be one of {get_args(Binning)}, got {binning!r}")
-    values = np.asarray(confidences, np.float64)
-    # A float32 softmax exceeds 1 by rounding.
-    if not (values.min() >= 0 and values.max() <= 1 + 1e-5):
+    values, is_right = np.asarray(confidences, np.float64), np.asarray(is_right)
+    if values.ndim != 1 or values.shape != is_right.shape or not len(values):
+        raise UserError(
+            "confidences and is_right must both be [n] with n >= 1, got shapes "
+            f"{values.shape} and {is_right.shape}"
+        )
+    is_other = ~np.isin(is_right, (0, 1))
+    if is_other.any():
+        raise UserError(f"is_right must be bool, got {is_right[is_other][0]}")
+    if not (values.min() >= 0 and values.max() <= 1 + _ROUNDING):
         raise UserError(f"confidences must be within [0, 1], got {values.min()} to {values.max()}")
     if binning == "equal_width":
         inner_edges = np.arange(1, bins) / bins
@@ -86,7 +101,7 @@ def reliability(
     return Reliability(
         counts=np.bincount(bin_of, minlength=bins),
         confidences=np.bincount(bin_of, weights=values, minlength=bins),
-        hits=np.bincount(bin_of[np.asarray(is_right, bool)], minlength=bins),
+        hits=np.bincount(bin_of[is_right.astype(bool)], minlength=bins),
     )
 
 
@@ -97,23 +112,23 @@ def expected_calibration_error(
     *,
     binning: Binning = "equal_width",
 ) -> float:
-    """How far confidence and accuracy are apart, on average over the examples.
+    """Expected calibration error (ECE) of class probabilities.
 
     sum_m |B_m| / n * |accuracy(B_m) - confidence(B_m)|, where B_m are the examples whose largest
-    probability lies in bin m: see `reliability`. Of equal probabilities the lower class is the
-    guess.
+    probability lies in bin m: see `reliability`. Ties are broken in favour of the lower class
+    number.
 
     Args:
       probabilities: [n, C] within [0, 1].
-      labels: integers [n] or [n, 1].
-      bins: how many; those without examples count nothing.
-      binning: "equal_width" or "equal_mass", the adaptive one.
+      labels: integers [n] or [n, 1], from 0 to C - 1.
+      bins: number of bins. Defaults to 15.
+      binning: "equal_width" or "equal_mass" (adaptive). Defaults to "equal_width".
 
     Returns:
-      Within [0, 1]; 0 is calibrated.
+      A number within [0, 1]; 0 for a calibrated model.
 
     Raises:
-      UserError: as in `reliability`, or labels of another shape or of floats.
+      UserError: as `reliability`, NaN, or labels of another shape, dtype or range.
 
     Example:
       >>> import numpy as np
@@ -121,14 +136,11 @@ def expected_calibration_error(
       >>> expected_calibration_error(np.array([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
       0.25
     """
-    labels = class_numbers(labels)
-    if not len(labels):
-        raise UserError("n must be >= 1, got n=0")
-    if np.min(probabilities) < 0:
-        raise UserError(
-            f"probabilities must be within [0, 1], got {np.min(probabilities)}: apply a softmax to "
-            "logits"
-        )
-    guess = np.argmax(probabilities, axis=1)
-    confidences = np.max(probabilities, axis=1)
-    return reliability(confidences, guess == labels, bins=bins, binning=binning).error
+    rows, labels = scores_and_labels(probabilities, labels, name="probabilities")
+    for value in (rows.min(), rows.max()):
+        if not 0 <= value <= 1 + _ROUNDING:
+            raise UserError(
+                f"probabilities must be within [0, 1], got {value}: apply a softmax to logits"
+            )
+    is_right = rows.argmax(axis=1) == labels
+    return reliability(rows.max(axis=1), is_right, bins=bins, binning=binning).error

@@ -1,9 +1,11 @@
-"""Embeddings and class scores of a whole split."""
+"""Model outputs for a whole split."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
+
+from supcon_tf.errors import UserError
 
 
 def predict(
@@ -13,12 +15,15 @@ def predict(
 
     Args:
       model: images [B, H, W, 3] -> a dict of tensors [B, ...].
-      batches: of (images, labels, [B] or [B, C]).
-      num_batches: how many there are, for the bar.
-      description: what the bar says.
+      batches: of (images [B, H, W, 3], labels [B] or [B, C]).
+      num_batches: total of the progress bar.
+      description: title of the progress bar.
 
     Returns:
-      The outputs of all images, and their labels, int64 [n] or [n, C].
+      The outputs [n, ...] for all images, and their labels, int64 [n] or [n, C].
+
+    Raises:
+      UserError: no batches.
     """
     # One trace for any size of the last batch.
     run = tf.function(lambda images: model(images, training=False)).get_concrete_function(
@@ -26,10 +31,12 @@ def predict(
     )
     outputs: dict[str, list[np.ndarray]] = {}
     labels = []
-    for images, of_batch in tqdm(
+    for images, batch_labels in tqdm(
         batches, desc=description, total=num_batches, unit="batch", leave=False, disable=None
     ):
         for name, values in run(images).items():
             outputs.setdefault(name, []).append(values.numpy())
-        labels.append(of_batch.numpy())
+        labels.append(batch_labels.numpy())
+    if not labels:
+        raise UserError(f"{description}: no images")
     return {name: np.concatenate(parts) for name, parts in outputs.items()}, np.concatenate(labels)

@@ -1,4 +1,6 @@
-"""Nearest neighbours on frozen embeddings."""
+"""Classifiers that compare frozen embeddings with labelled references."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,26 +19,27 @@ def knn_probabilities(
     temperature: float = 0.07,
     rows_per_block: int = 1024,
 ) -> np.ndarray:
-    """Class probabilities by a vote of the nearest references.
+    """Class probabilities by a weighted vote of the nearest references.
 
-    A neighbour's vote weighs exp(cosine similarity / temperature), as in Wu et al. 2018,
+    A neighbour votes with weight exp(cosine similarity / temperature), as in Wu et al. 2018,
     "Unsupervised Feature Learning via Non-Parametric Instance Discrimination".
 
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m] or [m, 1], or [m, C] of 0 and 1 for references with several
-        labels.
+      reference_labels: integers [m] or [m, 1] from 0 to C - 1, or [m, C] of 0 and 1 for references
+        with several labels.
       num_classes: C.
-      num_neighbors: how many vote; at most m do.
-      temperature: > 0; a smaller one listens to the nearest more.
-      rows_per_block: examples at a time, which bounds the memory to that times m.
+      num_neighbors: number of voting neighbours, at most m.
+      temperature: > 0; smaller values give the nearest neighbours more weight.
+      rows_per_block: examples per matrix product; the memory is proportional to this times m.
 
     Returns:
-      float32 [n, C]; rows sum to one where every reference has one label.
+      float32 [n, C]; rows sum to one if every reference has one label.
 
     Raises:
-      UserError: temperature or number of neighbours not positive, or labels of another shape.
+      UserError: no examples or references, shapes that disagree, embeddings that are not finite,
+        labels outside 0 to C - 1, or an option out of range.
 
     Example:
       >>> import numpy as np
@@ -47,31 +50,28 @@ def knn_probabilities(
       >>> votes.tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    if temperature <= 0 or num_neighbors < 1:
-        raise UserError(
-            f"temperature must be > 0 and num_neighbors >= 1, got {temperature} and {num_neighbors}"
-        )
-    references = tf.math.l2_normalize(tf.constant(reference_embeddings, tf.float32), axis=1)
-    labels = np.asarray(reference_labels)
-    if labels.ndim == 2 and labels.shape[1] not in (1, num_classes):
-        raise UserError(
-            f"reference_labels must be integers [m] or rows [m, {num_classes}] of num_classes, got "
-            f"shape {labels.shape}"
-        )
-    has_rows = labels.ndim == 2 and labels.shape[1] == num_classes
-    labels = tf.constant(labels if has_rows else class_numbers(labels))
+    _check_at_least_one(num_neighbors=num_neighbors, rows_per_block=rows_per_block)
+    rows, references = _unit_rows(embeddings, reference_embeddings, temperature)
+    is_multi_label = _is_multi_label(reference_labels, num_classes)
+    labels = tf.constant(
+        _label_rows(reference_labels, len(references))
+        if is_multi_label
+        else _labels(reference_labels, len(references), num_classes)
+    )
     blocks = []
-    for start in range(0, len(embeddings), rows_per_block):
-        rows = tf.constant(embeddings[start : start + rows_per_block], tf.float32)
-        similarities = tf.matmul(tf.math.l2_normalize(rows, axis=1), references, transpose_b=True)
-        nearest, numbers = tf.math.top_k(similarities, k=min(num_neighbors, len(references)))
+    for start in range(0, len(rows), rows_per_block):
+        block = rows[start : start + rows_per_block]
+        similarities = tf.matmul(block, references, transpose_b=True)
+        nearest, indices = tf.math.top_k(similarities, k=min(num_neighbors, len(references)))
         votes = tf.nn.softmax(nearest / temperature)
-        of_nearest = tf.gather(labels, numbers)
-        rows_of_labels = (
-            tf.cast(of_nearest, tf.float32) if has_rows else tf.one_hot(of_nearest, num_classes)
+        neighbor_labels = tf.gather(labels, indices)
+        label_rows = (
+            tf.cast(neighbor_labels, tf.float32)
+            if is_multi_label
+            else tf.one_hot(neighbor_labels, num_classes)
         )
         # [n, k], [n, k, C] -> [n, C]
-        blocks.append(tf.einsum("nk,nkc->nc", votes, rows_of_labels).numpy())
+        blocks.append(tf.einsum("nk,nkc->nc", votes, label_rows).numpy())
     return np.concatenate(blocks)
 
 
@@ -83,16 +83,16 @@ def prototype_probabilities(
     num_classes: int,
     temperature: float = 0.1,
 ) -> np.ndarray:
-    """Class probabilities by the nearest prototype, the mean direction of a class's references.
+    """Class probabilities by cosine similarity to the prototype of each class.
 
-    softmax over the classes of cos(z, mean of the class's z / ||z||) / temperature, as in Snell et
-    al. 2017, "Prototypical Networks", with cosines. The temperature does not change which class is
-    likeliest.
+    softmax over the classes c of cos(z, prototype_c) / temperature, where prototype_c is the mean
+    of z / ||z|| over the references of class c: Snell et al. 2017, "Prototypical Networks", with
+    cosines. The temperature does not change which class is likeliest.
 
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m] or [m, 1].
+      reference_labels: integers [m] or [m, 1], from 0 to C - 1.
       num_classes: C. A class without references has probability 0.
       temperature: > 0.
 
@@ -100,7 +100,8 @@ def prototype_probabilities(
       float32 [n, C], rows sum to one.
 
     Raises:
-      UserError: temperature not positive, no references, or labels of another shape or of floats.
+      UserError: no examples or references, shapes that disagree, embeddings that are not finite,
+        labels outside 0 to C - 1, or an option out of range.
 
     Example:
       >>> import numpy as np
@@ -111,11 +112,10 @@ def prototype_probabilities(
       >>> near.argmax(axis=1).tolist()
       [0]
     """
-    labels = class_numbers(reference_labels)
-    _check(temperature, labels)
-    references = _unit_rows(reference_embeddings)
+    rows, references = _unit_rows(embeddings, reference_embeddings, temperature)
+    labels = _labels(reference_labels, len(references), num_classes)
     sums = tf.math.unsorted_segment_sum(references, labels, num_classes)
-    similarities = tf.matmul(_unit_rows(embeddings), _unit_rows(sums), transpose_b=True)
+    similarities = tf.matmul(rows, tf.math.l2_normalize(sums, axis=1), transpose_b=True)
     has_references = np.isin(np.arange(num_classes), labels)
     logits = tf.where(has_references, similarities / temperature, -np.inf)
     return tf.nn.softmax(logits, axis=1).numpy()
@@ -130,24 +130,25 @@ def soft_neighbor_probabilities(
     temperature: float = 0.1,
     rows_per_block: int = 1024,
 ) -> np.ndarray:
-    """Class probabilities by a vote of all references: a soft nearest-neighbour classifier.
+    """Class probabilities by a weighted vote of all references: soft nearest neighbours.
 
-    p = softmax(cos(z, references) / temperature) @ one_hot(reference_labels), as Assran et al.
-    2020, "Supervision Accelerates Pre-training" (SuNCEt), arXiv 2006.10803, evaluate.
+    p = softmax(cos(z, references) / temperature) @ one_hot(reference_labels), the evaluation of
+    Assran et al. 2020, "Supervision Accelerates Pre-training" (SuNCEt), arXiv 2006.10803.
 
     Args:
       embeddings: [n, D] of the examples to classify.
       reference_embeddings: [m, D].
-      reference_labels: integers [m] or [m, 1].
+      reference_labels: integers [m] or [m, 1], from 0 to C - 1.
       num_classes: C.
-      temperature: > 0; a smaller one listens to the nearest more.
-      rows_per_block: examples at a time, which bounds the memory to that times m.
+      temperature: > 0; smaller values give the nearest references more weight.
+      rows_per_block: examples per matrix product; the memory is proportional to this times m.
 
     Returns:
       float32 [n, C], rows sum to one.
 
     Raises:
-      UserError: temperature not positive, no references, or labels of another shape or of floats.
+      UserError: no examples or references, shapes that disagree, embeddings that are not finite,
+        labels outside 0 to C - 1, or an option out of range.
 
     Example:
       >>> import numpy as np
@@ -159,27 +160,88 @@ def soft_neighbor_probabilities(
       [[0.7311 0.2689]
        [0.2689 0.7311]]
     """
-    labels = class_numbers(reference_labels)
-    _check(temperature, labels)
-    references = _unit_rows(reference_embeddings)
+    _check_at_least_one(rows_per_block=rows_per_block)
+    rows, references = _unit_rows(embeddings, reference_embeddings, temperature)
+    labels = _labels(reference_labels, len(references), num_classes)
     blocks = []
-    for start in range(0, len(embeddings), rows_per_block):
-        rows = _unit_rows(embeddings[start : start + rows_per_block])
-        similarities = tf.matmul(rows, references, transpose_b=True)
+    for start in range(0, len(rows), rows_per_block):
+        block = rows[start : start + rows_per_block]
+        similarities = tf.matmul(block, references, transpose_b=True)
         votes = tf.transpose(tf.nn.softmax(similarities / temperature))
         # [m, n] -> [C, n] -> [n, C]
-        of_classes = tf.math.unsorted_segment_sum(votes, labels, num_classes)
-        blocks.append(tf.transpose(of_classes).numpy())
+        class_votes = tf.math.unsorted_segment_sum(votes, labels, num_classes)
+        blocks.append(tf.transpose(class_votes).numpy())
     return np.concatenate(blocks)
 
 
-def _unit_rows(rows: np.ndarray | tf.Tensor) -> tf.Tensor:
-    return tf.math.l2_normalize(tf.cast(rows, tf.float32), axis=1)
-
-
-def _check(temperature: float, labels: np.ndarray) -> None:
-    if temperature <= 0 or not len(labels):
+def _unit_rows(
+    embeddings: Any, reference_embeddings: Any, temperature: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both as float32 rows of length 1."""
+    if not temperature > 0:
+        raise UserError(f"temperature must be > 0, got {temperature}")
+    rows = []
+    for name, values in (
+        ("embeddings", embeddings),
+        ("reference_embeddings", reference_embeddings),
+    ):
+        array = tf.cast(tf.convert_to_tensor(values), tf.float32)
+        if array.shape.rank != 2 or 0 in array.shape:
+            raise UserError(f"{name} must be [n, D] with n >= 1 and D >= 1, got {array.shape}")
+        # Also refuses numbers whose squares overflow, which would normalise to zero.
+        is_finite = np.isfinite(tf.reduce_sum(tf.square(array), axis=1))
+        if not is_finite.all():
+            raise UserError(
+                f"{name} must be finite, got {(~is_finite).sum()} of {len(is_finite)} rows that "
+                f"are not, first row {is_finite.argmin()}"
+            )
+        rows.append(tf.math.l2_normalize(array, axis=1))
+    if rows[0].shape[1] != rows[1].shape[1]:
         raise UserError(
-            "temperature must be > 0 and there must be references, got "
-            f"{temperature} and {len(labels)}"
+            "embeddings and reference_embeddings must have the same dimension, got "
+            f"{rows[0].shape[1]} and {rows[1].shape[1]}"
         )
+    return rows[0], rows[1]
+
+
+def _is_multi_label(labels: Any, num_classes: int) -> bool:
+    """Whether these are rows of 0 and 1 [m, C]; a single column of zeros is class 0."""
+    array = np.asarray(labels)
+    if array.ndim != 2:
+        return False
+    if array.shape[1] not in (1, num_classes):
+        raise UserError(
+            f"reference_labels must be integers [m] or rows [m, {num_classes}] of num_classes, got "
+            f"shape {array.shape}"
+        )
+    return array.shape[1] == num_classes and (num_classes > 1 or bool(array.any()))
+
+
+def _label_rows(labels: Any, num_references: int) -> np.ndarray:
+    rows = np.asarray(labels)
+    is_other = ~np.isin(rows, (0, 1))
+    if is_other.any():
+        raise UserError(f"reference_labels [m, C] must be 0 or 1, got {rows[is_other][0]}")
+    _check_count(rows, num_references)
+    return rows
+
+
+def _labels(labels: Any, num_references: int, num_classes: int) -> np.ndarray:
+    _check_at_least_one(num_classes=num_classes)
+    numbers = class_numbers(labels, num_classes=num_classes, name="reference_labels")
+    _check_count(numbers, num_references)
+    return numbers
+
+
+def _check_count(labels: np.ndarray, num_references: int) -> None:
+    if len(labels) != num_references:
+        raise UserError(
+            f"reference_labels must have one entry for each of {num_references} "
+            f"reference_embeddings, got {len(labels)}"
+        )
+
+
+def _check_at_least_one(**options: int) -> None:
+    for name, value in options.items():
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise UserError(f"{name} must be an integer >= 1, got {value!r}")

@@ -1,6 +1,9 @@
+"""Calibration errors against loops."""
+
 import numpy as np
 import pytest
 
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import expected_calibration_error, reliability
 
 
@@ -52,7 +55,7 @@ def test_a_bin_holds_its_upper_edge_and_not_its_lower():
     assert error == pytest.approx((abs(-0.5 + 0.6) + 0.1) / 3)
 
 
-def test_certainty_counts_fully_when_wrong_and_not_when_right():
+def test_certain_predictions_have_error_zero_when_right_and_one_when_wrong():
     certain = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert expected_calibration_error(certain, np.array([0, 1])) == 0
     assert expected_calibration_error(certain, np.array([1, 0])) == 1
@@ -63,7 +66,7 @@ def test_confidence_of_zero_belongs_to_the_first_bin():
     assert expected_calibration_error(nothing, np.array([0, 1, 1, 1])) == 0.25
 
 
-def test_a_float32_softmax_that_exceeds_one_by_rounding_is_taken():
+def test_a_float32_softmax_that_exceeds_one_by_rounding_is_accepted():
     above = np.array([[np.nextafter(np.float32(1), np.float32(2)), 0]], np.float32)
     assert above.max() > 1
     assert expected_calibration_error(above, np.array([0])) == pytest.approx(0, abs=1e-6)
@@ -73,28 +76,54 @@ def test_a_float32_softmax_that_exceeds_one_by_rounding_is_taken():
     ("probabilities", "bins", "message"),
     [
         ([[2.0, -1.0]], 15, r"within \[0, 1\], got -1.0: apply a softmax"),
-        ([[np.nan, 0.5]], 15, "within"),
+        ([[2.0, 0.0]], 15, r"within \[0, 1\], got 2.0: apply a softmax"),
+        ([[np.nan, 0.5]], 15, "got NaN in 1 of 1 rows"),
+        ([[0.5, 0.5], [0.5, 0.5]], 15, "need 2 labels, got 1"),
+        (np.zeros((0, 2)), 15, r"n >= 1 and C >= 1, got float64 of shape \(0, 2\)"),
+        ([0.5], 15, r"got float64 of shape \(1,\)"),
         ([[0.5, 0.5]], 0, "bins=0"),
+        ([[0.5, 0.5]], 2.5, "bins=2.5"),
     ],
 )
-def test_what_cannot_be_is_refused(probabilities, bins, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_probabilities_and_bins_are_rejected(probabilities, bins, message):
+    with pytest.raises(UserError, match=message):
         expected_calibration_error(np.array(probabilities), np.array([0]), bins)
 
 
-def test_a_column_of_class_numbers_counts_like_a_row():
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_outside_the_classes_is_rejected(label):
+    with pytest.raises(UserError, match=f"labels must be within 0 to 1, got {label}"):
+        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([label]))
+
+
+@pytest.mark.parametrize(
+    ("confidences", "is_right", "message"),
+    [
+        ([0.5, np.nan], [True, False], "within .* got nan"),
+        ([0.5, 0.5], [True], r"got shapes \(2,\) and \(1,\)"),
+        ([], [], r"n >= 1, got shapes \(0,\)"),
+        ([0.5], [3], "is_right must be bool, got 3"),
+    ],
+)
+def test_invalid_confidences_are_rejected(confidences, is_right, message):
+    with pytest.raises(UserError, match=message):
+        reliability(np.array(confidences), np.array(is_right))
+
+
+def test_diagrams_with_other_numbers_of_bins_cannot_be_added():
+    one, two = (reliability(np.array([0.5]), np.array([True]), bins=bins) for bins in (1, 15))
+    with pytest.raises(UserError, match="same number of bins, got 1 and 15"):
+        _ = one + two
+
+
+def test_labels_may_be_a_column():
     probabilities, labels = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0])
     column = labels[:, None].astype(np.uint8)
     assert expected_calibration_error(probabilities, column) == pytest.approx((0.1 + 0.6) / 2)
     with pytest.raises(
-        ValueError, match=r"labels must be integers .* got float64 of shape \(2, 2\)"
+        UserError, match=r"labels must be integers .* got float64 of shape \(2, 2\)"
     ):
         expected_calibration_error(probabilities, np.eye(2))
-
-
-def test_no_example_is_refused():
-    with pytest.raises(ValueError, match="n=0"):
-        expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int))
 
 
 def equal_mass_loop(confidences, is_right, bins):
@@ -110,7 +139,7 @@ def equal_mass_loop(confidences, is_right, bins):
 
 @pytest.mark.parametrize("bins", [1, 3, 7, 60])
 @pytest.mark.parametrize("decimals", [9, 1])
-def test_bins_of_equal_mass_equal_the_loop(bins, decimals):
+def test_equal_mass_bins_equal_the_loop(bins, decimals):
     generator = np.random.default_rng(bins)
     confidences = generator.uniform(size=50).round(decimals)
     is_right = generator.uniform(size=50) < confidences
@@ -150,6 +179,6 @@ def test_diagrams_of_parts_add_up_to_the_whole():
     assert whole.hits.sum() == is_right.sum()
 
 
-def test_an_unknown_binning_is_refused():
-    with pytest.raises(ValueError, match=r"binning must be one of .* got 'quantile'"):
+def test_unknown_binning_is_rejected():
+    with pytest.raises(UserError, match=r"binning must be one of .* got 'quantile'"):
         reliability(np.array([0.5]), np.array([True]), binning="quantile")
