@@ -162,7 +162,7 @@ def _with_includes(file: Path, including: Sequence[Path]) -> str:
     known = IMPORTS.splitlines()
     text = "".join(
         line
-        for line in file.read_text().splitlines(True)
+        for line in read_text(file).splitlines(True)
         if not line.strip() or line.strip() not in known
     )
     include = r"""^include\s+(['"])(.+?)\1[ \t]*(?:#.*)?$"""
@@ -171,6 +171,20 @@ def _with_includes(file: Path, including: Sequence[Path]) -> str:
         return _with_includes(find(match[2], beside=file), (*including, file.resolve()))
 
     return re.sub(include, included, text, flags=re.M)
+
+
+def read_text(file: Path) -> str:
+    """The text of a gin file.
+
+    Raises:
+      UserError: not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the gin file {str(file)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+        ) from None
 
 
 def find(file: str, *, beside: Path | None = None) -> Path:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from absl import flags
 
 from supcon_tf import cli, config
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages import robustness
 
 # The numbers of the table: heading, key in metrics.json, and how it is written.
 COLUMNS = (
@@ -39,87 +39,79 @@ COLUMNS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = cli.Parser(__doc__, prog="evaluate")
-    parser.add_argument(
-        "--workdir",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a run's folder; may repeat, the page shows them in this order",
+    options = cli.new_flags()
+    flags.DEFINE_multi_string(
+        "workdir",
+        [],
+        "DIR: a run directory; the page shows them in this order",
+        flag_values=options,
     )
-    parser.add_argument(
-        "--gin_file",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="settings over the run's own, such as robustness/cifar10_c.gin; may repeat",
+    cli.define_gin_flags(options)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "FILE.html: the comparison, by default compare.html in the first --workdir",
+        flag_values=options,
     )
-    parser.add_argument(
-        "--gin_param",
-        action="append",
-        default=[],
-        metavar="BINDING",
-        help='one setting, such as "robustness.run.max_images = 1000"; may repeat, wins over files',
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE.html",
-        help="the comparison, by default compare.html in the first --workdir",
-    )
-    options = parser.parse_args(arguments)
+    cli.parse(options, argv, __doc__)
     if not options.workdir:
-        parser.error("--workdir is needed: the folder of a finished run")
-    folders = [RunDir(Path(workdir)) for workdir in options.workdir]
-    if len({folder.root.resolve() for folder in folders}) < len(folders):
-        parser.error("each --workdir must be another folder")
-    for folder in folders:
-        if not (folder.root / "config.gin").is_file():
+        raise UserError("--workdir is needed: the directory of a finished run")
+    run_dirs = [RunDir(Path(workdir)) for workdir in options.workdir]
+    if len({run_dir.root.resolve() for run_dir in run_dirs}) < len(run_dirs):
+        raise UserError("each --workdir must be another directory")
+    for run_dir in run_dirs:
+        if not run_dir.config.is_file():
             raise UserError(
-                f"no run in {str(folder.root)!r}: python -m supcon_tf.train --workdir makes one"
+                f"no run in {str(run_dir.root)!r}: python -m supcon_tf.train --workdir makes one"
             )
-    for folder in folders:
-        measure(folder, options.gin_file, options.gin_param)
-    print(table(folders))
-    output = Path(options.output) if options.output else folders[0].root / "compare.html"
-    page = write_comparison([folder.root for folder in folders], output)
+    devices = cli.start_tensorflow()
+    for run_dir in run_dirs:
+        measure(run_dir, options.gin_file, options.gin_param, devices=devices)
+    print(table(run_dirs))
+    output = Path(options.output) if options.output else run_dirs[0].comparison
+    page = write_comparison([run_dir.root for run_dir in run_dirs], output)
     print(f"done: {page}")
 
 
-def measure(folder: RunDir, files: Sequence[str], bindings: Sequence[str]) -> None:
+def measure(
+    run_dir: RunDir, files: Sequence[str], bindings: Sequence[str], *, devices: str
+) -> None:
     """Runs the robustness stage of a run, unless it has finished with the same settings.
 
     Raises:
       UserError: no source of images, or as in `config.parse` and `robustness.run`.
     """
-    settings = config.parse([str(folder.root / "config.gin"), *files], bindings)
-    last = folder.root / "evaluate.gin"
+    from supcon_tf.stages import robustness  # It imports TensorFlow.
+
+    settings = config.parse([str(run_dir.config), *files], bindings)
+    last = run_dir.evaluation_config
     if (
-        read_measured(folder.root) is not None
+        read_measured(run_dir.root) is not None
         and last.is_file()
-        and config.is_same_measurement(last.read_text(), settings)
+        and config.is_same_measurement(config.read_text(last), settings)
     ):
-        print(f"{folder.root}: measured before")
+        print(f"{run_dir.root}: measured before")
         return
     if config.bound_value("robustness.run.source") is None:
         raise UserError(
-            f"{str(folder.root)!r} says no source of images: add "
+            f"{str(run_dir.root)!r} has no source of images: add "
             '--gin_param="robustness.run.source = @sources.tfds()" or another one'
         )
-    print(f"{folder.root}: measuring on {cli.DEVICES}")
-    gin.get_configurable(robustness.run)(folder)
-    (folder.root / "evaluate.gin").write_text(settings)
-    write_report(folder.root)
+    print(f"{run_dir.root}: measuring on {devices}")
+    gin.get_configurable(robustness.run)(run_dir)
+    run_dir.evaluation_config.write_text(settings)
+    write_report(run_dir.root)
 
 
-def table(folders: Sequence[RunDir]) -> str:
+def table(run_dirs: Sequence[RunDir]) -> str:
     """A line per run; mCE where there is a baseline."""
-    results = [folder.metrics()["robustness"] for folder in folders]
+    results = [run_dir.metrics()["robustness"] for run_dir in run_dirs]
     shown = [column for column in COLUMNS if any(column[1] in result for result in results)]
     rows = [["run", *(heading for heading, _, _ in shown)]]
-    for folder, result in zip(folders, results, strict=True):
-        rows.append([str(folder.root), *(_written(result, key, how) for _, key, how in shown)])
+    for run_dir, result in zip(run_dirs, results, strict=True):
+        rows.append([str(run_dir.root), *(_written(result, key, how) for _, key, how in shown)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]) for row in rows

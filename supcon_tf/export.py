@@ -1,4 +1,4 @@
-"""Copies a run's trained model out of its folder, as a SavedModel for serving.
+"""Copies a run's trained model out of its run directory, as a SavedModel for serving.
 
 The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
 "serving_jpeg" takes `encoded`, the bytes of image files [B]. Both give `embedding`, and after a
@@ -11,30 +11,35 @@ example:
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = cli.Parser(__doc__, prog="export")
-    parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder")
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="a new folder for the SavedModel"
+    options = cli.new_flags()
+    flags.DEFINE_string("workdir", None, "DIR: the run directory", flag_values=options)
+    flags.DEFINE_string(
+        "output", None, "DIR: a new directory for the SavedModel", flag_values=options
     )
-    options = parser.parse_args(arguments)
+    cli.parse(options, argv, __doc__)
+    if not options.workdir or not options.output:
+        raise UserError("--workdir and --output are needed: a run directory and a new directory")
     export = RunDir(Path(options.workdir)).export
     if not (export / "saved_model.pb").is_file():
         raise UserError(
             f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
-            "python -m supcon_tf.train --workdir with the same folder goes on with it"
+            "python -m supcon_tf.train with the same --workdir continues it"
         )
     output = Path(options.output)
     if output.exists() and any(output.iterdir()):
-        raise UserError(f"{options.output!r} is not empty: give a new folder")
+        raise UserError(f"{options.output!r} is not empty: give a new directory")
     shutil.copytree(export, output, dirs_exist_ok=True)
     print(f"done: {output}")
 

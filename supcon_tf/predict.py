@@ -16,50 +16,48 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from supcon_tf import cli  # Before TensorFlow, whose start it makes quiet.
-from supcon_tf.errors import UserError
-
-# isort: split
 import numpy as np
-import tensorflow as tf
+from absl import flags
 from tqdm import tqdm
 
-from supcon_tf.data.image_files import IMAGE_SUFFIXES
+from supcon_tf import cli
+from supcon_tf.errors import UserError
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = cli.Parser(__doc__, prog="predict")
-    parser.add_argument(
-        "--export", metavar="DIR", required=True, help="a SavedModel of this package"
+    options = cli.new_flags()
+    flags.DEFINE_string("export", None, "DIR: a SavedModel of this package", flag_values=options)
+    flags.DEFINE_multi_string(
+        "images",
+        [],
+        "PATH ...: image files, and directories that are searched for them with all below",
+        flag_values=options,
     )
-    parser.add_argument(
-        "--images",
-        metavar="PATH",
-        nargs="+",
-        action="extend",
-        required=True,
-        help="image files, and folders that are searched for them, subfolders included",
+    flags.DEFINE_string("output", None, "FILE.npz or FILE.csv", flag_values=options)
+    flags.DEFINE_integer(
+        "batch_size", 64, "images at a time, 64 by default", lower_bound=1, flag_values=options
     )
-    parser.add_argument("--output", metavar="FILE", required=True, help="FILE.npz or FILE.csv")
-    parser.add_argument(
-        "--batch_size", metavar="N", type=int, default=64, help="images at a time, 64 by default"
-    )
-    options = parser.parse_args(arguments)
+    more_images = cli.parse(options, argv, __doc__, takes_paths=True)
+    for name in ("export", "images", "output"):
+        if not options[name].value:
+            raise UserError(f"--{name} is needed; --help shows all flags")
+    images = [*options.images, *more_images]
     output = Path(options.output)
     if output.suffix not in (".npz", ".csv"):
         raise UserError(f"--output must end in .npz or .csv, got {options.output!r}")
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size must be >= 1, got {options.batch_size}")
     if not (Path(options.export) / "saved_model.pb").is_file():
         raise UserError(
             f"no SavedModel in {options.export!r}: python -m supcon_tf.export makes one"
         )
-    paths = image_files(options.images)
+    cli.start_tensorflow()
+    paths = image_files(images)
     output.parent.mkdir(parents=True, exist_ok=True)
     written = output if output.exists() else output.parent
     if output.is_dir() or not os.access(written, os.W_OK):
         raise UserError(f"--output must be a file that can be written, got {options.output!r}")
+    import tensorflow as tf
+
     model = tf.saved_model.load(options.export).signatures["serving_jpeg"]
     kept, outputs = predictions(model, paths, batch_size=options.batch_size)
     names_file = Path(options.export) / "labels.txt"
@@ -82,6 +80,8 @@ def image_files(given: Sequence[str]) -> list[Path]:
     Raises:
       UserError: a path that is not there, or no image at all.
     """
+    from supcon_tf.data.image_files import IMAGE_SUFFIXES  # It imports TensorFlow.
+
     files: list[Path] = []
     for name in given:
         path = Path(name)
@@ -133,6 +133,8 @@ def _readable_parts(
     model: Any, paths: Sequence[Path]
 ) -> Iterator[tuple[Sequence[Path], dict[str, np.ndarray]]]:
     """The whole batch at once, or one by one where an image in it cannot be read."""
+    import tensorflow as tf
+
     try:
         encoded = tf.constant([path.read_bytes() for path in paths])
         yield paths, {name: value.numpy() for name, value in model(encoded=encoded).items()}

@@ -272,7 +272,9 @@ def prepare(folder: Path, args: argparse.Namespace) -> None:
         paths = paths[:: -(-len(paths) // args.jpegs)]
         (folder / "jpegs.json").write_text(json.dumps({"paths": paths, "count": args.jpegs}))
     if args.data_dir:
-        from supcon_tf import cli  # noqa: F401  # It makes TensorFlow's start quiet.
+        from supcon_tf import cli
+
+        cli.start_tensorflow()
 
         # isort: split
         import tensorflow as tf

@@ -177,7 +177,9 @@ def shares(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def ours(folder: Path, num_seeds: int, strength: float) -> dict[str, np.ndarray]:
     """Samples [N] of every quantity; writes images with amounts and results for the peer."""
-    from supcon_tf import cli  # noqa: F401  # It makes TensorFlow's start quiet.
+    from supcon_tf import cli
+
+    cli.start_tensorflow()
 
     # isort: split
     import tensorflow as tf

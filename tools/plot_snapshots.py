@@ -14,14 +14,18 @@ example:
 import itertools
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from absl import flags
 from tqdm import tqdm
 
 from supcon_tf import cli
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
-from supcon_tf.studies.study import accuracy, train
+from supcon_tf.studies.study import accuracy
+from supcon_tf.study import train_in_subprocess
 
 Points = dict[int, float]  # Epoch -> top-1.
 
@@ -41,7 +45,7 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     )
     folder = run / "finetuned" / f"{epoch:04d}"
     folder.parent.mkdir(exist_ok=True)
-    return train([str(run / "config.gin")], settings, folder, None, threads)
+    return train_in_subprocess([str(run / "config.gin")], settings, folder, None, threads)
 
 
 def snapshots(run: Path) -> list[int]:
@@ -90,31 +94,28 @@ def table(lines: dict[str, Points]) -> str:
     return "\n".join(rows)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the tool."""
-    parser = cli.Parser(__doc__, prog="plot_snapshots")
-    parser.prog = "tools/plot_snapshots.py"
-    parser.add_argument(
-        "--run", action="append", required=True, metavar="NAME=DIR", help="of pretraining"
+    args = cli.new_flags()
+    flags.DEFINE_multi_string("run", [], "NAME=DIR: a pretraining run", flag_values=args)
+    flags.DEFINE_integer(
+        "processes", 1, "fine-tunings at a time, default 1", lower_bound=1, flag_values=args
     )
-    parser.add_argument(
-        "--processes", type=int, default=1, help="fine-tunings at a time, default 1"
-    )
-    parser.add_argument("--output", default="epochs.png", help="picture to write")
-    parser.add_argument("--title", default="", help="above it")
-    args = parser.parse_args(arguments)
-    if args.processes < 1:
-        parser.error(f"--processes must be >= 1, got {args.processes}")
+    flags.DEFINE_string("output", "epochs.png", "picture to write", flag_values=args)
+    flags.DEFINE_string("title", "", "text above it", flag_values=args)
+    cli.parse(args, argv, __doc__)
+    if not args.run:
+        raise UserError("--run is needed, as NAME=DIR")
     try:
         import matplotlib
     except ImportError:
-        parser.error("the picture needs Matplotlib: pip install '.[bench]'")
+        raise UserError("the picture needs Matplotlib: pip install '.[bench]'") from None
     matplotlib.use("agg")
     runs = {}
     for run in args.run:
         name, separator, folder = run.partition("=")
         if not separator or not snapshots(Path(folder)) or not by_neighbors(Path(folder)):
-            parser.error(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
+            raise UserError(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
         runs[name] = Path(folder)
     work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]
     threads = max(1, (os.cpu_count() or 1) // args.processes)

@@ -8,16 +8,16 @@ The image is shrunk to a short side of at most 256 px and cut to its centre squa
 224 px, as ImageNet-C's were; a smaller one stays as it is. The same seed gives the same sheet.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from supcon_tf import cli  # Before TensorFlow, whose start it makes quiet.
-
-# isort: split
 import numpy as np
 import tensorflow as tf
+from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from supcon_tf import cli
 from supcon_tf.data.corruptions.base import shrunk
 from supcon_tf.data.corruptions.imagenet_c import (
     CORRUPTIONS,
@@ -26,6 +26,7 @@ from supcon_tf.data.corruptions.imagenet_c import (
     corrupt,
 )
 from supcon_tf.data.decode import decode
+from supcon_tf.errors import UserError
 
 MAX_PX, GAP_PX, LABEL_PX, MARGIN_PX = 224, 4, 18, 150
 
@@ -63,24 +64,25 @@ def sheet(image: np.ndarray, *, seed: int, shown_px: int) -> Image.Image:
     return picture
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the tool."""
-    parser = cli.Parser(__doc__, prog="show_corruptions")
-    parser.prog = "tools/show_corruptions.py"
-    parser.add_argument("--image", required=True, metavar="FILE", help="a photo")
-    parser.add_argument("--output", required=True, metavar="FILE.png", help="the picture to write")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, default 0")
-    parser.add_argument("--shown_px", type=int, default=112, help="side of each, default 112")
-    options = parser.parse_args(arguments)
-    if options.seed < 0 or options.shown_px < 1:
-        parser.error("--seed must be >= 0 and --shown_px >= 1")
+    options = cli.new_flags()
+    flags.DEFINE_string("image", None, "FILE: a photo", flag_values=options)
+    flags.DEFINE_string("output", None, "FILE.png: the picture to write", flag_values=options)
+    flags.DEFINE_integer("seed", 0, "default 0", lower_bound=0, flag_values=options)
+    flags.DEFINE_integer(
+        "shown_px", 112, "side of each image, default 112", lower_bound=1, flag_values=options
+    )
+    cli.parse(options, argv, __doc__)
+    if not options.image or not options.output:
+        raise UserError("--image and --output are needed")
     if not Path(options.image).is_file():
-        raise FileNotFoundError(f"no image {options.image!r}")
+        raise UserError(f"no image {options.image!r}")
     encoded = tf.constant(Path(options.image).read_bytes())
     try:
         decoded = decode(encoded)
     except tf.errors.InvalidArgumentError:
-        raise ValueError(f"{options.image!r} cannot be read as an image") from None
+        raise UserError(f"{options.image!r} cannot be read as an image") from None
     image = centre_square(shrunk(decoded).numpy())
     picture = sheet(image, seed=options.seed, shown_px=options.shown_px)
     picture.save(options.output)

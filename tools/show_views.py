@@ -14,19 +14,15 @@ images: what the configuration says of augmentations is not used, but for the ji
 import copy
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from supcon_tf import (
-    cli,
-    config,  # Before TensorFlow, whose start they make quiet.
-)
-
-# isort: split
 import tensorflow as tf
+from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
+from supcon_tf import cli, config
 from supcon_tf.data import normalization
 from supcon_tf.data.augment import blur, color, rng, warp
 from supcon_tf.data.decode import decode
@@ -38,6 +34,7 @@ from supcon_tf.data.views import (
     randaugment,
     stacked_randaugment,
 )
+from supcon_tf.errors import UserError
 from supcon_tf.training.view_sheet import view_sheet
 
 # float32 [N, H, W, 3] and seeds [N] -> the same shape.
@@ -154,30 +151,26 @@ def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) 
     return file.getvalue()
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the tool."""
-    parser = cli.Parser(__doc__, prog="show_views")
-    parser.prog = "tools/show_views.py"
-    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="as train")
-    parser.add_argument(
-        "--gin_param", action="append", default=[], metavar="BINDING", help="as train"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE.png", help="the picture to write")
-    parser.add_argument("--strengths", action="store_true", help="a row per augmentation")
-    parser.add_argument("--images", type=int, help="default 8; with --strengths 1")
-    parser.add_argument("--views", type=int, help="of each, default 10; with --strengths 4")
-    parser.add_argument("--seed", type=int, help="default pretraining's own")
-    options = parser.parse_args(arguments)
+    options = cli.new_flags()
+    cli.define_gin_flags(options)
+    flags.DEFINE_string("output", None, "FILE.png: the picture to write", flag_values=options)
+    flags.DEFINE_boolean("strengths", False, "a row per augmentation", flag_values=options)
+    flags.DEFINE_integer("images", None, "default 8; with --strengths 1", flag_values=options)
+    flags.DEFINE_integer("views", None, "default 10; with --strengths 4", flag_values=options)
+    flags.DEFINE_integer("seed", None, "default: that of pretraining", flag_values=options)
+    cli.parse(options, argv, __doc__)
     if not options.gin_file or options.output is None:
-        parser.error("--gin_file and --output are needed")
+        raise UserError("--gin_file and --output are needed")
     num_images = options.images if options.images is not None else 1 if options.strengths else 8
     num_views = options.views if options.views is not None else 4 if options.strengths else 10
     if min(num_images, num_views) < 1:
-        parser.error("--images and --views must be at least 1")
+        raise UserError("--images and --views must be at least 1")
     config.parse(options.gin_file, options.gin_param)
     for name in ("source", "preprocessing", "augmentation"):
         if config.bound_value(f"pretrain.run.{name}") is None:
-            parser.error(f'add --gin_param="pretrain.run.{name} = ...", which is not set')
+            raise UserError(f'add --gin_param="pretrain.run.{name} = ...", which is not set')
     source: Source = of_pretraining("source")
     preprocessing: Preprocessing = of_pretraining("preprocessing")
     seed = options.seed if options.seed is not None else of_pretraining("seed") or 0
@@ -197,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
             num_images=num_images,
             num_views=num_views,
         )
-    options.output.write_bytes(picture)
+    Path(options.output).write_bytes(picture)
     width, height = Image.open(io.BytesIO(picture)).size
     print(f"{options.output}: {width} x {height} pixels, seed {seed}")
 

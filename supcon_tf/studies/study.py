@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ def run(
     only: Mapping[str, Sequence[str]] | None = None,
     bindings: Sequence[str] = (),
     processes: int = 1,
-    trial: Trial | None = None,
+    trial: Trial,
 ) -> list[Point]:
     """Runs every point of a grid that has no result yet and returns all of them.
 
@@ -79,7 +78,7 @@ def run(
       bindings: for every run.
       processes: runs at a time, which share the processors: on a CPU, small models get through
         more images in several runs of a thread each than in one run after the other.
-      trial: what makes one run; None is `python -m supcon_tf.train`.
+      trial: makes one run, as `supcon_tf.study.train_in_subprocess`.
 
     Raises:
       UserError: a design that is not known, a factor without a level, or processes < 1.
@@ -104,7 +103,7 @@ def run(
             folder = root / "trials" / point.folder
             threads = max(1, (os.cpu_count() or 1) // processes)
             _make_room(folder, point.key)
-            return (trial or train)(point.files, point.bindings, folder, lock.fileno(), threads)
+            return trial(point.files, point.bindings, folder, lock.fileno(), threads)
 
         accuracies = _optimized(root / "study.journal", wanted, top_1_of, processes)
     return [dataclasses.replace(point, top_1=accuracies.get(point.key)) for point in wanted]
@@ -154,45 +153,6 @@ def points(
                     bindings=[*bindings, *of_levels],
                 )
             )
-    return found
-
-
-def train(
-    files: Sequence[str], bindings: Sequence[str], folder: Path, lock: int | None, threads: int
-) -> float:
-    """One run of `python -m supcon_tf.train` in a process of its own, its words in a file.
-
-    Args:
-      files, bindings: as of the command.
-      folder: the run's; what it says goes to a file of this name with ".log".
-      lock: an open file that it holds as long as it runs; None for none.
-      threads: of an operation, unless TF_NUM_INTRAOP_THREADS says otherwise.
-
-    Returns:
-      The top-1 accuracy of its last classifying stage, or the mean average precision.
-
-    Raises:
-      TrialFailed: it ended with an error, or without an accuracy.
-    """
-    command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={folder}"]
-    command += [f"--gin_file={file}" for file in files]
-    command += [f"--gin_param={binding}" for binding in bindings]
-    log = folder.with_name(f"{folder.name}.log")  # A name may hold a dot.
-    with log.open("a") as written:
-        # A run that outlives a killed study keeps its lock, so that no second one is begun.
-        ended = subprocess.run(
-            command,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-            pass_fds=() if lock is None else (lock,),
-            env={"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ},
-            check=False,
-        )
-    if ended.returncode:
-        raise TrialFailed(f"{folder.name}: exit code {ended.returncode}, see {log}")
-    found = accuracy(json.loads((folder / "metrics.json").read_text()))
-    if found is None:
-        raise TrialFailed(f"{folder.name}: no stage classifies")
     return found
 
 

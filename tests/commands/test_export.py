@@ -78,7 +78,7 @@ def test_the_export_needs_tensorflow_only(workdir, tmp_path):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["(2,)", "False"]
     assert (output / "labels.txt").read_text() == "cat\ndog\nowl\n"
-    with pytest.raises(UserError, match="is not empty: give a new folder"):
+    with pytest.raises(UserError, match="is not empty: give a new directory"):
         export.main([f"--workdir={workdir}", f"--output={output}"])
 
 

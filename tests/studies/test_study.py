@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from supcon_tf import config
+from supcon_tf import study as command
 from supcon_tf.errors import UserError
 from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
 from supcon_tf.run_dir import RunDir
 from supcon_tf.studies import study
 from tests.reporting.test_report import Page
-from tools import study_stability
 
 METHODS = {"A": ("a.gin",), "B": ("b.gin",)}
 GRID = {
@@ -161,7 +161,7 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(study.TrialFailed, match="exit code 2"),
     ):
-        study.train(["no/such.gin"], [], tmp_path / "rate=0.1", lock.fileno(), 1)
+        command.train_in_subprocess(["no/such.gin"], [], tmp_path / "rate=0.1", lock.fileno(), 1)
     assert "no gin file 'no/such.gin'" in (tmp_path / "rate=0.1.log").read_text()
 
 
@@ -252,9 +252,9 @@ def test_a_result_has_the_neighbors_of_its_own_run(tmp_path):
         return study.run(tmp_path, methods={"A": ("a.gin",)}, grid=grid, trial=trial)
 
     (first,) = points(1)
-    found = study_stability.result(tmp_path, first)
+    found = command.result(tmp_path, first)
     assert (found.top_1, found.knn_top_1, list(found.curve)) == (0.5, 0.4375, [(0.5, 0.25)])
     points(2)
     # The run with the first rate is known, and its folder is that of the other one.
     (again,) = points(1)
-    assert study_stability.result(tmp_path, again) == Result("A", {"rate": "1"}, 0.5)
+    assert command.result(tmp_path, again) == Result("A", {"rate": "1"}, 0.5)

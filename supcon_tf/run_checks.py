@@ -1,0 +1,123 @@
+"""What is checked before a run starts: its stages, its encoder, and whether it may resume."""
+
+import inspect
+from collections.abc import Sequence
+
+from supcon_tf import config
+from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import experiment
+from supcon_tf.stages.linear import encoder_file
+
+MINIMUM = {"epochs": 1, "batch_size": 1, "seed": 0}
+
+
+def named_stages() -> Sequence[str]:
+    """The value of experiment.run.stages, or its default."""
+    default = inspect.signature(experiment.run).parameters["stages"].default
+    return config.bound_value("experiment.run.stages") or default
+
+
+def named_evaluations() -> Sequence[str]:
+    """The value of experiment.run.evaluations."""
+    return config.bound_value("experiment.run.evaluations") or ()
+
+
+def check_stages() -> None:
+    """Checks the arguments of all stages before the first one runs.
+
+    Raises:
+      UserError: a stage's argument that is not set, or a number out of range.
+    """
+    # `experiment.run` refuses unknown stages.
+    for stage in filter(experiment.STAGES.get, (*named_stages(), *named_evaluations())):
+        _, *parameters = inspect.signature(experiment.STAGES[stage]).parameters.values()
+        for parameter in parameters:
+            name = f"{stage}.run.{parameter.name}"
+            value = config.bound_value(name)
+            if value is None and parameter.default is parameter.empty:
+                raise UserError(f'{name} is not set: add --gin_param="{name} = ..."')
+            minimum = MINIMUM.get(parameter.name)
+            if minimum is not None and isinstance(value, int) and value < minimum:
+                raise UserError(f"{name} must be >= {minimum}, got {value}")
+
+
+def check_encoder(run_dir: RunDir) -> None:
+    """Checks that the stages on top of an encoder find one, before they load their images.
+
+    Raises:
+      UserError: no encoder.
+    """
+    stages = named_stages()
+    for stage in {"linear", "finetune"}.intersection(stages) - run_dir.metrics().keys():
+        path = config.bound_value(f"{stage}.run.encoder")
+        if path is not None or "pretrain" not in stages:
+            encoder_file(path or run_dir.root)
+
+
+def prepare(run_dir: RunDir, settings: str) -> None:
+    """Makes the run directory and writes its config.gin.
+
+    Args:
+      run_dir: a new one, or that of a run to resume.
+      settings: the resolved configuration.
+
+    Raises:
+      UserError: as in `check_resumable`.
+    """
+    file = run_dir.config
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    started = run_dir.started_stages()
+    if not run_dir.is_chief:
+        return
+    if not started:
+        run_dir.remove_partial_files()
+    elif file.exists():
+        check_resumable(run_dir, started, config.read_text(file), settings)
+    file.write_text(settings)
+    if _measures_robustness() and not _is_measured(run_dir, settings):
+        run_dir.remove_metrics("robustness")  # What was measured with the same settings stays.
+
+
+def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str) -> None:
+    """Refuses to resume a run whose started stages have other settings now.
+
+    Settings of stages that have not started may change, and stages may be added. The robustness
+    stage may always change: it repeats what it measured with other settings.
+
+    Args:
+      run_dir: the run's.
+      started: the stages that have started.
+      before, after: resolved configurations.
+
+    Raises:
+      UserError: names the first setting that changed.
+    """
+    old, new = (config.parameter_values(text, macros=True) for text in (before, after))
+    not_started = experiment.STAGES.keys() - started | {"robustness"}
+    free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
+    free += ["experiment.run.", "corruptions.", "classifiers."]
+    # A parameter that is newer than the run has its default, which is what the run did.
+    added = new.keys() - old.keys() - config.parameter_values(after, defaults=False).keys()
+    for name in sorted((old.keys() | new.keys()) - added):
+        if old.get(name) != new.get(name) and not name.startswith(tuple(free)):
+            raise UserError(
+                f"{str(run_dir.root)!r} holds a run with other settings, {name} = {old.get(name)} "
+                f"instead of {new.get(name)}: give another --workdir, or go on with the same "
+                "settings"
+            )
+
+
+def save_measured_settings(run_dir: RunDir, settings: str) -> None:
+    """Records with which settings the robustness stage measured, if it did."""
+    if _measures_robustness():
+        run_dir.evaluation_config.write_text(settings)
+
+
+def _measures_robustness() -> bool:
+    return "robustness" in (*named_stages(), *named_evaluations())
+
+
+def _is_measured(run_dir: RunDir, settings: str) -> bool:
+    file = run_dir.evaluation_config
+    return file.is_file() and config.is_same_measurement(config.read_text(file), settings)

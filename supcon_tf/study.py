@@ -1,0 +1,134 @@
+"""Runs a study: many trainings with one factor changed at a time, box plots and curves of them.
+
+A gin file gives methods and grid (see gin_configs/studies). Each run is `python -m supcon_tf.train`
+in its own process and in its own directory below WORKDIR/trials; the same command again continues a
+study that was stopped and repeats failed runs. At the end WORKDIR/study.html is written, one file
+that opens offline. Needs Optuna: pip install '.[study]'.
+
+examples:
+  python -m supcon_tf.study --gin_file=studies/digits_stability.gin --workdir=runs/study
+  python -m supcon_tf.study --gin_file=studies/digits_stability.gin --workdir=runs/study \\
+      --gin_param="study.run.processes = 2"
+  python -m supcon_tf.study --gin_file=studies/digits_stability.gin --list
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+from absl import flags
+
+from supcon_tf import cli, config
+from supcon_tf.errors import UserError
+from supcon_tf.reporting.study import Result, write_study
+from supcon_tf.run_dir import RunDir
+from supcon_tf.studies import study
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    options = cli.new_flags()
+    cli.define_gin_flags(options)
+    flags.DEFINE_string("workdir", None, "DIR: the directory of the study", flag_values=options)
+    flags.DEFINE_boolean("list", False, "show the runs and stop", flag_values=options)
+    cli.parse(options, argv, __doc__)
+    if not options.gin_file:
+        raise UserError("--gin_file is needed, such as --gin_file=studies/digits_stability.gin")
+    cli.start_tensorflow()
+    config.parse(options.gin_file, options.gin_param)
+    for name in ("methods", "grid"):
+        if config.bound_value(f"study.run.{name}") is None:
+            raise UserError(f"study.run.{name} is not set in {options.gin_file[-1]}")
+    if options.list:
+        for point in listed_points():
+            print(point.folder)
+        return
+    if not options.workdir:
+        raise UserError("--workdir is needed: the directory that the study writes to")
+    root = Path(options.workdir)
+    points = gin.get_configurable(study.run)(root, trial=train_in_subprocess)
+    results = [result(root, point) for point in points]
+    page = write_study(results, root / "study.html", title=f"Stability: {root.resolve().name}")
+    failed = sum(each.top_1 is None for each in results)
+    if failed:
+        print(f"{failed} of {len(results)} runs failed; the same command repeats them")
+    print(f"done: {page}")
+
+
+def listed_points() -> list[study.Point]:
+    """The runs of the configured study, without results."""
+    return study.points(
+        config.bound_value("study.run.methods"),
+        config.bound_value("study.run.grid"),
+        design=config.bound_value("study.run.design") or "one_at_a_time",
+        only=config.bound_value("study.run.only") or {},
+        bindings=config.bound_value("study.run.bindings") or (),
+    )
+
+
+def train_in_subprocess(
+    files: Sequence[str], bindings: Sequence[str], run_dir: Path, lock: int | None, threads: int
+) -> float:
+    """One run of `python -m supcon_tf.train`; its output goes to a file beside the run directory.
+
+    Args:
+      files, bindings: --gin_file and --gin_param of the command.
+      run_dir: its --workdir; the output goes to a file of this name with ".log".
+      lock: an open file that the process holds until it ends; None for none.
+      threads: of one TensorFlow operation, unless TF_NUM_INTRAOP_THREADS is set.
+
+    Returns:
+      The top-1 accuracy of its last classifying stage, or the mean average precision.
+
+    Raises:
+      TrialFailed: it ended with an error, or without an accuracy.
+    """
+    command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={run_dir}"]
+    command += [f"--gin_file={file}" for file in files]
+    command += [f"--gin_param={binding}" for binding in bindings]
+    log = run_dir.with_name(f"{run_dir.name}.log")  # A name may hold a dot.
+    with log.open("a") as written:
+        # A run that outlives its study keeps the lock, so that no second one starts.
+        ended = subprocess.run(
+            command,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            pass_fds=() if lock is None else (lock,),
+            env={"TF_NUM_INTRAOP_THREADS": str(threads), **os.environ},
+            check=False,
+        )
+    if ended.returncode:
+        raise study.TrialFailed(f"{run_dir.name}: exit code {ended.returncode}, see {log}")
+    found = study.accuracy(json.loads((run_dir / "metrics.json").read_text()))
+    if found is None:
+        raise study.TrialFailed(f"{run_dir.name}: no stage classifies")
+    return found
+
+
+def result(root: Path, point: study.Point) -> Result:
+    """The result of a run, with the neighbour accuracies in its run directory."""
+    folder = RunDir(root / "trials" / point.folder)
+    # A later run with other bindings may have taken the directory.
+    if point.top_1 is None or study.made_for(folder.root) != point.key:
+        return Result(point.method, point.levels, point.top_1)
+    found = [stage["knn_top_1"] for stage in folder.metrics().values() if "knn_top_1" in stage]
+    curve = folder.curve("pretrain")
+    return Result(
+        point.method,
+        point.levels,
+        point.top_1,
+        knn_top_1=found[-1] if found else None,
+        curve=[
+            (row["epoch"] / curve[-1]["epoch"], row["knn_top_1"])
+            for row in curve
+            if "knn_top_1" in row
+        ],
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

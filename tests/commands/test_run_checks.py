@@ -1,0 +1,79 @@
+"""What is checked before a run starts, and which settings may change when it resumes."""
+
+import pytest
+
+from supcon_tf import run_checks
+from supcon_tf.config import parse
+from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
+
+
+def test_only_settings_of_stages_that_have_not_started_may_change(tmp_path):
+    folder = RunDir(tmp_path)
+    files = ["digits/supcon.gin"]
+    run_checks.prepare(folder, parse(files, []))
+    folder.view_sheet.write_text("of an attempt that left no checkpoint")
+    run_checks.prepare(folder, parse(files, ["views.simclr.strength = 0.1"]))
+    assert not folder.view_sheet.exists()
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    same = ["views.simclr.strength = 0.1"]
+    stages = "experiment.run.stages = ('pretrain', 'linear', 'robustness')"
+    for allowed in ([], ["linear.run.epochs = 3"], [stages]):
+        run_checks.prepare(folder, parse(files, [*same, *allowed]))
+    # The robustness stage repeats what it measured with other settings.
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    run_checks.prepare(folder, parse(files, [*same, stages, "robustness.run.max_images = 3"]))
+    for refused in ("pretrain.run.epochs = 3", "pretrain.run.seed = 3"):
+        name, _, value = refused.split()
+        with pytest.raises(ValueError, match=rf"{name} = \d+ instead of {value}: give another"):
+            run_checks.prepare(folder, parse(files, [*same, refused]))
+    with pytest.raises(ValueError, match=r"views.simclr.strength = 0.1 instead of 0.3"):
+        run_checks.prepare(folder, parse(files, []))
+
+
+def test_a_parameter_newer_than_the_run_is_no_change(tmp_path):
+    folder = RunDir(tmp_path)
+    settings = parse(["digits/supcon.gin"], [])
+    run_checks.prepare(folder, settings)
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    lines = (tmp_path / "config.gin").read_text().splitlines(keepends=True)
+    older = [line for line in lines if "pretrain.run.clip_norm" not in line]
+    assert len(older) == len(lines) - 1
+    (tmp_path / "config.gin").write_text("".join(older))
+    with pytest.raises(ValueError, match=r"pretrain.run.clip_norm = None instead of 1.0"):
+        run_checks.prepare(folder, parse(["digits/supcon.gin"], ["pretrain.run.clip_norm = 1.0"]))
+    run_checks.prepare(folder, settings)
+
+
+def test_macros_are_resolved_before_encoder_and_stages_are_checked(tmp_path):
+    encoder = tmp_path / "model.keras"
+    encoder.touch()
+    bindings = [f"ENCODER = '{encoder}'", "STAGES = ('linear',)"]
+    used = ["linear.run.encoder = %ENCODER", "experiment.run.stages = %STAGES"]
+    parse(["digits/supcon.gin"], [*bindings, *used])
+    assert run_checks.named_stages() == ("linear",)
+    run_checks.check_encoder(RunDir(tmp_path))
+    encoder.unlink()
+    with pytest.raises(UserError, match="no encoder at"):
+        run_checks.check_encoder(RunDir(tmp_path))
+    with pytest.raises(ValueError, match=r"pretrain.run.epochs must be int, got 'ten'"):
+        parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])
+
+
+def test_a_changed_macro_is_a_changed_setting(tmp_path):
+    folder = RunDir(tmp_path)
+    file = "semi/simclr_cifar10_resnet18.gin"
+    run_checks.prepare(folder, parse([file], []))
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    # Fine-tuning has not started.
+    run_checks.prepare(folder, parse([file], ["finetune.run.source = %SOURCE"]))
+    with pytest.raises(ValueError, match=r"pretrain.run.source = @sources.tfds\(\) instead of @s"):
+        run_checks.prepare(folder, parse([file], ["SOURCE = @sources.digits()"]))
+
+
+def test_a_directory_with_results_of_other_settings_is_refused(tmp_path):
+    folder = RunDir(tmp_path)
+    run_checks.prepare(folder, parse(["digits/supcon.gin"], []))
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        run_checks.prepare(folder, parse(["digits/supcon.gin"], ["views.simclr.strength = 0.1"]))
