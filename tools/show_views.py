@@ -73,7 +73,7 @@ def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
             numbers = tf.maximum(rng.uniforms(seeds, 8), 2.0**-25)
             normal = tf.math.ndtri(tf.reshape(numbers, [-1, 4, 2]))
             moves = normal * length_px / 224.0 * images.shape[1]
-            each = [warp.thin_plate_warp(x, moves=m) for x, m in zip(images, moves)]
+            each = [warp.thin_plate_warp(x, displacements=m) for x, m in zip(images, moves)]
             return tf.stack(each)
 
         return of

@@ -1,4 +1,4 @@
-"""Random crops, resized to a square: where they lie, of one image or of a whole batch."""
+"""Random resized crops of one image or a batch."""
 
 import functools
 import math
@@ -6,9 +6,9 @@ import math
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import uniforms
+from supcon_tf.data.checks import check_integer, check_number, check_range
 from supcon_tf.data.decode import REDUCTIONS, open_image, reduced
 from supcon_tf.data.resampling import Windows, resample_batch, resample_each
-from supcon_tf.errors import UserError
 
 
 def random_resized_crop(
@@ -21,34 +21,38 @@ def random_resized_crop(
     flip_probability: float = 0.5,
     num_tries: int = 10,
 ) -> tf.Tensor:
-    """Crops a random part of the image, resizes it to a square, and mirrors it at random.
+    """Crops a random window of the image, resizes it to a square, and mirrors it at random.
 
-    The part's area is uniform within `area_range` of the image's, its aspect ratio (width /
-    height) log-uniform within `aspect_range`, its place uniform. Where no try fits into the image
-    the largest centre square is taken. The resampling is bilinear; where both sides shrink to less
-    than half, of the crop halved as in `resampling.resize`. Source: SimCLR (Chen et al. 2020),
-    appendix A.
+    The window's area is uniform in `area_range` times the image's area, its aspect ratio (width /
+    height) log-uniform in `aspect_range`, its position uniform (SimCLR, Chen et al. 2020,
+    appendix A, as torchvision implements it). If no try fits into the image, the largest centre
+    square is used.
 
-    Of an upright JPEG only the smallest window around all crops is decoded, once; where every crop
-    shrinks to less than half, the JPEG is decoded at a half, a quarter or an eighth of its size,
-    and the windows are rounded to its pixels.
+    The released TensorFlow SupCon code calls `tf.image.sample_distorted_bounding_box` instead: the
+    aspect ratio is uniform in [0.75, 1.33] and then the height is uniform over those that keep the
+    area in its range, which makes small areas more frequent, with 100 tries.
+
+    Resampling is bilinear; a crop that shrinks to less than half along both sides is halved first,
+    as in `resampling.resize`. Of an upright JPEG only the smallest window around all crops is
+    decoded, once. If every crop shrinks to less than half, the JPEG is decoded at 1/2, 1/4 or 1/8
+    of its size, and the windows are rounded to its pixels.
 
     Args:
       image: encoded (string scalar), or uint8 or float32 in [0, 1] [H, W, 3], or a batch of such
         pixels [B, H, W, 3].
       seed: int64. [] or [V] for one image, [B] or [B, V] for a batch: V crops of each.
-      size_px: side of the result.
-      area_range: smallest and largest share of the image's area, within (0, 1].
+      size_px: side of the result, >= 1.
+      area_range: smallest and largest fraction of the image's area, in (0, 1].
       aspect_range: smallest and largest width / height, > 0.
-      flip_probability: of mirroring left and right.
-      num_tries: how many parts are drawn before falling back, >= 1.
+      flip_probability: of mirroring left and right, 0 to 1.
+      num_tries: number of windows tried before falling back, >= 1.
 
     Returns:
-      float32 [..., size_px, size_px, 3] in [0, 1] but for rounding, with the axes of the seed in
-      front.
+      float32 [..., size_px, size_px, 3] in [0, 1] up to rounding, with the leading axes of the
+      seed.
 
     Raises:
-      UserError: an option that is not as described.
+      UserError: an option is out of range.
 
     Example:
       >>> import tensorflow as tf
@@ -61,9 +65,13 @@ def random_resized_crop(
       >>> views.random_resized_crop(batch, seed=tf.reshape(seeds, [5, 2]), size_px=32).shape
       TensorShape([5, 2, 32, 32, 3])
     """
-    _check_options(area_range, aspect_range, flip_probability, num_tries)
+    check_integer("size_px", size_px, 1)
+    check_range("area_range", area_range, high=1, example=(0.08, 1.0))
+    check_range("aspect_range", aspect_range, example=(0.75, 1.33))
+    check_number("flip_probability", flip_probability, 0, 1)
+    check_integer("num_tries", num_tries, 1)
     image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
-    windows_of = functools.partial(
+    sample_windows = functools.partial(
         draw_windows,
         area_range=area_range,
         aspect_range=aspect_range,
@@ -71,47 +79,25 @@ def random_resized_crop(
         num_tries=num_tries,
     )
     if image.shape.rank == 4:
-        windows = windows_of(tf.shape(image)[1:3], tf.reshape(seed, [tf.shape(image)[0], -1]))
+        windows = sample_windows(tf.shape(image)[1:3], tf.reshape(seed, [tf.shape(image)[0], -1]))
         crops = resample_batch(image, windows, size_px)
     else:
         size, reducible, read = open_image(image)
-        windows = windows_of(size, tf.reshape(seed, [-1]))
+        windows = sample_windows(size, tf.reshape(seed, [-1]))
         starts = tf.stack([windows.top, windows.left])  # [2, V]
         ends = starts + tf.stack([windows.height, windows.width])
-        # No crop is read at less than its size in the result.
-        possible = reducible & (tf.constant(REDUCTIONS) <= tf.reduce_min(ends - starts) // size_px)
-        reduction = tf.reduce_max(tf.where(possible, REDUCTIONS, 1))
+        # No crop is read smaller than its size in the result.
+        allowed = reducible & (tf.constant(REDUCTIONS) <= tf.reduce_min(ends - starts) // size_px)
+        reduction = tf.reduce_max(tf.where(allowed, REDUCTIONS, 1))
         corner = tf.reduce_min(starts, axis=1)
-        around_all = tf.concat([corner, tf.reduce_max(ends, axis=1) - corner], axis=0)
-        pixels, origin = read(around_all, reduction)
+        bounding_window = tf.concat([corner, tf.reduce_max(ends, axis=1) - corner], axis=0)
+        pixels, origin = read(bounding_window, reduction)
         starts, ends = reduced(starts, reduction), reduced(ends, reduction)
         top, left = tf.unstack(starts - origin[:, None])
         height, width = tf.unstack(ends - starts)
-        within = Windows(top, left, height, width, windows.mirrored)
-        crops = resample_each(pixels, within, size_px)
+        windows = Windows(top, left, height, width, windows.mirrored)
+        crops = resample_each(pixels, windows, size_px)
     return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))
-
-
-def _check_options(
-    area_range: tuple[float, float],
-    aspect_range: tuple[float, float],
-    flip_probability: float,
-    num_tries: int,
-) -> None:
-    if not 0 < area_range[0] <= area_range[1] <= 1:
-        raise UserError(
-            "area_range must be the smallest and the largest share of the area, within (0, 1], got "
-            f"{area_range}"
-        )
-    if not 0 < aspect_range[0] <= aspect_range[1]:
-        raise UserError(
-            "aspect_range must be the smallest and the largest width / height, > 0, got "
-            f"{aspect_range}"
-        )
-    if not 0 <= flip_probability <= 1:
-        raise UserError(f"flip_probability must be within [0, 1], got {flip_probability}")
-    if num_tries < 1:
-        raise UserError(f"num_tries must be >= 1, got {num_tries}")
 
 
 def draw_windows(
@@ -123,10 +109,10 @@ def draw_windows(
     flip_probability: float,
     num_tries: int,
 ) -> Windows:
-    """A window for each seed, int64 [...], in images of this size, int32 [2]."""
+    """Samples a window for each seed, int64 [...], in images of this size, int32 [2]."""
     height, width = size[0], size[1]
     numbers = uniforms(seed, 2 * num_tries + 3)
-    area_numbers, aspect_numbers, place = tf.split(numbers, [num_tries, num_tries, 3], axis=-1)
+    area_numbers, aspect_numbers, last = tf.split(numbers, [num_tries, num_tries, 3], axis=-1)
     area = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
     areas = area * (area_range[0] + (area_range[1] - area_range[0]) * area_numbers)
     low, high = (math.log(aspect) for aspect in aspect_range)
@@ -134,22 +120,22 @@ def draw_windows(
     widths = tf.maximum(tf.cast(tf.round(tf.sqrt(areas * aspects)), tf.int32), 1)
     heights = tf.maximum(tf.cast(tf.round(tf.sqrt(areas / aspects)), tf.int32), 1)
     fits = (widths <= width) & (heights <= height)
-    found = tf.reduce_any(fits, axis=-1)
+    any_fits = tf.reduce_any(fits, axis=-1)
     chosen = tf.argmax(tf.cast(fits, tf.int32), axis=-1, output_type=tf.int32)
     side = tf.minimum(height, width)
     rank = len(seed.shape)
-    crop_height = tf.where(found, tf.gather(heights, chosen, batch_dims=rank), side)
-    crop_width = tf.where(found, tf.gather(widths, chosen, batch_dims=rank), side)
+    crop_height = tf.where(any_fits, tf.gather(heights, chosen, batch_dims=rank), side)
+    crop_width = tf.where(any_fits, tf.gather(widths, chosen, batch_dims=rank), side)
 
-    def corner(room: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        anywhere = tf.cast(number * tf.cast(room + 1, tf.float32), tf.int32)
-        # float32 may round up to room + 1 itself.
-        return tf.where(found, tf.minimum(anywhere, room), room // 2)
+    def corner(margin: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        position = tf.cast(number * tf.cast(margin + 1, tf.float32), tf.int32)
+        # float32 may round up to margin + 1.
+        return tf.where(any_fits, tf.minimum(position, margin), margin // 2)
 
     return Windows(
-        corner(height - crop_height, place[..., 0]),
-        corner(width - crop_width, place[..., 1]),
+        corner(height - crop_height, last[..., 0]),
+        corner(width - crop_width, last[..., 1]),
         crop_height,
         crop_width,
-        place[..., 2] < flip_probability,
+        last[..., 2] < flip_probability,
     )

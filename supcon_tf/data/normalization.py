@@ -10,29 +10,29 @@ from supcon_tf.data.pipeline import evaluation_batches
 from supcon_tf.data.preprocessing import Normalization, Preprocessing
 from supcon_tf.data.splits import Split
 
-# Enough: with 10,000 images of any size, the standard error of a mean is a hundredth of the
-# deviation between the means of images.
+# With 10,000 images, the standard error of the mean is a hundredth of the standard deviation
+# between the images' means.
 MAX_IMAGES = 10_000
 
 
 def with_measured_normalization(preprocessing: Preprocessing, split: Split) -> Preprocessing:
-    """The same, with the measured constants in the place of normalization = "measure"."""
+    """Replaces normalization = "measure" by the constants measured on the split."""
     if preprocessing.normalization != "measure":
         return preprocessing
     return dataclasses.replace(preprocessing, normalization=measure(preprocessing, split))
 
 
 def measure(preprocessing: Preprocessing, split: Split) -> Normalization:
-    """Mean and standard deviation of each channel on the scale [-1, 1].
+    """Measures the mean and standard deviation of each channel on the scale [-1, 1].
 
-    Over all pixels of the evaluation crops of at most 10,000 images, drawn from a fixed seed.
+    Uses all pixels of the evaluation crops of at most 10,000 images, chosen with a fixed seed.
 
     Args:
-      preprocessing: its crop and size; its normalization is not looked at.
+      preprocessing: its evaluation crop and size are used, its normalization is ignored.
       split: the training images.
 
     Returns:
-      Three means and three deviations.
+      Three means and three standard deviations.
     """
     plain = dataclasses.replace(preprocessing, normalization=None)
     count = min(split.num_examples, MAX_IMAGES)

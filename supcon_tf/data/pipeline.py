@@ -114,7 +114,7 @@ def training_batches(
         crops = preprocessing.training_crops(image, seed=seeds)
         if defer_to_device:
             return {"crops": crops, "seeds": seeds}
-        return preprocessing.distorted(crops, augmentation, seed=seeds)
+        return preprocessing.augment_and_scale(crops, augmentation, seed=seeds)
 
     @tf.function(autograph=False)
     def mixed(

@@ -1,9 +1,7 @@
-"""From an image to a view: decode, crop and flip, distort, scale to the model's range.
+"""From an image to a view: crop and flip, augment, scale to the model's range.
 
-The distortions are re-exported from `augment`, so that `views.simclr` is their name everywhere.
-Images are float32 [..., H, W, 3] between the steps, in [0, 1] but for rounding, and whatever the
-model takes at the end; every random step takes an integer seed for each image, and gives the same
-image for the same seed, alone or in a batch.
+Between the steps images are float32 [..., H, W, 3] in [0, 1] up to rounding. Every random step
+takes one integer seed per image; the same seed gives the same image, alone or in a batch.
 """
 
 import dataclasses
@@ -13,8 +11,9 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.augment.batching import with_shape
+from supcon_tf.data.augment.batching import ensure_shape
 from supcon_tf.data.augment.rng import fold_in
+from supcon_tf.data.checks import check_callable, check_choice, check_integer
 from supcon_tf.data.crops import random_resized_crop
 from supcon_tf.data.resampling import resize
 from supcon_tf.errors import UserError
@@ -24,7 +23,7 @@ EvalCrop = Literal["resize_then_crop", "crop_then_resize", "crop_then_distort", 
 
 
 class Augmentation(Protocol):
-    """What distorts crops: image [..., H, W, 3] in [0, 1] and seed [...] -> the same kind."""
+    """Augments crops: image float32 [..., H, W, 3] in [0, 1], seed int64 [...] -> like image."""
 
     def __call__(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor: ...
 
@@ -38,21 +37,24 @@ def eval_crop(
 ) -> tf.Tensor:
     """The deterministic crop of evaluation and serving.
 
+    The methods are those of the released SupCon code. Where the margin is odd, this crop is half a
+    pixel above and left of the centre, that code's half a pixel below and right. That code also
+    resizes without halving first and truncates to uint8.
+
     Args:
-      image: uint8, or float32 in [0, 1], [H, W, 3] or a batch [B, H, W, 3] of one size.
-      size_px: side of the result.
-      method: "resize_then_crop": short side to size + padding, then the centre;
-        "crop_then_resize": the centre square whose side is size / (size + padding) of the short
-        side, resized; "crop_then_distort": that share of each side, resized without keeping the
-        aspect; "none": the whole image, resized where it has another size.
-      padding_px: None for size_px / 7, which is 32 pixels at 224.
+      image: uint8, or float32 in [0, 1], [H, W, 3] or a batch [B, H, W, 3].
+      size_px: side of the result, >= 1.
+      method: "resize_then_crop" resizes the short side to size + padding and takes the centre.
+        "crop_then_resize" takes the centre square of size / (size + padding) of the short side
+        and resizes it. "crop_then_distort" takes that fraction of each side and resizes it without
+        keeping the aspect ratio. "none" resizes the whole image.
+      padding_px: >= 0; None for size_px / 7, which is 32 pixels at 224.
 
     Returns:
-      float32 [size_px, size_px, 3] in [0, 1] but for rounding, with the batch axis if there was
-      one.
+      float32 [size_px, size_px, 3] or [B, size_px, size_px, 3] in [0, 1] up to rounding.
 
     Raises:
-      UserError: an unknown method.
+      UserError: unknown method, or a size or padding out of range.
 
     Example:
       >>> import tensorflow as tf
@@ -60,14 +62,15 @@ def eval_crop(
       >>> views.eval_crop(tf.zeros([300, 500, 3], tf.uint8), size_px=224).shape
       TensorShape([224, 224, 3])
     """
-    if method not in get_args(EvalCrop):
-        raise UserError(f"method must be one of {get_args(EvalCrop)}, got {method!r}")
+    check_integer("size_px", size_px, 1)
+    check_choice("method", method, get_args(EvalCrop))
     padding = round(size_px / 7) if padding_px is None else padding_px
+    check_integer("padding_px", padding, 0)
     full = size_px + padding
     height, width = tf.shape(image)[-3], tf.shape(image)[-2]
     short = tf.minimum(height, width)
     if method == "resize_then_crop":
-        # What a very long side has beyond the crop would only be resized for nothing.
+        # Cuts very long sides, so that pixels outside the crop are not resized.
         image = _centre(image, tf.minimum(height, 4 * width), tf.minimum(width, 4 * height))
         height, width = tf.shape(image)[-3], tf.shape(image)[-2]
         new_height = tf.maximum(full * height // short, full)
@@ -86,11 +89,14 @@ def eval_crop(
 
 
 def scale(image: tf.Tensor, *, normalization: Normalization | None = None) -> tf.Tensor:
-    """[0, 1] -> [-1, 1], then (image - mean) / deviation where `normalization` gives both.
+    """Scales [0, 1] to [-1, 1], then to (image - mean) / deviation if a normalization is given.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1].
       normalization: three means and three standard deviations on the scale [-1, 1].
+
+    Returns:
+      float32 [..., H, W, 3].
 
     Example:
       >>> import tensorflow as tf
@@ -101,15 +107,15 @@ def scale(image: tf.Tensor, *, normalization: Normalization | None = None) -> tf
     if normalization is None:
         return image * 2.0 - 1.0
     mean, deviation = np.array(normalization, np.float32)
-    # Along rows of W * 3 numbers, as TensorFlow is slow along an innermost axis of 3.
+    # [..., W, 3] -> [..., W*3]: TensorFlow is slow along an innermost axis of 3.
     width = tf.shape(image)[-2]
     rows = tf.reshape(image, tf.concat([tf.shape(image)[:-2], [3 * width]], axis=0))
     rows = rows * tf.tile(2.0 / deviation, [width]) - tf.tile((1.0 + mean) / deviation, [width])
-    return with_shape(tf.reshape(rows, tf.shape(image)), image.shape)
+    return ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)
 
 
 def unscale(image: tf.Tensor, *, normalization: Normalization | None = None) -> tf.Tensor:
-    """The way back from `scale`, clipped to [0, 1]: for looking at what the model sees."""
+    """The inverse of `scale`, clipped to [0, 1] for display."""
     if normalization is not None:
         mean, deviation = normalization
         image = image * tf.constant(deviation) + tf.constant(mean)
@@ -118,17 +124,17 @@ def unscale(image: tf.Tensor, *, normalization: Normalization | None = None) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What stands before and after an augmentation, the same in training, evaluation and serving.
+    """The steps before and after augmentation, the same in training, evaluation and serving.
 
     Args:
-      image_px: side of what the model takes, in pixels.
-      crop: image or batch, seed, size_px -> crops, as `random_resized_crop`.
-      eval_crop: image, size_px -> [image_px, image_px, 3], as `eval_crop`.
-      normalization: means and deviations on the scale [-1, 1]; None for none; "measure" for those
-        of the training images, which `with_measured_normalization` fills in.
+      image_px: side of the model's input, in pixels, >= 1.
+      crop: training crop: image or batch, seed, size_px -> crops, as `random_resized_crop`.
+      eval_crop: evaluation crop: image or batch, size_px -> crop, as `eval_crop`.
+      normalization: three means and three standard deviations on the scale [-1, 1], None, or
+        "measure" for those of the training images, which `with_measured_normalization` fills in.
 
     Raises:
-      UserError: image_px < 1, or a normalization that is none of these.
+      UserError: an option has a wrong value.
     """
 
     image_px: int
@@ -137,37 +143,41 @@ class Preprocessing:
     normalization: Normalization | Literal["measure"] | None = None
 
     def __post_init__(self) -> None:
-        if self.image_px < 1:
-            raise UserError(f"image_px must be >= 1, got {self.image_px}")
+        check_integer("image_px", self.image_px, 1)
+        check_callable("crop", self.crop, "@views.random_resized_crop")
+        check_callable("eval_crop", self.eval_crop, "@views.eval_crop")
         if self.normalization is None or self.normalization == "measure":
             return
         try:
             constants = np.array(self.normalization, np.float64)
-            fits = constants.shape == (2, 3) and bool((constants[1] > 0).all())
+            fits = constants.shape == (2, 3) and bool(np.all(constants[1] > 0))
+            fits = fits and bool(np.isfinite(constants).all())
         except (TypeError, ValueError):
             fits = False
         if not fits:
             raise UserError(
-                'normalization must be None, "measure", or three means and three deviations > 0, '
-                f"got {self.normalization!r}"
+                'normalization must be None, "measure", or three means and three deviations > 0 '
+                "such as ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5)), got "
+                f"{self.normalization!r}"
             )
         means, deviations = constants.tolist()
         object.__setattr__(self, "normalization", (tuple(means), tuple(deviations)))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of a view."""
+        """Shape of a view, [H, W, C]."""
         return (self.image_px, self.image_px, 3)
 
     def training_crops(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-        """Random crops as `crop` makes them, with the axes of the seed in front."""
+        """Random crops, float32 [..., image_px, image_px, 3] with the leading axes of the seed."""
         crops = self.crop(image, seed=fold_in(seed, 0), size_px=self.image_px)
-        return with_shape(crops, tf.TensorShape([*seed.shape, *self.image_shape]))
+        return ensure_shape(crops, tf.TensorShape([*seed.shape, *self.image_shape]))
 
-    def distorted(
+    def augment_and_scale(
         self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Views for the model from crops and the seeds that these were made with."""
+        """Augments and scales crops; `seed` is the one the crops were made with."""
+        check_callable("augmentation", augmentation, "@views.simclr")
         views = augmentation(crops, seed=fold_in(seed, 1))
         return scale(views, normalization=self._constants)
 
@@ -178,29 +188,31 @@ class Preprocessing:
 
         Args:
           image: encoded (string scalar), or pixels [H, W, 3] or [B, H, W, 3].
-          augmentation: what distorts the crops.
-          seed: int64 [...], as `random_resized_crop` takes it.
+          augmentation: applied to the crops.
+          seed: int64 [...], as for `random_resized_crop`.
 
         Returns:
-          float32 [..., image_px, image_px, 3], with the axes of the seed in front.
+          float32 [..., image_px, image_px, 3] with the leading axes of the seed.
         """
-        return self.distorted(self.training_crops(image, seed=seed), augmentation, seed=seed)
+        return self.augment_and_scale(
+            self.training_crops(image, seed=seed), augmentation, seed=seed
+        )
 
     def evaluation_view(self, image: tf.Tensor) -> tf.Tensor:
-        """The one view of a decoded image [H, W, 3] or a batch of one size: crop, scale."""
+        """The evaluation view of a decoded image [H, W, 3] or a batch: crop, scale."""
         crops = self.eval_crop(image, size_px=self.image_px)
         return scale(crops, normalization=self._constants)
 
-    def picture(self, view: tf.Tensor) -> tf.Tensor:
-        """What the model sees, back in [0, 1]."""
+    def unscale(self, view: tf.Tensor) -> tf.Tensor:
+        """A view scaled back to [0, 1]."""
         return unscale(view, normalization=self._constants)
 
     @property
     def _constants(self) -> Normalization | None:
         if isinstance(self.normalization, str):
             raise UserError(
-                'normalization = "measure" has not been measured: a stage does, or '
-                "normalization.with_measured_normalization"
+                'normalization = "measure" has not been measured: call '
+                "supcon_tf.data.normalization.with_measured_normalization first, as the stages do"
             )
         return self.normalization
 

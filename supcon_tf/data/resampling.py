@@ -1,4 +1,4 @@
-"""Bilinear resampling: of windows of one image, of a batch of small ones, of whole images."""
+"""Bilinear resampling of windows of one image or a batch, and of whole images."""
 
 import functools
 from typing import NamedTuple, TypeVar
@@ -7,18 +7,17 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 
-# So few crops of an image are traced one by one, which saves a loop in the graph.
-_FEW = 4
-# Of images so small that there are so many numbers at most, 16 MB, the weights of all windows are
-# kept, for four sizes and scales: those of 32 px are 9 MB for bytes.
-_KEPT = 2**22
+# Up to this many crops of an image are unrolled instead of looped over.
+_MAX_UNROLLED = 4
+# The weights of all windows are cached up to this many numbers (16 MB); at 32 px they take 9 MB.
+_MAX_CACHED = 2**22
 
 
 _Length = TypeVar("_Length", int, tf.Tensor)
 
 
 class Windows(NamedTuple):
-    """Parts of images, int32 [...] in pixels, and which of them are mirrored, bool [...]."""
+    """Windows of images, int32 [...] in pixels, and whether each is mirrored, bool [...]."""
 
     top: tf.Tensor
     left: tf.Tensor
@@ -28,10 +27,10 @@ class Windows(NamedTuple):
 
 
 def resample_each(image: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor:
-    """The windows [V] of one image [H, W, 3].
+    """Resamples windows [V] of one image [H, W, 3].
 
     Returns:
-      float32 [V, size_px, size_px, 3] in [0, 1] but for rounding.
+      float32 [V, size_px, size_px, 3] in [0, 1] up to rounding.
     """
 
     def resampled(window: Windows) -> tf.Tensor:
@@ -41,7 +40,7 @@ def resample_each(image: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor
         return _resampled(part, (size_px, size_px))
 
     count = windows.top.shape[0]
-    if count is None or count > _FEW:
+    if count is None or count > _MAX_UNROLLED:
         crops = tf.map_fn(resampled, windows, fn_output_signature=tf.float32)
     else:
         crops = tf.stack([resampled(Windows(*each)) for each in zip(*map(tf.unstack, windows))])
@@ -49,10 +48,13 @@ def resample_each(image: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor
 
 
 def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tensor:
-    """The windows [B, V] of images of one size [B, H, W, 3], as one product for each axis.
+    """Resamples windows [B, V] of a batch [B, H, W, 3] by one matrix product per axis.
 
     Returns:
-      float32 [B, V, size_px, size_px, 3], rounding apart what `resample_each` gives.
+      float32 [B, V, size_px, size_px, 3], equal to `resample_each` up to rounding.
+
+    Raises:
+      UserError: height or width is not static.
     """
     height, width = images.shape[1], images.shape[2]
     if height is None or width is None:
@@ -63,7 +65,7 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
     horizontal = _Spans(windows.left, windows.width, windows.mirrored, shrinks)
     down = _weights(vertical, height, size_px, total=_scale(images))
     across = _weights(horizontal, width, size_px)
-    # [B, H, W, 3] -> [B, 3, H, W]; of bytes, tf.transpose is slower, and oneDNN complains.
+    # [B, H, W, 3] -> [B, 3, H, W]; tf.transpose of uint8 is slower and makes oneDNN warn.
     planes = tf.cast(tf.stack(tf.unstack(images, axis=-1), axis=1), tf.float32)
     rows = tf.matmul(down[:, :, None], planes[:, None])  # [B, V, 3, s, W]
     rows = tf.reshape(rows, tf.concat([tf.shape(down)[:2], [3 * size_px, width]], axis=0))
@@ -73,17 +75,17 @@ def resample_batch(images: tf.Tensor, windows: Windows, size_px: int) -> tf.Tens
 
 
 def resize(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    """Bilinear, of an image that is first halved where both sides shrink to less than half.
+    """Bilinear resizing; an image that shrinks to less than half along both sides is halved first.
 
-    Each side is halved, which averages pairs of pixels, until it is at most twice the size; from
-    more pixels some would be left out.
+    Halving averages pairs of pixels and repeats until each side is at most twice the result's.
+    Bilinear resizing alone would skip pixels there.
 
     Args:
       image: uint8, or float32 in [0, 1], [..., H, W, 3].
       size: height and width of the result.
 
     Returns:
-      float32 in [0, 1] but for rounding, [..., height, width, 3].
+      float32 [..., height, width, 3] in [0, 1] up to rounding.
     """
     return _resampled(image, size) * _scale(image)
 
@@ -93,7 +95,7 @@ def _scale(image: tf.Tensor) -> float:
 
 
 def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) -> tf.Tensor:
-    # On the scale of the image.
+    # Keeps the scale of the image.
     def large(image: tf.Tensor) -> tf.Tensor:
         return tf.shape(image)[-3:-1] > 2 * tf.stack(size)
 
@@ -101,7 +103,7 @@ def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) 
         sides = tf.shape(image)[-3:-1]
         return tf.image.resize(image, tf.where(large(image), _half(sides), sides))
 
-    def of_smaller() -> tf.Tensor:
+    def halve_then_resize() -> tf.Tensor:
         [smaller] = tf.while_loop(
             lambda image: tf.reduce_any(large(image)),
             lambda image: [halved(image)],
@@ -111,16 +113,16 @@ def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) 
         return tf.image.resize(smaller, size)
 
     shrinks = tf.reduce_all(large(image))
-    return tf.cond(shrinks, of_smaller, lambda: tf.image.resize(image, size))
+    return tf.cond(shrinks, halve_then_resize, lambda: tf.image.resize(image, size))
 
 
 def _half(length: _Length) -> _Length:
-    # Of an odd number no pixel is left out: it is a little more than half, with uneven weights.
+    # Rounded up, so that no pixel of an odd side is skipped.
     return (length + 1) // 2
 
 
 class _Spans(NamedTuple):
-    """The windows [...] along one axis; `shrinks` where both sides do so to less than half."""
+    """Windows [...] along one axis; `shrinks` if both sides of one shrink to less than half."""
 
     start: tf.Tensor
     length: tf.Tensor
@@ -129,24 +131,21 @@ class _Spans(NamedTuple):
 
 
 def _weights(spans: _Spans, source_px: int, size_px: int, *, total: float = 1.0) -> tf.Tensor:
-    """How much of a source pixel is in a pixel of the result: spans [B, V] -> [B, V, size, source].
-
-    The weights of a pixel of the result add up to `total`.
-    """
-    of_all = 2 * (source_px + 1) * source_px * size_px * source_px
+    """Interpolation weights of spans [B, V]: [B, V, size, source], rows sum to `total`."""
+    count = 2 * (source_px + 1) * source_px * size_px * source_px
     with tf.init_scope():
-        may_keep = tf.executing_eagerly()  # Not within a tf.Graph of TensorFlow 1.
-    if source_px > 2 * size_px or of_all > _KEPT or not may_keep:
+        can_cache = tf.executing_eagerly()  # False in a tf.Graph of TensorFlow 1.
+    if source_px > 2 * size_px or count > _MAX_CACHED or not can_cache:
         return _computed_weights(spans, source_px, size_px, total)
-    number = tf.cast(spans.mirrored, tf.int32) * (source_px + 1) + spans.length
-    kept = _weights_of_all_spans(source_px, size_px, total)
-    return tf.gather(kept, number * source_px + spans.start)
+    index = tf.cast(spans.mirrored, tf.int32) * (source_px + 1) + spans.length
+    cached = _weights_of_all_spans(source_px, size_px, total)
+    return tf.gather(cached, index * source_px + spans.start)
 
 
 @functools.lru_cache(maxsize=4)
 def _weights_of_all_spans(source_px: int, size_px: int, total: float) -> tf.Tensor:
-    """[2 * (source + 1) * source, size, source]: mirrored or not, by length, by start."""
-    # A tensor in memory, whatever function is being traced.
+    """[2 * (source + 1) * source, size, source]: by mirrored, length and start."""
+    # An eager tensor, even while a function is being traced.
     with tf.init_scope(), tf.device("CPU:0"):
         ranges = [tf.range(count) for count in (2, source_px + 1, source_px)]
         mirrored, length, start = (
@@ -158,31 +157,31 @@ def _weights_of_all_spans(source_px: int, size_px: int, total: float) -> tf.Tens
 
 def _computed_weights(spans: _Spans, source_px: int, size_px: int, total: float) -> tf.Tensor:
     start, length, mirrored, shrinks = spans
-    place = tf.range(size_px, dtype=tf.float32)
-    place = tf.where(mirrored[..., None], size_px - 1.0 - place, place)
-    every = tf.range(source_px, dtype=tf.float32)
+    target = tf.range(size_px, dtype=tf.float32)
+    target = tf.where(mirrored[..., None], size_px - 1.0 - target, target)
+    all_pixels = tf.range(source_px, dtype=tf.float32)
     source = tf.cast(tf.range(source_px) - start[..., None], tf.float32)
     steps = []
-    # A span that is halved less often than others stays as it is in the last rounds.
+    # A span that needs fewer halvings than the others keeps its length in the last rounds.
     while source_px > 2 * size_px:
         halved = tf.where(shrinks & (length > 2 * size_px), _half(length), length)
-        steps.append(_bilinear(every, source, halved, length))
-        length, source, source_px = halved, every, _half(source_px)
-    steps.append(_bilinear(place, source, size_px, length, total))
+        steps.append(_bilinear(all_pixels, source, halved, length))
+        length, source, source_px = halved, all_pixels, _half(source_px)
+    steps.append(_bilinear(target, source, size_px, length, total))
     return functools.reduce(tf.matmul, reversed(steps))
 
 
 def _bilinear(
-    place: tf.Tensor,
+    target: tf.Tensor,
     source: tf.Tensor,
     size: int | tf.Tensor,
     length: tf.Tensor,
     total: float = 1.0,
 ) -> tf.Tensor:
-    """In pixels `place` [..., R] of `size`, the weights of pixels `source` [..., C] of `length`."""
+    """Weights of `source` pixels [..., C] of a `length` in `target` pixels [..., R] of a `size`."""
     length = tf.cast(length, tf.float32)[..., None]
     step = length / tf.cast(size, tf.float32)[..., None]
-    # Positions are those within the window, as small numbers are the more exact ones.
-    centre = tf.clip_by_value((place + 0.5) * step - 0.5, 0.0, length - 1.0)
+    # Positions are relative to the window: smaller numbers have smaller rounding errors.
+    centre = tf.clip_by_value((target + 0.5) * step - 0.5, 0.0, length - 1.0)
     offset = total * centre[..., None] - total * source[..., None, :]
     return tf.nn.relu(total - tf.abs(offset))

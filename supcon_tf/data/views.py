@@ -1,4 +1,4 @@
-"""What gin files and scripts call `views.*`: crops, augmentations and preprocessing."""
+"""Crops, augmentations and preprocessing: the names `views.*` of gin files and scripts."""
 
 from supcon_tf.data.augment import (
     augmix,

@@ -54,7 +54,7 @@ class FeaturePassthrough(Preprocessing):
         del seed
         return image[..., None, :]
 
-    def distorted(
+    def augment_and_scale(
         self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
     ) -> tf.Tensor:
         del augmentation, seed

@@ -35,4 +35,4 @@ class _Distorted(keras.layers.Layer):
         self.preprocessing, self.augmentation = preprocessing, augmentation
 
     def call(self, crops: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        return self.preprocessing.distorted(crops, self.augmentation, seed=seeds)
+        return self.preprocessing.augment_and_scale(crops, self.augmentation, seed=seeds)

@@ -36,7 +36,7 @@ def view_sheet(
         views = preprocessing.training_views(
             image, augmentation, seed=split_seed(fold_in(seed, number), num_views)
         )
-        shown = preprocessing.picture(tf.concat([whole[None], views], axis=0))
+        shown = preprocessing.unscale(tf.concat([whole[None], views], axis=0))
         framed = tf.pad(shown, [[0, 0], [0, gap_px], [0, gap_px], [0, 0]], constant_values=1.0)
         rows.append(tf.concat(tf.unstack(framed), axis=1))
     sheet = tf.image.convert_image_dtype(tf.concat(rows, axis=0), tf.uint8, saturate=True)

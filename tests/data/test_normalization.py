@@ -1,4 +1,4 @@
-"""Normalization constants: measured, and what normalization with them does."""
+"""Measured normalization constants, and their effect."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import tensorflow as tf
 from supcon_tf.data import views
 from supcon_tf.data.normalization import measure, with_measured_normalization
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +17,11 @@ def split():
     return IndexedSplit(np.zeros(20, np.int64), lambda number: tf.gather(images, number))
 
 
-def test_the_measured_numbers_are_mean_and_deviation_of_all_pixels(split):
+def test_measured_constants_are_mean_and_deviation_of_all_pixels(split):
     preprocessing = views.Preprocessing(8)
     means, deviations = measure(preprocessing, split)
     pixels = np.stack([image.numpy() for image, _ in split.in_order()]) / 255 * 2 - 1
-    # The crop of evaluation leaves a border out.
+    # The evaluation crop cuts off a border.
     assert np.abs(means - pixels.mean((0, 1, 2))).max() < 0.1
     whole = views.Preprocessing(
         8, eval_crop=lambda image, size_px: tf.cast(image, tf.float32) / 255
@@ -39,15 +40,16 @@ def test_normalized_images_have_mean_zero_and_deviation_one(split):
     np.testing.assert_allclose(seen.std((0, 1, 2)), 1.0, atol=1e-5)
 
 
-def test_constants_that_are_given_stay(split):
+def test_given_constants_are_kept(split):
     given = views.Preprocessing(8, normalization=((0.0,) * 3, (0.5,) * 3))
     assert with_measured_normalization(given, split) is given
 
 
-def test_normalization_that_was_not_measured_is_named():
-    with pytest.raises(ValueError, match="has not been measured"):
+def test_wrong_or_unmeasured_normalization_is_rejected():
+    with pytest.raises(UserError, match="has not been measured"):
         views.Preprocessing(8, normalization="measure").evaluation_view(tf.zeros([8, 8, 3]))
     zero_deviation = ((0.0,) * 3, (0.5, 0.0, 0.5))
-    for wrong in ("measured", (0.0, 1.0), zero_deviation):
-        with pytest.raises(ValueError, match="normalization must be None"):
+    not_a_number = ((0.0,) * 3, (0.5, float("nan"), 0.5))
+    for wrong in ("measured", (0.0, 1.0), zero_deviation, not_a_number):
+        with pytest.raises(UserError, match="normalization must be None"):
             views.Preprocessing(8, normalization=wrong)

@@ -273,7 +273,7 @@ def test_deferred_batches_become_the_same_views(large, kind):
 
     @tf.function(autograph=False)
     def distorted(crops, seeds):
-        return preprocessing.distorted(crops, tinted, seed=seeds)
+        return preprocessing.augment_and_scale(crops, tinted, seed=seeds)
 
     for (inputs, labels), (images, other_labels) in zip(deferred, expected, strict=True):
         crops, seeds = inputs["crops"], inputs["seeds"]

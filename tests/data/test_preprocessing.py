@@ -1,14 +1,15 @@
-"""Crops, scale and preprocessing: definitions, statistics, and the same seed, the same image."""
+"""Crops, scale and preprocessing: definitions and statistics."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from supcon_tf.data import views
+from supcon_tf.errors import UserError
 
 
 def ramp(height, width):
-    """Red tells the column and green the row, both in [0, 1]."""
+    """Red encodes the column and green the row, both in [0, 1]."""
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
     return tf.constant(np.stack([columns, rows, np.zeros_like(rows)], -1), tf.float32)
 
@@ -17,13 +18,13 @@ def seeds(count):
     return tf.range(700, 700 + count, dtype=tf.int64)
 
 
-def test_crops_have_the_area_and_aspect_that_were_asked_for():
+def test_crops_have_the_requested_area_and_aspect():
     image = ramp(120, 160)
     areas, aspects, mirrored = [], [], 0
     options = {"size_px": 32, "area_range": (0.2, 0.6)}
     for view in views.random_resized_crop(image, seed=seeds(300), **options).numpy():
-        # A ramp's slope over the crop tells how wide it was; resizing keeps the span but for
-        # half a pixel of the result at each end.
+        # The ramp's slope gives the crop's width. Resizing keeps the span except half a result
+        # pixel at each end.
         width = (view[16, -1, 0] - view[16, 0, 0]) * 160 * 32 / 31
         height = (view[-1, 16, 1] - view[0, 16, 1]) * 120 * 32 / 31
         mirrored += width < 0
@@ -39,7 +40,7 @@ def test_crops_have_the_area_and_aspect_that_were_asked_for():
     assert 150 - 35 < mirrored < 150 + 35
 
 
-def test_a_crop_that_cannot_fit_falls_back_to_the_centre_square():
+def test_crop_that_does_not_fit_falls_back_to_the_centre_square():
     image = ramp(10, 1000)
     view = views.random_resized_crop(
         image, seed=0, size_px=10, area_range=(0.9, 1.0), flip_probability=0.0
@@ -48,7 +49,7 @@ def test_a_crop_that_cannot_fit_falls_back_to_the_centre_square():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (700, 500)])
-def test_every_size_of_image_is_cropped_to_the_size_asked_for(shape):
+def test_crops_have_the_requested_size(shape):
     image = tf.cast(255 * ramp(*shape), tf.uint8)
     for seed in seeds(5):
         view = views.random_resized_crop(image, seed=seed, size_px=24)
@@ -59,7 +60,7 @@ def test_every_size_of_image_is_cropped_to_the_size_asked_for(shape):
         assert views.eval_crop(image, size_px=24, method=method).shape == (24, 24, 3)
 
 
-def test_flips_happen_as_often_as_asked_for():
+def test_flip_probability_0_and_1():
     image = ramp(32, 32)
     for probability, expected in ((0.0, 0), (1.0, 20)):
         crops = views.random_resized_crop(
@@ -68,7 +69,7 @@ def test_flips_happen_as_often_as_asked_for():
         assert (crops[:, 16, 0, 0] > crops[:, 16, -1, 0]).sum() == expected
 
 
-def test_evaluation_crops_show_the_part_that_their_name_says():
+def test_evaluation_crops_show_the_right_window():
     image = ramp(256, 512)
     shown = {}
     for method in ("resize_then_crop", "crop_then_resize", "crop_then_distort", "none"):
@@ -86,7 +87,7 @@ def test_evaluation_crops_show_the_part_that_their_name_says():
     np.testing.assert_allclose(shown["none"], [0, 1, 0, 1], atol=0.006)
 
 
-def test_the_evaluation_crop_of_a_batch_is_that_of_each_image():
+def test_evaluation_crop_of_a_batch_equals_single_images():
     images = tf.random.stateless_uniform([3, 40, 50, 3], [0, 1])
     for method in ("resize_then_crop", "crop_then_resize", "crop_then_distort", "none"):
         batch = views.eval_crop(images, size_px=32, method=method)
@@ -96,12 +97,21 @@ def test_the_evaluation_crop_of_a_batch_is_that_of_each_image():
             )
 
 
-def test_an_unknown_evaluation_crop_is_named():
-    with pytest.raises(ValueError, match=r"method must be one of .* got 'center'"):
-        views.eval_crop(ramp(8, 8), size_px=8, method="center")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "center"}, r"method must be one of .* got 'center'"),
+        ({"size_px": 0}, "size_px must be an integer >= 1, got 0"),
+        ({"padding_px": -1}, "padding_px must be an integer >= 0, got -1"),
+        ({"padding_px": "32"}, "padding_px must be an integer >= 0, got '32'"),
+    ],
+)
+def test_wrong_evaluation_crop_options_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
+        views.eval_crop(ramp(8, 8), **{"size_px": 8, **options})
 
 
-def test_normalization_stands_on_the_scale_of_minus_one_to_one():
+def test_normalization_is_on_the_scale_minus_one_to_one():
     normalization = ((-0.1, 0.0, 0.1), (0.4, 0.5, 0.6))
     image = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
     expected = (image * 2 - 1 - np.array(normalization[0])) / np.array(normalization[1])
@@ -120,7 +130,7 @@ def test_decode_reads_every_format_as_rgb():
 
 
 @pytest.mark.parametrize("shape", [(20, 20, 3), (6, 20, 20, 3)])
-def test_preprocessing_puts_the_augmentation_between_crop_and_scale(shape):
+def test_augmentation_is_between_crop_and_scale(shape):
     preprocessing = views.Preprocessing(image_px=16)
     axes = shape[:-3]
 
@@ -129,48 +139,66 @@ def test_preprocessing_puts_the_augmentation_between_crop_and_scale(shape):
         assert seed.shape == (*axes, 5)
         return tf.ones_like(image)
 
-    of_views = tf.reshape(seeds(5 * int(np.prod(axes))), [*axes, 5])
+    view_seeds = tf.reshape(seeds(5 * int(np.prod(axes))), [*axes, 5])
     image = tf.broadcast_to(ramp(20, 20), shape)
-    view = preprocessing.training_views(image, white, seed=of_views)
+    view = preprocessing.training_views(image, white, seed=view_seeds)
     np.testing.assert_array_equal(view, np.ones((*axes, 5, 16, 16, 3)))
-    with pytest.raises(ValueError, match="image_px must be >= 1, got 0"):
-        views.Preprocessing(image_px=0)
 
 
-def test_training_views_are_crops_that_are_then_distorted():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_px": 0}, "image_px must be an integer >= 1, got 0"),
+        ({"image_px": "32"}, "image_px must be an integer >= 1, got '32'"),
+        ({"image_px": 32.5}, "image_px must be an integer >= 1, got 32.5"),
+        ({"crop": "random"}, "crop must be a function such as @views.random_resized_crop"),
+        ({"eval_crop": None}, "eval_crop must be a function such as @views.eval_crop, got None"),
+    ],
+)
+def test_wrong_preprocessing_options_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
+        views.Preprocessing(**{"image_px": 16, **options})
+
+
+def test_augmentation_that_is_not_a_function_is_rejected():
+    preprocessing = views.Preprocessing(image_px=16)
+    with pytest.raises(UserError, match=r"augmentation must be a function .* got 'simclr'"):
+        preprocessing.training_views(ramp(20, 20), "simclr", seed=seeds(2))
+
+
+def test_training_views_are_augmented_training_crops():
     normalization = ((-0.1, 0.0, 0.1), (0.4, 0.5, 0.6))
     preprocessing = views.Preprocessing(image_px=16, normalization=normalization)
-    of_views = tf.reshape(seeds(6), [2, 3])
+    view_seeds = tf.reshape(seeds(6), [2, 3])
     images = tf.stack([ramp(20, 24), 1.0 - ramp(20, 24)])
-    crops = preprocessing.training_crops(images, seed=of_views)
+    crops = preprocessing.training_crops(images, seed=view_seeds)
     assert crops.shape == (2, 3, 16, 16, 3)
     assert 0.0 <= tf.reduce_min(crops) < tf.reduce_max(crops) <= 1.0 + 1e-6
-    expected = preprocessing.training_views(images, views.simclr, seed=of_views)
-    distorted = preprocessing.distorted(crops, views.simclr, seed=of_views)
-    np.testing.assert_array_equal(distorted, expected)
-    # Scale alone is left where nothing is distorted.
-    plain = preprocessing.distorted(crops, views.identity, seed=of_views)
+    expected = preprocessing.training_views(images, views.simclr, seed=view_seeds)
+    augmented = preprocessing.augment_and_scale(crops, views.simclr, seed=view_seeds)
+    np.testing.assert_array_equal(augmented, expected)
+    plain = preprocessing.augment_and_scale(crops, views.identity, seed=view_seeds)
     np.testing.assert_array_equal(plain, views.scale(crops, normalization=normalization))
 
 
-def test_crop_and_augmentation_have_seeds_of_their_own():
-    taken = []
+def test_crop_and_augmentation_get_different_seeds():
+    received = []
 
     def crop(image, *, seed, size_px):
-        taken.append(seed)
+        received.append(seed)
         return tf.broadcast_to(image, [*seed.shape, size_px, size_px, 3])
 
     def augmentation(image, *, seed):
-        taken.append(seed)
+        received.append(seed)
         return image
 
     preprocessing = views.Preprocessing(image_px=4, crop=crop)
     preprocessing.training_views(tf.zeros([4, 4, 3]), augmentation, seed=seeds(3))
-    of_crop, of_augmentation = (seed.numpy().tolist() for seed in taken)
-    assert len({*of_crop, *of_augmentation, *seeds(3).numpy().tolist()}) == 9
+    crop_seeds, augmentation_seeds = (seed.numpy().tolist() for seed in received)
+    assert len({*crop_seeds, *augmentation_seeds, *seeds(3).numpy().tolist()}) == 9
 
 
-def test_the_evaluation_view_of_a_batch_is_that_of_each_image():
+def test_evaluation_view_of_a_batch_equals_single_images():
     preprocessing = views.Preprocessing(
         image_px=8, normalization=((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
     )

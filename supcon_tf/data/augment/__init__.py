@@ -1,4 +1,4 @@
-"""Augmentation recipes: pure functions of images and seeds, for `tf.data`'s parallel map."""
+"""Augmentations: pure functions of images and seeds, safe in a parallel `tf.data` map."""
 
 from supcon_tf.data.augment.augmix_chains import augmix
 from supcon_tf.data.augment.recipes import (

@@ -2,44 +2,45 @@
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.dispatch import where_chosen
+from supcon_tf.data.augment.dispatch import apply_where
 from supcon_tf.data.augment.rng import uniforms
 
-_BLOCK = 32
+_BLOCK = 32  # rows
 
 
 def random_blur(
     images: tf.Tensor, *, seed: tf.Tensor, probability: float = 0.5, static_shapes: bool = False
 ) -> tf.Tensor:
-    """`gaussian_blur` with sigma uniform in [0.1, 2] pixels, with this probability.
+    """Applies `gaussian_blur` with this probability, sigma uniform in [0.1, 2] pixels.
 
     Args:
       images: float32 [N, H, W, 3] in [0, 1].
       seed: int64 [N].
-      probability: of a blur.
-      static_shapes: blur all images, those not drawn with a kernel of one pixel.
+      probability: of a blur, 0 to 1.
+      static_shapes: blur every image, those that should stay sharp with a sigma near 0.
     """
     if probability == 0:
         return images
-    coin, sigma = tf.unstack(uniforms(seed, 2), axis=1)
-    chosen, sigma = coin < probability, 0.1 + 1.9 * sigma
+    number, sigma = tf.unstack(uniforms(seed, 2), axis=1)
+    mask, sigma = number < probability, 0.1 + 1.9 * sigma
     if static_shapes:
-        blurred = gaussian_blur(images, sigma=tf.where(chosen, sigma, 1e-3))
+        blurred = gaussian_blur(images, sigma=tf.where(mask, sigma, 1e-3))
     else:
-        blurred = where_chosen(
+        blurred = apply_where(
             images,
-            chosen,
-            lambda part, of_part: gaussian_blur(part, sigma=tf.gather(sigma, of_part)),
+            mask,
+            lambda part, indices: gaussian_blur(part, sigma=tf.gather(sigma, indices)),
         )
-    # The weights add up to one but for rounding, which would show above a white pixel.
+    # Rounding may bring the sum of the weights above 1.
     return tf.clip_by_value(blurred, 0.0, 1.0)
 
 
 def gaussian_blur(images: tf.Tensor, *, sigma: tf.Tensor) -> tf.Tensor:
-    """Blurs each image with a kernel of its own, of a tenth of its shorter side.
+    """Blurs each image with a Gaussian kernel about a tenth of its shorter side wide.
 
-    The kernel has 2 * (side // 20) + 1 taps, so images below 20 px stay as they are. The border
-    is mirrored; the released code pads with zeros, which darkens it.
+    The kernel has 2 * (side // 20) + 1 taps, so images below 20 px do not change. The border is
+    mirrored. The released SupCon code pads images on the scale [-1, 1] with zeros instead, which
+    blends mid-grey into the border.
 
     Args:
       images: float32 [N, H, W, 3] of any range.
@@ -62,20 +63,20 @@ def gaussian_blur(images: tf.Tensor, *, sigma: tf.Tensor) -> tf.Tensor:
 def _blur_rows(rows: tf.Tensor, kernels: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     """Blurs [N, R, C] along R with kernels [N, 2 * radius + 1], mirrored at both ends.
 
-    A block of 32 rows depends on 32 + 2 * radius; as a product of matrices, zeros and all, that is
-    several times faster than a convolution of one channel.
+    A block of 32 output rows depends on 32 + 2 * radius input rows. A banded matrix product is
+    several times faster here than a depthwise convolution.
     """
     count, size, _ = tf.unstack(tf.shape(rows))
     blocks = -(-size // _BLOCK)
-    taken = _BLOCK + 2 * radius
-    # Row numbers in each block, mirrored about the first and the last row.
-    numbers = tf.range(blocks)[:, None] * _BLOCK + tf.range(taken) - radius
-    numbers = tf.abs(numbers)
-    numbers = tf.maximum(tf.minimum(numbers, 2 * (size - 1) - numbers), 0)
-    parts = tf.gather(rows, tf.reshape(numbers, [-1]), axis=1)
-    parts = tf.reshape(parts, [count, blocks, taken, -1])
-    # weights[i, j] = kernel[j - i], and zero outside of the kernel.
-    tap = tf.range(taken) - tf.range(_BLOCK)[:, None]
+    block_inputs = _BLOCK + 2 * radius
+    # Input rows of each block, mirrored about the first and the last row.
+    indices = tf.range(blocks)[:, None] * _BLOCK + tf.range(block_inputs) - radius
+    indices = tf.abs(indices)
+    indices = tf.maximum(tf.minimum(indices, 2 * (size - 1) - indices), 0)
+    parts = tf.gather(rows, tf.reshape(indices, [-1]), axis=1)
+    parts = tf.reshape(parts, [count, blocks, block_inputs, -1])
+    # weights[i, j] = kernel[j - i] inside the kernel, else 0.
+    tap = tf.range(block_inputs) - tf.range(_BLOCK)[:, None]
     inside = (tap >= 0) & (tap <= 2 * radius)
     weights = tf.gather(kernels, tf.where(inside, tap, 0), axis=1)
     weights = tf.where(inside, weights, 0.0)  # [N, 32, 32 + 2 * radius]

@@ -1,70 +1,72 @@
-"""A batch of images of which each goes its own way, without doing the work of the other ways."""
+"""Sends each image of a batch through its own functions, and computes only those."""
 
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-# The images [n, ...] of a group and their numbers in the batch, int32 [n] -> as many images.
-OfGroup = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# images [n, ...] and their indices in the batch, int32 [n] -> images [n, ...].
+Branch = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# So few images are taken one by one: at the sizes that come in such numbers, to sort a batch into
-# groups and back takes longer than most of what is done with them.
-_FEW = 4
+# A batch this small is unrolled: partitioning and stitching would take longer than most branches.
+_MAX_UNROLLED = 4
 
 
-def by_group(images: tf.Tensor, groups: tf.Tensor, functions: Sequence[OfGroup]) -> tf.Tensor:
-    """Sends each image through the functions of its groups, in their order.
+def dispatch(images: tf.Tensor, choices: tf.Tensor, branches: Sequence[Branch]) -> tf.Tensor:
+    """Sends each image through the branches it chooses, one after another.
 
-    Shapes within depend on the draw, which XLA cannot compile.
+    Shapes inside depend on the choices, which XLA cannot compile.
 
     Args:
       images: [N, ...].
-      groups: int32 [N, K], numbers in 0 ... len(functions) - 1: K steps for each image.
-      functions: keep the shape and the type of an image.
+      choices: int32 [N, K], indices in `branches`: K steps for each image.
+      branches: keep an image's shape and dtype.
+
+    Returns:
+      [N, ...].
     """
-    if images.shape[0] is not None and images.shape[0] <= _FEW:
+    if images.shape[0] is not None and images.shape[0] <= _MAX_UNROLLED:
         return tf.stack(
             [
-                _alone(image, number, tf.unstack(groups[number], axis=0), functions)
-                for number, image in enumerate(tf.unstack(images))
+                _dispatch_one(image, index, tf.unstack(choices[index], axis=0), branches)
+                for index, image in enumerate(tf.unstack(images))
             ]
         )
     shape = tf.shape(images)
-    for step in tf.unstack(groups, axis=1):
-        parts = tf.dynamic_partition(images, step, len(functions))
-        numbers = tf.dynamic_partition(tf.range(shape[0]), step, len(functions))
+    for step in tf.unstack(choices, axis=1):
+        parts = tf.dynamic_partition(images, step, len(branches))
+        indices = tf.dynamic_partition(tf.range(shape[0]), step, len(branches))
         results = [
-            tf.cond(tf.size(of_part) > 0, lambda f=f, p=part, n=of_part: f(p, n), lambda p=part: p)
-            for part, of_part, f in zip(parts, numbers, functions, strict=True)
+            tf.cond(tf.size(i) > 0, lambda f=f, p=part, i=i: f(p, i), lambda p=part: p)
+            for part, i, f in zip(parts, indices, branches, strict=True)
         ]
-        images = tf.reshape(tf.dynamic_stitch(numbers, results), shape)
+        images = tf.reshape(tf.dynamic_stitch(indices, results), shape)
     return images
 
 
-def where_chosen(images: tf.Tensor, chosen: tf.Tensor, function: OfGroup) -> tf.Tensor:
-    """Sends the images [N, ...] for which `chosen`, bool [N], is true through the function."""
-    groups = tf.cast(chosen, tf.int32)[:, None]
-    return by_group(images, groups, (lambda part, _: part, function))
+def apply_where(images: tf.Tensor, mask: tf.Tensor, function: Branch) -> tf.Tensor:
+    """Applies the function to the images [N, ...] whose `mask`, bool [N], is true."""
+    choices = tf.cast(mask, tf.int32)[:, None]
+    return dispatch(images, choices, (lambda part, _: part, function))
 
 
-def one_by_one(
+def map_images(
     function: Callable[..., tf.Tensor], images: tf.Tensor, *others: tf.Tensor
 ) -> tf.Tensor:
-    """Calls function(image [H, W, 3], ...) for each image [N, H, W, 3] and its part of others."""
+    """Calls function(image [H, W, 3], ...) for each image [N, H, W, 3] and row of the others."""
     count = images.shape[0]
-    if count is not None and count <= _FEW:
+    if count is not None and count <= _MAX_UNROLLED:
         each = [tf.unstack(tensor, num=count) for tensor in (images, *others)]
-        return tf.stack([function(*parts) for parts in zip(*each, strict=True)])
+        return tf.stack([function(*rows) for rows in zip(*each, strict=True)])
     return tf.map_fn(
-        lambda parts: function(*parts), (images, *others), fn_output_signature=images.dtype
+        lambda rows: function(*rows), (images, *others), fn_output_signature=images.dtype
     )
 
 
-def _alone(
-    image: tf.Tensor, number: int, groups: list[tf.Tensor], functions: Sequence[OfGroup]
+def _dispatch_one(
+    image: tf.Tensor, index: int, choices: list[tf.Tensor], branches: Sequence[Branch]
 ) -> tf.Tensor:
     image = image[None]
-    for group in groups:
-        branches = [lambda f=f, image=image: f(image, tf.constant([number])) for f in functions]
-        image = tf.ensure_shape(tf.switch_case(group, branches), image.shape)
+    for choice in choices:
+        calls = [lambda f=f, image=image: f(image, tf.constant([index])) for f in branches]
+        image = tf.ensure_shape(tf.switch_case(choice, calls), image.shape)
     return image[0]

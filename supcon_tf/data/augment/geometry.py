@@ -1,7 +1,7 @@
 """Geometric operations of AutoAugment and RandAugment, as Pillow defines them.
 
-Each takes and returns an image uint8 [H, W, 3]. Sampling is by the nearest pixel; what no pixel
-covers is 128.
+Each takes and returns an image uint8 [H, W, 3]. Sampling takes the nearest pixel; positions outside
+the image are filled with 128.
 """
 
 import math
@@ -42,7 +42,7 @@ def translate_y(image: tf.Tensor, *, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, *, half_side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Fills a square of 2 * half_side pixels around a random pixel; the border cuts it."""
+    """Fills a square of side 2 * half_side around a random pixel, clipped at the border."""
     size = tf.shape(image)[:2]
     place = uniforms(seed, 2) * tf.cast(size, tf.float32)
     center_y, center_x = tf.unstack(tf.cast(place, tf.int32))
@@ -66,26 +66,26 @@ def _affine(
     e: float | tf.Tensor,
     f: float | tf.Tensor,
 ) -> tf.Tensor:
-    """Output pixel (x, y) shows input pixel (a x + b y + c, d x + e y + f), tensors in float64.
+    """Output pixel (x, y) shows input pixel (a x + b y + c, d x + e y + f); tensors are float64.
 
-    Coordinates are those of Pillow: from the corner of the image, half a pixel at the middle of
-    the first one, in 16.16 fixed point, so that the same pixels are taken on every machine.
+    As in Pillow, coordinates start at the image corner (the first pixel's centre is at 0.5) and
+    coefficients are 16.16 fixed point, so every machine samples the same pixels.
     """
     height, width, _ = tf.unstack(tf.shape(image))
-    # One more pixel down and right, for the frame of fill around the image.
+    # Shifted by one pixel for the frame of fill around the image.
     coefficients = tf.stack([a, b, c + (a + b) / 2 + 1, d, e, f + (d + e) / 2 + 1])
-    # Multiples of 2^-16 and their products with whole numbers are exact in float64.
+    # Multiples of 2^-16 and their products with integers are exact in float64.
     fixed = tf.floor(coefficients * 65536.0 + 0.5) / 65536.0
     a, b, c, d, e, f = tf.unstack(fixed)
     columns = tf.range(tf.cast(width, tf.float64))
     rows = tf.range(tf.cast(height, tf.float64))[:, None]
 
-    def whole(position: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-        within = tf.clip_by_value(position, 0.0, tf.cast(last, tf.float64))
-        return tf.cast(within, tf.int32)  # The floor, as none is negative now.
+    def pixel_index(position: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        clipped = tf.clip_by_value(position, 0.0, tf.cast(last, tf.float64))
+        return tf.cast(clipped, tf.int32)  # Truncation is the floor of numbers >= 0.
 
-    x = whole(a * columns + (b * rows + c), width + 1)  # [H, W]
-    y = whole(d * columns + (e * rows + f), height + 1)
+    x = pixel_index(a * columns + (b * rows + c), width + 1)  # [H, W]
+    y = pixel_index(d * columns + (e * rows + f), height + 1)
     framed = tf.pad(image, [[1, 1], [1, 1], [0, 0]], constant_values=_FILL)
-    # gather_nd, as tf.gather takes half as long again.
+    # tf.gather takes 1.5 times as long as gather_nd.
     return tf.gather_nd(tf.reshape(framed, [-1, 3]), (y * (width + 2) + x)[..., None])

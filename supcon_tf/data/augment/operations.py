@@ -1,7 +1,7 @@
-"""The 16 operations of AutoAugment and RandAugment, their levels, and the choice of one of them.
+"""The 16 operations of AutoAugment and RandAugment, their levels, and selection by index.
 
 Cubuk et al. 2019, "AutoAugment", arXiv 1805.09501; Cubuk et al. 2020, "RandAugment", arXiv
-1909.13719; the meaning of a level follows the code released with the latter.
+1909.13719. Levels mean what they mean in the code released with the latter.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import tensorflow as tf
 from supcon_tf.data.augment import geometry, tones
 from supcon_tf.data.augment.rng import uniforms
 
-# An operation: image uint8 [H, W, 3], parameter float32 [] and seed int64 [] -> uint8 [H, W, 3].
+# image uint8 [H, W, 3], parameter float32 [], seed int64 [] -> uint8 [H, W, 3].
 Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _REFERENCE_SIDE = 224.0
@@ -61,17 +61,18 @@ _FUNCTIONS: dict[str, Operation] = {
     "Identity": lambda image, parameter, seed: image,
 }
 OPERATIONS = tuple(_FUNCTIONS)
-# Traced once for a size of image, however many recipes and pipelines there are.
+# Traced once for each image size and shared by all augmentations and pipelines.
 _TRACED = [tf.function(function, autograph=False) for function in _FUNCTIONS.values()]
 
 
 class Ranges(NamedTuple):
-    """What level 10 stands for where the policies differ.
+    """Parameters at level 10 that differ between policies.
 
     Attributes:
-      translate: pixels at 224 px; on an image of another side t, t * side / 224 (the width for
-        TranslateX, the height for TranslateY).
-      cutout: half the side of the hole in pixels at 224 px, scaled by the shorter side likewise.
+      translate: pixels on an image of 224 px; scales with the width (TranslateX) or the height
+        (TranslateY).
+      cutout: half the side of the hole, in pixels on an image of 224 px; scales with the shorter
+        side.
       posterize: bits kept at level 0; level 10 keeps 4 more.
     """
 
@@ -81,10 +82,11 @@ class Ranges(NamedTuple):
 
 
 def parameter(operation: str, level: float, ranges: Ranges) -> float:
-    """What an operation takes at a level of 0 to 10, before its sign is drawn.
+    """The parameter of an operation at a level of 0 to 10, before its random sign.
 
-    Degrees for Rotate, a factor for the shears and the blends, pixels at 224 px for the
-    translations and Cutout, bits, a threshold or an addition for the rest; 0 where it takes none.
+    Degrees for Rotate, a factor for shears and blends, pixels on an image of 224 px for
+    translations and Cutout, bits for Posterize, a threshold for Solarize, an addition for
+    SolarizeAdd; 0 for operations without a parameter.
     """
     m = level / 10
     blend = 0.1 + 1.8 * m
@@ -108,7 +110,7 @@ def parameter(operation: str, level: float, ranges: Ranges) -> float:
 def apply_in_turn(
     image: tf.Tensor, operations: tf.Tensor, parameters: tf.Tensor, seeds: tf.Tensor
 ) -> tf.Tensor:
-    """Applies one operation after the other.
+    """Applies operations one after another.
 
     Args:
       image: uint8 [H, W, 3].
@@ -128,28 +130,27 @@ def apply_in_turn(
 def apply(
     image: tf.Tensor, *, operation: tf.Tensor, parameter: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Applies the operation of this index in OPERATIONS; only that one runs.
+    """Applies the operation with this index in OPERATIONS; only that one runs.
 
     Args:
       image: uint8 [H, W, 3].
       operation: int32 [].
-      parameter: float32 [], from `parameter`; Rotate, the shears and the translations negate it
-        for every other seed.
+      parameter: float32 [], from `parameter`; Rotate, shears and translations negate it with
+        probability 1/2.
       seed: int64 [].
 
     Returns:
       uint8 [H, W, 3].
     """
-
     specs = [
         tf.TensorSpec(image.shape, tf.uint8),
         tf.TensorSpec([], tf.float32),
         tf.TensorSpec([], tf.int64),
     ]
-    # tf.switch_case lays all 17 branches into the graph, where every node of those not taken still
-    # costs a little: together as much as many an operation.
+    # tf.switch_case inlines all 17 branches; even nodes that do not run cost about as much time as
+    # one operation.
     branches = [traced.get_concrete_function(*specs) for traced in _TRACED]
-    # A branch runs on one device, and not all that it is made of is there for bytes on a GPU.
+    # A branch runs on one device, and some of these operations have no uint8 kernel on a GPU.
     with tf.device("CPU:0"):
         [result] = tf.raw_ops.StatelessCase(
             branch_index=operation,

@@ -1,9 +1,9 @@
 """AutoAugment's policies: 25 pairs of steps (operation, probability, level) each.
 
 Cubuk et al. 2019, "AutoAugment: Learning Augmentation Strategies from Data", arXiv 1805.09501.
-RELEASED is the ImageNet policy that came with the code of SupCon and EfficientNet; the others are
-the tables in the appendix of the paper, found on reduced ImageNet, reduced CIFAR-10 and SVHN.
-Levels are 0 to 10, as printed; where an operation takes none the number printed has no effect.
+RELEASED is the ImageNet policy in the code of SupCon and EfficientNet. The others are the tables in
+the paper's appendix, found on reduced ImageNet, reduced CIFAR-10 and SVHN. Levels are 0 to 10, as
+printed; operations without a parameter ignore theirs.
 """
 
 from typing import Literal
@@ -125,7 +125,7 @@ SVHN: Policy = (
     (("ShearX", 0.7, 2), ("Invert", 0.1, 5)),
 )
 
-# The paper's ranges: 150 pixels of an image of 331, and 4 to 8 bits.
+# The paper's ranges: 150 pixels on an image of 331 px, and 4 to 8 bits.
 _PAPER_RANGES = Ranges(translate=150.0 * 224.0 / 331.0, posterize=4)
 
 TABLES: dict[PolicyName, tuple[Policy, Ranges]] = {

@@ -1,6 +1,6 @@
-"""The augmentation recipes: an image in [0, 1] and a seed give an image, or a batch of both.
+"""Augmentations: image in [0, 1] and seed -> image, alone or in a batch with one seed per image.
 
-A batch has its own seed for each image, and gives what its images would give alone.
+An image's result depends on its seed only, not on the rest of the batch.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import get_args
 import tensorflow as tf
 
 from supcon_tf.data.augment import policies
-from supcon_tf.data.augment.batching import as_one_batch
+from supcon_tf.data.augment.batching import apply_batched
 from supcon_tf.data.augment.blur import random_blur
 from supcon_tf.data.augment.color import (
     Jitter,
@@ -17,22 +17,23 @@ from supcon_tf.data.augment.color import (
     random_color_matrix,
     random_grey,
 )
-from supcon_tf.data.augment.dispatch import one_by_one
+from supcon_tf.data.augment.dispatch import map_images
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.rng import split, uniforms
 from supcon_tf.data.augment.warp import random_warp
+from supcon_tf.data.checks import check_choice, check_integer, check_number
 from supcon_tf.errors import UserError
 
 _RANDAUGMENT_RANGES = Ranges(translate=100.0, cutout=40.0)
 
 
 def identity(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """The image as it is.
+    """No augmentation: returns the image.
 
     Args:
       image: of any dtype and shape.
-      seed: not used; here so that all recipes are called alike.
+      seed: not used.
 
     Returns:
       The image.
@@ -60,29 +61,30 @@ def simclr(
 ) -> tf.Tensor:
     """SimCLR's augmentation after the crop: colour jitter, grey, warp, blur.
 
-    Chen et al. 2020, arXiv 2002.05709, appendix A: with probability 0.8 brightness, contrast,
-    saturation and hue change in random order, with 0.2 the image becomes grey. The warp is an
-    option of the released SupCon code.
+    Chen et al. 2020, arXiv 2002.05709, appendix A: brightness, contrast, saturation and hue change
+    in random order with probability 0.8, and the image becomes grey with probability 0.2. The warp
+    is an option of the released SupCon code. That code rounds to uint8 after the crop, the jitter
+    and grey, and at magnitude 0 skips grey, warp and blur too; this function does neither.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1], already cropped.
       seed: int64 [...]; the same seed gives the same image.
       strength: of the jitter, 0 (none) to 2.5: brightness, contrast and saturation change by up
         to 0.8 * strength, the hue by up to 0.2 * strength turns.
-      jitter: the formulas, "tensorflow" (brightness is added, contrast per channel, saturation in
-        HSV) or "torchvision" (brightness is a factor, contrast about the mean grey, saturation a
-        blend with grey).
-      blur_probability: of a Gaussian blur, sigma uniform in [0.1, 2] pixels.
+      jitter: formulas, "tensorflow" (brightness is added, contrast per channel, saturation in
+        HSV) or "torchvision" (brightness is a factor, contrast about the mean grey, saturation
+        blends with grey).
+      blur_probability: of a Gaussian blur with sigma uniform in [0.1, 2] pixels.
       warp_probability: of a smooth warp.
-      exact: False for jitter and grey as one colour matrix per image; `color.random_color_matrix`
-        says with what difference.
-      static_shapes: do all work for every image, as XLA needs it; only where not `exact`.
+      exact: False computes jitter and grey as one colour matrix per image, an approximation
+        described at `color.random_color_matrix`.
+      static_shapes: compute every step for every image, for XLA. Requires exact = False.
 
     Returns:
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      UserError: an option is not as described.
+      UserError: an option is out of range, or static_shapes is combined with exact or a warp.
 
     Example:
       >>> import tensorflow as tf
@@ -93,7 +95,10 @@ def simclr(
     """
     _check_simclr(strength, jitter, blur_probability, warp_probability)
     if static_shapes and (exact or warp_probability):
-        raise UserError("static_shapes needs exact = False and warp_probability = 0")
+        raise UserError(
+            "static_shapes needs exact = False and warp_probability = 0, got "
+            f"exact = {exact} and warp_probability = {warp_probability}"
+        )
 
     def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(split(seeds, 4), axis=1)
@@ -113,30 +118,30 @@ def simclr(
             images, seed=blur_seed, probability=blur_probability, static_shapes=static_shapes
         )
 
-    return as_one_batch(image, seed, augmented)
+    return apply_batched(image, seed, augmented)
 
 
 def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "released") -> tf.Tensor:
-    """AutoAugment: one of 25 pairs of steps, each step with its own probability.
+    """AutoAugment: one random pair of steps out of 25, each step with its own probability.
 
-    Cubuk et al. 2019, arXiv 1805.09501. The numbers in the tables are levels of 0 to 10, m =
-    level / 10, as in the TensorFlow code of the authors: 30 m degrees, shear 0.3 m, blend factor
-    0.1 + 1.8 m, threshold 256 m. "released" translates by 250 m pixels at 224 px and keeps 4 m
-    bits. The paper's tables ("imagenet", "cifar10", "svhn") have the ranges of the paper's
-    appendix, 150 m / 331 of the side and 4 + 4 m bits. (torchvision reads the same numbers as
-    bins: m = number / 9, factors 1 +- 0.9 m, 8 - 4 m bits, threshold 255 (1 - m).)
+    Cubuk et al. 2019, arXiv 1805.09501. Levels are 0 to 10, as in the authors' TensorFlow code.
+    With m = level / 10: 30 m degrees, shear 0.3 m, blend factor 0.1 + 1.8 m, threshold 256 m.
+    "released" translates by 250 m pixels at 224 px and keeps 4 m bits. "imagenet", "cifar10" and
+    "svhn" have the ranges of the paper's appendix: 150 m / 331 of the side and 4 + 4 m bits.
+    (torchvision reads the same numbers as bins: m = number / 9, factors 1 +- 0.9 m, 8 - 4 m bits,
+    threshold 255 (1 - m).)
 
     Args:
-      image: float32 [..., H, W, 3] in [0, 1], already cropped. The steps see it rounded to bytes.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped. Steps work on it rounded to uint8.
       seed: int64 [...]; the same seed gives the same image.
-      policy: "released" (the ImageNet policy of the SupCon code), or the table of the paper for
-        "imagenet", "cifar10" or "svhn".
+      policy: "released" (the ImageNet policy of the SupCon code), or the paper's table "imagenet",
+        "cifar10" or "svhn".
 
     Returns:
       float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
-      UserError: the policy is none of these.
+      UserError: unknown policy.
 
     Example:
       >>> import tensorflow as tf
@@ -145,43 +150,41 @@ def autoaugment(image: tf.Tensor, *, seed: tf.Tensor, policy: PolicyName = "rele
       >>> augment.autoaugment(image, seed=[1, 2, 3, 4], policy="cifar10").shape
       TensorShape([4, 32, 32, 3])
     """
-    if policy not in get_args(PolicyName):
-        raise UserError(f"policy must be one of {get_args(PolicyName)}, got {policy!r}")
+    check_choice("policy", policy, get_args(PolicyName))
     table, ranges = policies.TABLES[policy]
     operations = [[OPERATIONS.index(name) for name, _, _ in pair] for pair in table]
     parameters = [[parameter(name, level, ranges) for name, _, level in pair] for pair in table]
     probabilities = [[probability for _, probability, _ in pair] for pair in table]
 
-    def drawn(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def sample(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         numbers = uniforms(seeds, 3)
         pair = tf.cast(numbers[:, 0] * len(table), tf.int32)
-        taken = numbers[:, 1:] < tf.gather(probabilities, pair)
-        which = tf.where(taken, tf.gather(operations, pair), OPERATIONS.index("Identity"))
+        applied = numbers[:, 1:] < tf.gather(probabilities, pair)
+        which = tf.where(applied, tf.gather(operations, pair), OPERATIONS.index("Identity"))
         return which, tf.gather(parameters, pair)
 
-    return _by_operations(image, seed, drawn)
+    return _apply_sampled(image, seed, sample)
 
 
 def randaugment(
     image: tf.Tensor, *, seed: tf.Tensor, layers: int = 2, magnitude: float = 10
 ) -> tf.Tensor:
-    """RandAugment: `layers` times one of 16 operations or none, all equally likely.
+    """RandAugment: `layers` random steps, each one of 16 operations or none, equally likely.
 
-    Cubuk et al. 2020, arXiv 1909.13719, with the operations and the meaning of the magnitude of
-    the released code.
+    Cubuk et al. 2020, arXiv 1909.13719, with the operations and magnitudes of the released code.
 
     Args:
-      image: float32 [..., H, W, 3] in [0, 1], already cropped. The operations see it rounded to
-        bytes.
+      image: float32 [..., H, W, 3] in [0, 1], already cropped. Operations work on it rounded to
+        uint8.
       seed: int64 [...]; the same seed gives the same image.
-      layers: number of operations, >= 0.
+      layers: number of steps, >= 0.
       magnitude: level of every operation, 0 to 10.
 
     Returns:
       float32 [..., H, W, 3] in [0, 1], multiples of 1/255.
 
     Raises:
-      UserError: layers or magnitude is not as described.
+      UserError: layers or magnitude is out of range.
 
     Example:
       >>> import tensorflow as tf
@@ -190,17 +193,15 @@ def randaugment(
       >>> augment.randaugment(image, seed=[1, 2, 3, 4], layers=1, magnitude=5).shape
       TensorShape([4, 32, 32, 3])
     """
-    if layers < 0:
-        raise UserError(f"layers must be >= 0, got {layers}")
-    if not 0 <= magnitude <= 10:
-        raise UserError(f"magnitude must be in [0, 10], got {magnitude}")
+    check_integer("layers", layers, 0)
+    check_number("magnitude", magnitude, 0, 10)
     parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
 
-    def drawn(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def sample(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         which = tf.cast(uniforms(seeds, layers) * len(OPERATIONS), tf.int32)
         return which, tf.gather(parameters, which)
 
-    return _by_operations(image, seed, drawn)
+    return _apply_sampled(image, seed, sample)
 
 
 def stacked_randaugment(
@@ -216,8 +217,8 @@ def stacked_randaugment(
 ) -> tf.Tensor:
     """Stacked RandAugment: SimCLR's colour jitter, RandAugment, then SimCLR's grey, warp, blur.
 
-    Tian et al. 2020, "What Makes for Good Views for Contrastive Learning?", arXiv 2005.10243, in
-    the order of the released SupCon code.
+    Tian et al. 2020, "What Makes for Good Views for Contrastive Learning?", arXiv 2005.10243. The
+    order is that of the released SupCon code.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1], already cropped.
@@ -229,7 +230,7 @@ def stacked_randaugment(
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      UserError: an option is not as described.
+      UserError: an option is out of range.
 
     Example:
       >>> import tensorflow as tf
@@ -248,41 +249,35 @@ def stacked_randaugment(
         images = random_warp(images, seed=warp, probability=warp_probability)
         return random_blur(images, seed=blur, probability=blur_probability)
 
-    return as_one_batch(image, seed, augmented)
+    return apply_batched(image, seed, augmented)
 
 
-def _by_operations(
+def _apply_sampled(
     image: tf.Tensor,
     seed: tf.Tensor,
-    drawn: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    sample: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
 ) -> tf.Tensor:
-    """Images rounded to bytes through operations; the results are multiples of 1/255.
+    """Applies sampled operations to images rounded to uint8.
 
-    `drawn` makes indices in OPERATIONS, int32 [N, K], and parameters, float32 [N, K], of seeds [N].
+    `sample` maps seeds [N] to indices in OPERATIONS, int32 [N, K], and parameters, float32 [N, K].
     """
 
     def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        draw_seeds, apply_seeds = tf.unstack(split(seeds, 2), axis=1)
-        operations, parameters = drawn(draw_seeds)
+        sample_seeds, apply_seeds = tf.unstack(split(seeds, 2), axis=1)
+        operations, parameters = sample(sample_seeds)
         rounded = tf.cast(images * 255.0 + 0.5, tf.uint8)
         step_seeds = split(apply_seeds, operations.shape[1])
-        results = one_by_one(apply_in_turn, rounded, operations, parameters, step_seeds)
+        results = map_images(apply_in_turn, rounded, operations, parameters, step_seeds)
         return tf.cast(results, tf.float32) * (1.0 / 255.0)
 
-    return as_one_batch(image, seed, augmented)
+    return apply_batched(image, seed, augmented)
 
 
 def _check_simclr(
     strength: float, jitter: str, blur_probability: float, warp_probability: float
 ) -> None:
-    # Above 2.5 the hue would turn by more than half the wheel.
-    if not 0 <= strength <= 2.5:
-        raise UserError(f"strength must be in [0, 2.5], got {strength}")
-    if jitter not in get_args(Jitter):
-        raise UserError(f"jitter must be one of {get_args(Jitter)}, got {jitter!r}")
-    for name, probability in (
-        ("blur_probability", blur_probability),
-        ("warp_probability", warp_probability),
-    ):
-        if not 0 <= probability <= 1:
-            raise UserError(f"{name} must be in [0, 1], got {probability}")
+    # Above 2.5 the hue would turn by more than half the colour wheel.
+    check_number("strength", strength, 0, 2.5)
+    check_choice("jitter", jitter, get_args(Jitter))
+    check_number("blur_probability", blur_probability, 0, 1)
+    check_number("warp_probability", warp_probability, 0, 1)

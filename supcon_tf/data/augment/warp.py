@@ -1,8 +1,8 @@
-"""The smooth random warp that the released SupCon code adds to SimCLR's augmentation."""
+"""The smooth random warp of the released SupCon code's SimCLR augmentation."""
 
 import tensorflow as tf
 
-from supcon_tf.data.augment.dispatch import one_by_one, where_chosen
+from supcon_tf.data.augment.dispatch import apply_where, map_images
 from supcon_tf.data.augment.rng import uniforms
 
 _REFERENCE_SIDE = 224.0
@@ -10,45 +10,46 @@ _MAX_LENGTH = 23.0
 
 
 def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """`thin_plate_warp` of each image with four random moves, with this probability.
+    """Applies `thin_plate_warp` with four random displacements, with this probability.
 
-    A move is a standard normal vector times one length for the image, uniform in [0, 23] pixels
-    at 224 px: on an image of shorter side s the length is times s / 224.
+    A displacement is a standard normal vector times a length, one per image, uniform in
+    [0, 23 s / 224] pixels where s is the shorter side.
 
     Args:
       images: float32 [N, H, W, 3] in [0, 1].
       seed: int64 [N].
-      probability: of a warp.
+      probability: of a warp, 0 to 1.
     """
     if probability == 0:
         return images
-    coin = uniforms(seed, 1)[:, 0]
+    mask = uniforms(seed, 1)[:, 0] < probability
 
     def warped(image: tf.Tensor, image_seed: tf.Tensor) -> tf.Tensor:
         numbers = uniforms(image_seed, 10)
         scale = tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32) / _REFERENCE_SIDE
-        # Not 0, where the normal deviate would be infinite.
+        # Positive: the normal quantile of 0 is infinite.
         normal = tf.math.ndtri(tf.reshape(tf.maximum(numbers[2:], 2.0**-25), [4, 2]))
-        moves = _MAX_LENGTH * numbers[1] * scale * normal
-        return tf.clip_by_value(thin_plate_warp(image, moves=moves), 0.0, 1.0)
+        displacements = _MAX_LENGTH * numbers[1] * scale * normal
+        warp = thin_plate_warp(image, displacements=displacements)
+        return tf.clip_by_value(warp, 0.0, 1.0)
 
-    return where_chosen(
+    return apply_where(
         images,
-        coin < probability,
-        lambda part, of_part: one_by_one(warped, part, tf.gather(seed, of_part)),
+        mask,
+        lambda part, indices: map_images(warped, part, tf.gather(seed, indices)),
     )
 
 
-def thin_plate_warp(image: tf.Tensor, *, moves: tf.Tensor) -> tf.Tensor:
-    """Moves four inner points of an image, and the rest smoothly with them.
+def thin_plate_warp(image: tf.Tensor, *, displacements: tf.Tensor) -> tf.Tensor:
+    """Displaces four inner points of an image, and all other pixels smoothly with them.
 
-    The points stand at a third and two thirds of each side, row by row. The displacement field is
-    the thin-plate spline through their moves: affine plus sum_k w_k r_k^2 log r_k, r_k the
-    distance to moved point k. Sampling is bilinear; beyond the border its pixels repeat.
+    The points are at one third and two thirds of each side, in row order. The displacement field
+    is the thin-plate spline through them: affine + sum_k w_k r_k^2 log r_k with r_k the distance
+    to displaced point k. Sampling is bilinear; the border is repeated.
 
     Args:
       image: float32 [H, W, 3].
-      moves: float32 [4, 2], (down, right) in pixels.
+      displacements: float32 [4, 2], (down, right) in pixels.
 
     Returns:
       float32 [H, W, 3].
@@ -58,10 +59,10 @@ def thin_plate_warp(image: tf.Tensor, *, moves: tf.Tensor) -> tf.Tensor:
     thirds = tf.constant([[1, 1], [1, 2], [2, 1], [2, 2]], tf.float32) / 3.0
     pixels = tf.stack(tf.meshgrid(tf.range(size[0]), tf.range(size[1]), indexing="ij"))
     pixels = tf.reshape(pixels, [2, -1])  # [2, H, W] -> [2, H*W]
-    # The spline does not depend on the unit of length; the image's side conditions it well.
-    moved = tf.transpose(thirds * size + moves) / side
-    displacement = _thin_plate_spline(moved, tf.transpose(moves), pixels / side)
-    result = tf.reshape(_bilinear(image, pixels - displacement), tf.shape(image))
+    # The spline does not depend on the unit of length; this one conditions the system well.
+    points = tf.transpose(thirds * size + displacements) / side
+    field = _thin_plate_spline(points, tf.transpose(displacements), pixels / side)
+    result = tf.reshape(_bilinear(image, pixels - field), tf.shape(image))
     result.set_shape(image.shape)
     return result
 

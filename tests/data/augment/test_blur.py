@@ -1,4 +1,4 @@
-"""Gaussian blur against a float64 loop, and how often and how much it blurs."""
+"""Gaussian blur against a float64 loop; frequency and distribution of sigma."""
 
 import math
 
@@ -35,7 +35,7 @@ def loop_blur(image, sigma):
 
 
 @pytest.mark.parametrize("size", [(41, 44), (60, 42), (20, 20), (19, 30), (1, 1)])
-def test_blur_of_a_batch_equals_the_float64_loop_of_each_image(size):
+def test_blur_equals_the_float64_loop(size):
     sigmas = np.float32([0.1, 0.8, 2.0])
     images = np.random.default_rng(0).random((3, *size, 3)).astype(np.float32)
     results = gaussian_blur(tf.constant(images), sigma=tf.constant(sigmas))
@@ -45,14 +45,14 @@ def test_blur_of_a_batch_equals_the_float64_loop_of_each_image(size):
 
 
 @pytest.mark.parametrize(("side", "taps"), [(19, 1), (20, 3), (32, 3), (96, 9), (224, 23)])
-def test_kernel_is_a_tenth_of_the_side_made_odd(side, taps):
+def test_kernel_is_a_tenth_of_the_side_rounded_to_odd(side, taps):
     image = np.zeros((side, side, 3), np.float32)
     image[side // 2, side // 2] = 1.0
     blurred = gaussian_blur(tf.constant(image[None]), sigma=tf.constant([50.0])).numpy()
     assert (blurred[0, ..., 0] > 0).sum() == taps**2
 
 
-def test_sigma_is_uniform_from_a_tenth_to_2_and_blur_comes_every_other_time():
+def test_sigma_is_uniform_and_half_of_the_images_are_blurred():
     image = np.zeros((41, 41, 3), np.float32)
     image[20, 20] = 1.0
     images = tf.tile(image[None], [1000, 1, 1, 1])
@@ -67,7 +67,7 @@ def test_sigma_is_uniform_from_a_tenth_to_2_and_blur_comes_every_other_time():
     assert abs(len(visible) / 1000 - 0.4605) < 0.06
 
 
-def test_random_blur_stays_within_the_range_of_the_image():
+def test_random_blur_stays_in_the_range_of_the_image():
     seeds = tf.range(50, dtype=tf.int64)
     result = random_blur(tf.ones([50, 64, 64, 3]), seed=seeds, probability=1.0).numpy()
     assert result.max() <= 1.0
@@ -80,6 +80,6 @@ def test_static_shapes_give_the_same_images():
     expected = random_blur(images, seed=seeds).numpy()
     result = random_blur(images, seed=seeds, static_shapes=True).numpy()
     np.testing.assert_allclose(result, expected, atol=1e-6)
-    # Both kinds are there: Binomial(40, 1/2), standard deviation 3.2.
+    # Blurred and sharp images both occur: Binomial(40, 1/2), standard deviation 3.2.
     unchanged = np.all(expected == images, axis=(1, 2, 3)).sum()
     assert 7 <= unchanged <= 33

@@ -1,4 +1,4 @@
-"""Colour jitter against float64 loops, and the statistics of what it draws."""
+"""Colour jitter against float64 loops, and the distribution of its parameters."""
 
 import colorsys
 import itertools
@@ -82,14 +82,14 @@ def test_jitter_equals_the_float64_loop_in_every_order(image, formulas):
     amounts = [AMOUNTS[formulas][number % 3] for number in range(24)]
     images = tf.tile(image[None], [24, 1, 1, 1])
     results = color_jitter(images, draw(ORDERS, amounts), jitter=formulas)
-    for order, of_image, result in zip(ORDERS, amounts, results, strict=True):
-        expected = loop_jitter(image, order, of_image, formulas)
+    for order, image_amounts, result in zip(ORDERS, amounts, results, strict=True):
+        expected = loop_jitter(image, order, image_amounts, formulas)
         # A tenth of a grey level of 255 is 4e-4; float32 through six conversions stays below 1e-5.
         np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("formulas", ["tensorflow", "torchvision"])
-def test_jitter_of_few_images_equals_that_of_a_large_batch(formulas):
+def test_small_batches_equal_a_large_batch(formulas):
     images = tf.constant(RNG.random((24, 6, 5, 3)), tf.float32)
     amounts = [AMOUNTS[formulas][number % 3] for number in range(24)]
     whole = color_jitter(images, draw(ORDERS, amounts), jitter=formulas)
@@ -99,7 +99,7 @@ def test_jitter_of_few_images_equals_that_of_a_large_batch(formulas):
         np.testing.assert_allclose(result, whole[start:stop], atol=2e-6)
 
 
-def draws(count, **options):
+def sample_draws(count, **options):
     numbers = uniforms(tf.range(count, dtype=tf.int64), 8)
     return JitterDraw(*(part.numpy() for part in draw_jitter(numbers, **options)))
 
@@ -113,8 +113,8 @@ def draws(count, **options):
         ("torchvision", 2.0, (0.0, 2.6), (0.0, 2.6), (-0.4, 0.4)),
     ],
 )
-def test_amounts_are_uniform_over_their_range(formulas, strength, brightness, factor, hue):
-    sample = draws(2000, strength=strength, jitter=formulas)
+def test_amounts_are_uniform_in_their_range(formulas, strength, brightness, factor, hue):
+    sample = sample_draws(2000, strength=strength, jitter=formulas)
     for values, (low, high) in (
         (sample.brightness, brightness),
         (sample.contrast, factor),
@@ -126,7 +126,7 @@ def test_amounts_are_uniform_over_their_range(formulas, strength, brightness, fa
 
 
 def test_all_24_orders_are_equally_likely():
-    orders = [tuple(order) for order in draws(2400, strength=1.0, jitter="tensorflow").order]
+    orders = [tuple(order) for order in sample_draws(2400, strength=1.0, jitter="tensorflow").order]
     counts = [orders.count(order) for order in ORDERS]
     assert sum(counts) == 2400
     assert stats.chisquare(counts).pvalue > 1e-3
@@ -138,7 +138,7 @@ def share_changed(function, image, count=1000):
     return np.mean(np.any(results.numpy() != image, axis=(1, 2, 3)))
 
 
-def test_jitter_comes_with_probability_8_in_10_and_grey_with_2_in_10():
+def test_jitter_has_probability_0_8_and_grey_0_2():
     image = IMAGES[0]
     # Binomial(1000, 0.8): standard deviation of the share 0.0126.
     assert abs(share_changed(random_color_jitter, image) - 0.8) < 0.05
@@ -154,7 +154,7 @@ def test_grey_is_the_weighted_sum_in_all_channels():
 
 
 @pytest.mark.parametrize("formulas", ["tensorflow", "torchvision"])
-def test_strength_zero_leaves_every_image_bit_for_bit(formulas):
+def test_zero_strength_changes_no_bit(formulas):
     images = tf.tile(IMAGES[0][None], [8, 1, 1, 1])
     seeds = tf.range(8, dtype=tf.int64)
     options = {"strength": 0.0, "jitter": formulas}
@@ -170,26 +170,28 @@ def mixed(images, matrix, offset):
 
 
 @pytest.mark.parametrize("formulas", ["tensorflow", "torchvision"])
-def test_one_matrix_equals_the_jitter_where_nothing_clips_and_the_hue_does_not_turn(formulas):
-    # Mid-grey images under small changes stay far from black and white. HSV's saturation is no
-    # linear function, so that of "tensorflow" does not change here.
+def test_color_matrix_equals_the_jitter_without_clipping_and_hue(formulas):
+    # Small changes of mid-grey images do not clip. The saturation of "tensorflow", in HSV, is not
+    # linear, so it does not change here.
     images = (0.4 + 0.2 * RNG.random((24, 7, 9, 3))).astype(np.float32)
     amounts = RNG.uniform(0.8, 1.2, (24, 4))
     amounts[:, 3] = 0.0
     if formulas == "tensorflow":
         amounts[:, 0] -= 1.0
         amounts[:, 2] = 1.0
-    of_draw = draw(ORDERS, amounts)
+    jitter_draw = draw(ORDERS, amounts)
     means = tf.reduce_mean(images, axis=(1, 2))
-    result = mixed(images, *color_matrix(of_draw, means, jitter=formulas))
+    result = mixed(images, *color_matrix(jitter_draw, means, jitter=formulas))
     assert 0.0 < result.min() < result.max() < 1.0
-    expected = color_jitter(tf.constant(images), of_draw, jitter=formulas)
+    expected = color_jitter(tf.constant(images), jitter_draw, jitter=formulas)
     np.testing.assert_allclose(result, expected, atol=1e-5)
-    for image, order, of_image, ours in zip(images, ORDERS, amounts, result, strict=True):
-        np.testing.assert_allclose(ours, loop_jitter(image, order, of_image, formulas), atol=1e-5)
+    for image, order, image_amounts, ours in zip(images, ORDERS, amounts, result, strict=True):
+        np.testing.assert_allclose(
+            ours, loop_jitter(image, order, image_amounts, formulas), atol=1e-5
+        )
 
 
-def test_the_hue_of_the_matrix_turns_about_the_grey_axis():
+def test_color_matrix_rotates_the_hue_about_the_grey_axis():
     turns = np.float32([0.0, 0.25, 0.5, -0.25, 0.1, 0.9])
     orders = np.tile([3, 0, 1, 2], [6, 1])
     amounts = np.stack([0 * turns, 0 * turns + 1, 0 * turns + 1, turns], axis=1)
@@ -197,7 +199,7 @@ def test_the_hue_of_the_matrix_turns_about_the_grey_axis():
     matrix, offset = color_matrix(draw(orders, amounts), tf.constant(pixels[:, 0]))
     matrix = matrix.numpy()
     np.testing.assert_allclose(offset, np.zeros([6, 3]), atol=1e-6)
-    # Grey stays, luma stays, half a turn mirrors the colour, and turns add up.
+    # Grey and luma do not change, half a turn negates the chroma, and turns add up.
     np.testing.assert_allclose(matrix @ np.ones(3), np.ones([6, 3]), atol=2e-3)
     luma = np.array([0.2989, 0.587, 0.114])
     np.testing.assert_allclose(luma @ matrix, np.tile(luma, [6, 1]), atol=1e-6)
@@ -211,7 +213,7 @@ def test_the_hue_of_the_matrix_turns_about_the_grey_axis():
 
 @pytest.mark.parametrize("formulas", ["tensorflow", "torchvision"])
 @pytest.mark.parametrize("size", [(6, 5), (8, 8), (1, 1)])
-def test_the_random_matrix_is_jitter_then_grey_with_the_same_draws(size, formulas):
+def test_random_matrix_is_jitter_then_grey_with_the_same_random_numbers(size, formulas):
     count = 64
     images = RNG.random((count, *size, 3)).astype(np.float32)
     jitter_seed, grey_seed = (
@@ -260,9 +262,7 @@ def digit_images():
         (smooth_color_images, "torchvision", 1.0, 0.065),
     ],
 )
-def test_one_matrix_differs_from_the_jitter_by_little_on_average(
-    read_images, formulas, strength, bound
-):
+def test_color_matrix_is_close_to_the_jitter_on_average(read_images, formulas, strength, bound):
     images, seeds = read_images(), tf.range(200, dtype=tf.int64)
     options = {"strength": strength, "jitter": formulas}
     exact = random_color_jitter(images, seed=seeds, **options)

@@ -1,4 +1,4 @@
-"""Each image of a batch goes through the functions of its groups, and only these run."""
+"""Each image goes through the branches it chooses, and only those run."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf.data.augment.dispatch import by_group, one_by_one, where_chosen
+from supcon_tf.data.augment.dispatch import apply_where, dispatch, map_images
 
-# None of two commutes with another, so that the order shows.
+# No two commute, so the order matters.
 STEPS = (lambda x, k: x, lambda x, k: 2 * x, lambda x, k: x + 1 + k, lambda x, k: x * x)
 FUNCTIONS = tuple(
     lambda part, numbers, step=step: step(part, tf.cast(numbers, tf.float32)[:, None, None])
@@ -20,56 +20,56 @@ def read_images(count):
     return np.random.default_rng(0).random((count, 3, 2)).astype(np.float32)
 
 
-def loop(images, groups):
+def loop(images, choices):
     results = []
-    for number, (image, of_image) in enumerate(zip(images, groups, strict=True)):
-        for group in of_image:
-            image = STEPS[group](image, number)
+    for number, (image, steps) in enumerate(zip(images, choices, strict=True)):
+        for step in steps:
+            image = STEPS[step](image, number)
         results.append(image)
     return np.array(results)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 40])
 @pytest.mark.parametrize("known_size", [True, False])
-def test_every_image_goes_through_its_functions_in_order(count, known_size):
+def test_images_go_through_their_branches_in_order(count, known_size):
     images = read_images(count)
-    groups = np.random.default_rng(1).integers(0, 4, (count, 3)).astype(np.int32)
+    choices = np.random.default_rng(1).integers(0, 4, (count, 3)).astype(np.int32)
     function = tf.function(
-        lambda images, groups: by_group(images, groups, FUNCTIONS),
+        lambda images, choices: dispatch(images, choices, FUNCTIONS),
         input_signature=[
             tf.TensorSpec([count if known_size else None, 3, 2]),
             tf.TensorSpec([count if known_size else None, 3], tf.int32),
         ],
     )
-    result = function(images, groups)
+    result = function(images, choices)
     assert result.dtype == tf.float32
-    np.testing.assert_allclose(result, loop(images, groups), rtol=1e-6)
-    eager = by_group(tf.constant(images), tf.constant(groups), FUNCTIONS)
-    np.testing.assert_allclose(eager, loop(images, groups), rtol=1e-6)
+    np.testing.assert_allclose(result, loop(images, choices), rtol=1e-6)
+    eager = dispatch(tf.constant(images), tf.constant(choices), FUNCTIONS)
+    np.testing.assert_allclose(eager, loop(images, choices), rtol=1e-6)
 
 
 @pytest.mark.parametrize("count", [3, 12])
-def test_groups_without_an_image_are_not_run(count):
+def test_branches_without_images_do_not_run(count):
     ran = []
 
-    def counted(group):
+    def counted(branch):
         def function(part, numbers):
-            tf.py_function(lambda n: ran.append((group, n.numpy().tolist())), [numbers], [])
+            tf.py_function(lambda n: ran.append((branch, n.numpy().tolist())), [numbers], [])
             return part
 
         return function
 
-    functions = [counted(group) for group in range(3)]
-    groups = np.full((count, 2), 1, np.int32)
-    groups[1] = [2, 1]
+    functions = [counted(branch) for branch in range(3)]
+    choices = np.full((count, 2), 1, np.int32)
+    choices[1] = [2, 1]
 
     @tf.function
     def run(images):
-        return by_group(images, tf.constant(groups), functions)
+        return dispatch(images, tf.constant(choices), functions)
 
     images = read_images(count)
     np.testing.assert_array_equal(run(tf.constant(images)), images)
-    assert {group for group, _ in ran} == {1, 2}
+    assert {branch for branch, _ in ran} == {1, 2}
     times = [0] * count
     for number in itertools.chain.from_iterable(numbers for _, numbers in ran):
         times[number] += 1
@@ -77,30 +77,30 @@ def test_groups_without_an_image_are_not_run(count):
 
 
 @pytest.mark.parametrize("count", [4, 9])
-def test_only_the_chosen_images_change(count):
-    images, chosen = read_images(count), np.arange(count) % 3 == 1
-    result = where_chosen(tf.constant(images), tf.constant(chosen), FUNCTIONS[2])
+def test_only_images_under_the_mask_change(count):
+    images, mask = read_images(count), np.arange(count) % 3 == 1
+    result = apply_where(tf.constant(images), tf.constant(mask), FUNCTIONS[2])
     expected = images.copy()
-    expected[chosen] += 1 + np.flatnonzero(chosen)[:, None, None].astype(np.float32)
+    expected[mask] += 1 + np.flatnonzero(mask)[:, None, None].astype(np.float32)
     np.testing.assert_allclose(result, expected, rtol=1e-6)
     for nothing_or_all in (np.zeros(count, bool), np.ones(count, bool)):
-        result = where_chosen(tf.constant(images), tf.constant(nothing_or_all), FUNCTIONS[1])
+        result = apply_where(tf.constant(images), tf.constant(nothing_or_all), FUNCTIONS[1])
         np.testing.assert_array_equal(result, images * (1 + nothing_or_all[:, None, None]))
 
 
-def test_a_batch_of_no_image_stays_one():
+def test_empty_batch_is_accepted():
     empty = tf.zeros([0, 3, 2])
 
     @tf.function(input_signature=[tf.TensorSpec([None, 3, 2])])
     def run(images):
-        return by_group(images, tf.zeros([tf.shape(images)[0], 2], tf.int32), FUNCTIONS)
+        return dispatch(images, tf.zeros([tf.shape(images)[0], 2], tf.int32), FUNCTIONS)
 
     assert run(empty).shape == (0, 3, 2)
 
 
 @pytest.mark.parametrize("count", [5, 4, 1])
 @pytest.mark.parametrize("known", [True, False])
-def test_one_by_one_hands_each_image_its_seed(count, known):
+def test_map_images_passes_each_image_its_seed(count, known):
     images = np.arange(count * 2 * 2 * 3, dtype=np.uint8).reshape(count, 2, 2, 3)
     seeds = np.array([3, 1, 4, 1, 5])[:count]
 
@@ -117,7 +117,7 @@ def test_one_by_one_hands_each_image_its_seed(count, known):
         ],
     )
     def run(images, seeds):
-        return one_by_one(function, images, seeds)
+        return map_images(function, images, seeds)
 
     result = run(images, seeds)
     assert result.dtype == tf.uint8

@@ -1,4 +1,4 @@
-"""Affine operations against Pillow's nearest-neighbour transform, and the hole of Cutout."""
+"""Affine operations against Pillow's nearest-neighbour transform, and Cutout's hole."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from supcon_tf.data.augment import geometry
 
 FILL = (128, 128, 128)
 RNG = np.random.default_rng(0)
-# Noise tells every source pixel apart; the sides cover square, wide, odd and tiny images.
+# Noise makes source pixels distinct; the sizes are square, wide, odd and tiny.
 IMAGES = [
     RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
     for height, width in ((224, 224), (32, 32), (61, 97), (2, 3), (1, 1))
@@ -20,10 +20,10 @@ IMAGES = [
 
 
 def assert_equals_pillow(operation, pillow, amounts):
-    """In eager mode and compiled once for all sizes.
+    """Eagerly, and traced once for all sizes.
 
-    Both sides round their coefficients to 1/65536, from float32 here and from float64 there: in
-    one image of a thousand pixels at most one may be taken from the neighbour.
+    Both round coefficients to 1/65536, this package from float32 and Pillow from float64, so up to
+    one pixel in a thousand may come from a neighbouring position.
     """
     compiled = tf.function(
         operation,
@@ -78,14 +78,14 @@ def test_shears_and_translations_equal_pillow(operation, coefficients, amounts):
     assert_equals_pillow(operation, pillow, amounts)
 
 
-def test_translation_by_a_whole_side_leaves_only_fill():
+def test_translation_by_the_whole_side_leaves_only_fill():
     image = tf.constant(IMAGES[1])
     assert np.all(geometry.translate_y(image, pixels=tf.constant(32.0)) == 128)
     assert not np.all(geometry.translate_y(image, pixels=tf.constant(31.0)) == 128)
 
 
 @pytest.mark.parametrize("half_side", [0, 1, 5, 40])
-def test_cutout_fills_one_square_that_the_border_cuts(half_side):
+def test_cutout_fills_one_square_clipped_at_the_border(half_side):
     image = tf.zeros([24, 30, 3], tf.uint8)
     for number in range(20):
         hole = geometry.cutout(image, half_side=tf.constant(half_side), seed=number)
@@ -97,14 +97,14 @@ def test_cutout_fills_one_square_that_the_border_cuts(half_side):
         assert half_side <= columns.sum() <= 2 * half_side or columns.all()
 
 
-def test_cutout_is_centred_on_every_pixel_alike():
+def test_cutout_centre_is_uniform():
     image = tf.zeros([4, 5, 3], tf.uint8)
     holes = tf.data.Dataset.range(1000).map(
         lambda number: geometry.cutout(image, half_side=tf.constant(1), seed=number)
     )
     counts = np.zeros([4, 5])
     for hole in holes.as_numpy_iterator():
-        # The last row and column of a hole of 2x2 stand at its centre.
+        # The centre of a 2x2 hole is its last row and column.
         rows, columns = np.nonzero(hole[..., 0])
         counts[rows.max(), columns.max()] += 1
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3

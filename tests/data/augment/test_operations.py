@@ -1,4 +1,4 @@
-"""Levels, signs and sizes of the operations, and that the index picks the right one."""
+"""Levels, signs and sizes of the operations, and selection by index."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def apply(image, name, amount, seed=0):
         ("Equalize", 0, 0, 0),
     ],
 )
-def test_levels_mean_what_the_released_code_says(name, at_0, at_3, at_10):
+def test_levels_match_the_released_code(name, at_0, at_3, at_10):
     for level, expected in ((0, at_0), (3, at_3), (10, at_10)):
         assert parameter(name, level, RANGES) == pytest.approx(expected)
 
@@ -77,7 +77,7 @@ def test_posterize_can_start_from_more_bits():
         ("Identity", 0.3, lambda x: x),
     ],
 )
-def test_the_index_picks_the_operation(name, amount, expected):
+def test_index_selects_the_operation(name, amount, expected):
     image = photo(24, 24)
     np.testing.assert_array_equal(apply(image, name, amount), expected(image))
 
@@ -92,7 +92,7 @@ def test_the_index_picks_the_operation(name, amount, expected):
         ("TranslateY", 56.0, lambda x, sign: geometry.translate_y(x, pixels=sign * 6.0)),
     ],
 )
-def test_geometric_operations_go_both_ways_equally_often(name, amount, expected):
+def test_geometric_operations_have_random_signs(name, amount, expected):
     image = photo(24, 24)  # 24 px: 56 px at 224 px are 6.
     forward, backward = (expected(image, tf.constant(sign)).numpy() for sign in (1.0, -1.0))
     assert np.any(forward != backward)
@@ -107,7 +107,7 @@ def test_geometric_operations_go_both_ways_equally_often(name, amount, expected)
 
 @pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
 @pytest.mark.parametrize("size", [(224, 224), (56, 112)])
-def test_translation_scales_with_its_side_and_is_exact_at_224_px(name, size):
+def test_translation_scales_with_its_side(name, size):
     image = photo(*size)
     pixels = 75.0 * (size[1] if name == "TranslateX" else size[0]) / 224
     move = geometry.translate_x if name == "TranslateX" else geometry.translate_y
@@ -117,13 +117,13 @@ def test_translation_scales_with_its_side_and_is_exact_at_224_px(name, size):
 
 
 @pytest.mark.parametrize(("size", "half_side"), [((224, 224), 30), ((112, 150), 15), ((32, 32), 4)])
-def test_cutout_scales_with_the_shorter_side_and_is_exact_at_224_px(size, half_side):
+def test_cutout_scales_with_the_shorter_side(size, half_side):
     expected = geometry.cutout(photo(*size), half_side=tf.constant(half_side), seed=3)
     np.testing.assert_array_equal(apply(photo(*size), "Cutout", 30.0, 3), expected)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_takes_one_pixel(name):
+def test_every_operation_accepts_one_pixel(name):
     result = apply(photo(1, 1), name, parameter(name, 5, RANGES))
     assert result.shape == (1, 1, 3)
     assert result.dtype == np.uint8

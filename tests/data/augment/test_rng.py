@@ -1,4 +1,4 @@
-"""Random numbers of a seed: SplitMix64 as integers of Python, uniform, alone as in a batch."""
+"""SplitMix64 against Python integers; uniform, independent, the same alone and in a batch."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def mixed(state):
 
 
 def splitmix64(state, count):
-    """The generator as it is published: a counter in golden steps, mixed."""
+    """The published generator: a counter with golden-ratio steps, mixed."""
     numbers = []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) % WRAP
@@ -32,7 +32,7 @@ def bits(seed, count):
     return splitmix64(mixed(seed % WRAP), count)
 
 
-def test_the_loop_gives_the_published_numbers():
+def test_reference_loop_gives_the_published_numbers():
     # The first outputs of Java's SplittableRandom and of the C code for the state 1234567.
     assert splitmix64(1234567, 3) == [
         6457827717110365317,
@@ -42,7 +42,7 @@ def test_the_loop_gives_the_published_numbers():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_seeds_and_numbers_are_those_of_a_loop_over_integers(seed):
+def test_split_and_uniforms_equal_the_loop(seed):
     expected = bits(seed, 20)
     np.testing.assert_array_equal(rng.split(seed, 20).numpy().view(np.uint64), expected)
     numbers = rng.uniforms(seed, 20)
@@ -53,7 +53,7 @@ def test_seeds_and_numbers_are_those_of_a_loop_over_integers(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_folded_seed_is_one_of_the_split_ones(seed):
+def test_fold_in_equals_one_entry_of_split(seed):
     seeds = rng.split(seed, 9)
     for number in range(9):
         assert rng.fold_in(seed, number).shape == ()
@@ -62,7 +62,7 @@ def test_a_folded_seed_is_one_of_the_split_ones(seed):
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "xla"])
-def test_a_batch_of_seeds_gives_what_each_gives_alone(compiled):
+def test_batch_equals_single_seeds(compiled):
     seeds = tf.constant(np.reshape([*SEEDS, 5], [2, 4]), tf.int64)
     numbers = tf.constant([[3], [8]], tf.int64)
 
@@ -81,24 +81,24 @@ def test_a_batch_of_seeds_gives_what_each_gives_alone(compiled):
         assert int(folded[row, column]) == int(rng.fold_in(seed, numbers[row, 0]))
 
 
-def test_numbers_are_uniform_along_seeds_and_along_draws():
+def test_numbers_are_uniform_along_both_axes():
     table = rng.uniforms(tf.range(4000, dtype=tf.int64), 40).numpy()
     assert table.min() >= 0.0
     assert table.max() < 1.0
     counts = np.histogram(table, bins=200, range=(0, 1))[0]
     assert stats.chisquare(counts).pvalue > 1e-3
-    of_seeds = [stats.kstest(column, "uniform").pvalue for column in table.T]
-    of_draws = [stats.kstest(row, "uniform").pvalue for row in table[::40]]
-    for p_values in (of_seeds, of_draws):
-        # Uniform themselves if the numbers are: no small one too many, none too few.
+    p_along_seeds = [stats.kstest(column, "uniform").pvalue for column in table.T]
+    p_along_numbers = [stats.kstest(row, "uniform").pvalue for row in table[::40]]
+    for p_values in (p_along_seeds, p_along_numbers):
+        # p-values of uniform numbers are themselves uniform.
         assert min(p_values) > 1e-4
         assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
-def test_neighbours_have_nothing_to_do_with_one_another():
+def test_neighbouring_seeds_and_numbers_are_independent():
     table = rng.uniforms(tf.range(4000, dtype=tf.int64), 40).numpy().astype(np.float64)
     pairs = {
-        "draws": (table[:, :-1], table[:, 1:]),
+        "numbers": (table[:, :-1], table[:, 1:]),
         "seeds": (table[:-1], table[1:]),
         "both": (table[:-1, :-1], table[1:, 1:]),
     }
@@ -107,14 +107,14 @@ def test_neighbours_have_nothing_to_do_with_one_another():
         assert stats.chisquare(joint.ravel()).pvalue > 1e-3
 
 
-def test_split_seeds_draw_independent_numbers_and_are_all_different():
+def test_split_seeds_are_distinct_and_independent():
     seeds = rng.split(tf.range(2000, dtype=tf.int64), 8)
     deeper = rng.split(seeds, 4)
     everything = np.concatenate([np.ravel(seeds), np.ravel(deeper), np.arange(2000)])
     assert len(set(everything.tolist())) == len(everything)
-    first_draws = rng.uniforms(seeds, 1).numpy()[..., 0].astype(np.float64)
-    correlations = np.corrcoef(first_draws.T) - np.eye(8)
+    first_numbers = rng.uniforms(seeds, 1).numpy()[..., 0].astype(np.float64)
+    correlations = np.corrcoef(first_numbers.T) - np.eye(8)
     # 2,000 pairs: standard deviation 0.022; 28 correlations.
     assert np.abs(correlations).max() < 0.09
-    counts = np.histogram(first_draws, bins=100, range=(0, 1))[0]
+    counts = np.histogram(first_numbers, bins=100, range=(0, 1))[0]
     assert stats.chisquare(counts).pvalue > 1e-3

@@ -1,4 +1,4 @@
-"""Pixel-value operations against Pillow, bit for bit: both work on integers and truncate alike."""
+"""Pixel-value operations equal Pillow bit for bit."""
 
 import itertools
 
@@ -26,7 +26,7 @@ FACTORS = np.float32([0.0, 0.1, 0.46, 1.0, 1.3, 1.9])
 
 
 def assert_equals_pillow(operation, pillow, levels):
-    """In eager mode and compiled once for all sizes, where the compiler may reorder arithmetic."""
+    """Eagerly, and traced once for all sizes, where arithmetic may be reordered."""
     compiled = tf.function(
         operation,
         input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.float32)],
@@ -53,12 +53,12 @@ def test_posterize_equals_pillow():
     )
 
 
-def test_posterize_to_no_bits_is_black():
+def test_posterize_to_zero_bits_is_black():
     black = tones.posterize(tf.constant(IMAGES["noise"]), bits=tf.constant(0.0))
     assert black.numpy().max() == 0
 
 
-def test_solarize_equals_pillow_also_at_256_where_nothing_is_inverted():
+def test_solarize_equals_pillow_also_at_256():
     assert_equals_pillow(
         lambda image, threshold: tones.solarize(image, threshold=threshold),
         ImageOps.solarize,
@@ -67,7 +67,7 @@ def test_solarize_equals_pillow_also_at_256_where_nothing_is_inverted():
 
 
 @pytest.mark.parametrize("addition", [0, 33, 110, 128])
-def test_solarize_add_brightens_what_is_below_128(addition):
+def test_solarize_add_brightens_values_below_128(addition):
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     expected = [[value + addition if value < 128 else value] * 3 for value in range(256)]
     result = tones.solarize_add(tf.constant(image), addition=tf.constant(float(addition)))
