@@ -317,7 +317,7 @@ def test_a_wrong_option_of_the_crop_is_one_line(split):
         split, preprocessing=views.Preprocessing(8, crop), augmentation=views.identity,
         num_views=1, batch_size=2, num_classes=10, seed=0,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"^num_tries must be >= 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^num_tries must be an integer >= 1, got 0$"):
         steps(0, 1)
 
 
