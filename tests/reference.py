@@ -107,11 +107,9 @@ def supcon(
             similarity = {
                 row: float(rows[anchor] @ rows[row]) / temperature for row in positives + negatives
             }
-            loss, of_similarity = anchor_loss(
-                similarity, positives, negatives, summation, denominator
-            )
+            loss, slopes = anchor_loss(similarity, positives, negatives, summation, denominator)
             losses[sample] += loss * scale / num_anchor_views
-            for row, slope in of_similarity.items():
+            for row, slope in slopes.items():
                 slope *= scale / num_anchor_views / temperature
                 gradient[anchor] += slope * rows[row]
                 gradient[row] += slope * rows[anchor]
@@ -119,7 +117,7 @@ def supcon(
 
 
 def through_normalization(gradient, features):
-    """Gradient wrt the rows before their normalisation: the part across the row, over its norm."""
+    """Gradient wrt the unnormalised rows: the part orthogonal to the row, divided by its norm."""
     rows = normalized(features)
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     along = np.sum(gradient * rows, axis=-1, keepdims=True)
@@ -158,7 +156,7 @@ def suncet(labels, features, *, temperature=0.1, label_smoothing=0.0, normalize=
             positives, negatives = anchor_sets(anchor, classes, num_views, None)
             others = positives + negatives
             similarity = {row: float(rows[anchor] @ rows[row]) / temperature for row in others}
-            # Each term is its weight, and how much each row belongs to what the term asks for.
+            # Each term: its weight, and the membership of each row in its class.
             terms = [(1.0, dict.fromkeys(positives, 1.0))]
             if probabilities is not None:
                 terms = [
@@ -166,9 +164,9 @@ def suncet(labels, features, *, temperature=0.1, label_smoothing=0.0, normalize=
                     for c, weight in enumerate(probabilities[sample])
                 ]
             for weight, memberships in terms:
-                loss, of_similarity = membership_loss(similarity, memberships)
+                loss, slopes = membership_loss(similarity, memberships)
                 losses[sample] += weight * loss / num_views
-                for row, slope in of_similarity.items():
+                for row, slope in slopes.items():
                     slope *= weight / num_views / temperature
                     gradient[anchor] += slope * rows[row]
                     gradient[row] += slope * rows[anchor]
@@ -195,13 +193,13 @@ def membership_loss(similarity, memberships):
 
 
 def psi(theta, margin):
-    """The margin's curve over the angle, piece by piece."""
+    """psi of an angle, by its pieces."""
     piece = min(int(theta * margin / math.pi), margin - 1)
     return (-1) ** piece * math.cos(margin * theta) - 2 * piece
 
 
 def large_margin_softmax(labels, embeddings, kernel, *, margin=4, annealing=0.0):
-    """Losses [N] of embeddings [N, D] and class vectors in the columns of [D, C]."""
+    """Losses [N] of embeddings [N, D] and class vectors, the columns of [D, C]."""
     embeddings = np.asarray(embeddings, np.float64)
     kernel = np.asarray(kernel, np.float64)
     losses = np.zeros(len(embeddings))
@@ -231,7 +229,7 @@ def contrast_set_supcon_loss(
     scale_by_temperature=True,
     normalize=True,
 ):
-    """Per-sample losses [N] of features [N, V, D] against rows [M, D], and their sum's gradients."""
+    """Losses [N] of features [N, V, D] with the contrast set [M, D], and the gradients of the sum."""
     features, contrast = np.asarray(features, np.float64), np.asarray(contrast, np.float64)
     rows, others = (
         (normalized(features), normalized(contrast)) if normalize else (features, contrast)
@@ -242,24 +240,24 @@ def contrast_set_supcon_loss(
     num_views = features.shape[1]
     scale = (temperature if scale_by_temperature else 1.0) / num_views
     losses = np.zeros(len(features))
-    of_rows, of_others = np.zeros_like(rows), np.zeros_like(others)
+    row_gradient, contrast_gradient = np.zeros_like(rows), np.zeros_like(others)
     for sample, view in np.ndindex(features.shape[:2]):
         positives = [m for m in present if classes[sample] & contrast_classes[m]]
         negatives = [m for m in present if not classes[sample] & contrast_classes[m]]
         similarity = {m: float(rows[sample, view] @ others[m]) / temperature for m in present}
-        loss, of_similarity = anchor_loss(similarity, positives, negatives, summation, denominator)
+        loss, slopes = anchor_loss(similarity, positives, negatives, summation, denominator)
         losses[sample] += loss * scale
-        for m, slope in of_similarity.items():
-            of_rows[sample, view] += slope * scale / temperature * others[m]
-            of_others[m] += slope * scale / temperature * rows[sample, view]
+        for m, slope in slopes.items():
+            row_gradient[sample, view] += slope * scale / temperature * others[m]
+            contrast_gradient[m] += slope * scale / temperature * rows[sample, view]
     if normalize:
-        of_rows = through_normalization(of_rows, features)
-        of_others = through_normalization(of_others, contrast)
-    return losses, of_rows, of_others
+        row_gradient = through_normalization(row_gradient, features)
+        contrast_gradient = through_normalization(contrast_gradient, contrast)
+    return losses, row_gradient, contrast_gradient
 
 
 def sinkhorn(scores, *, epsilon=0.05, rounds=3):
-    """Codes [B, K] of scores [B, K], one row and column after the other."""
+    """Codes [B, K] of scores [B, K], normalising one row or column at a time."""
     codes = np.exp(np.asarray(scores, np.float64) / epsilon)
     num_samples, num_prototypes = codes.shape
     codes /= codes.sum()

@@ -1,4 +1,4 @@
-"""Cross-entropy of class scores, for class numbers and for mixed labels alike."""
+"""Cross-entropy of logits: softmax for one class per image, sigmoid for several."""
 
 from typing import Any
 
@@ -12,21 +12,19 @@ from supcon_tf.losses.multiview import rescale_to_masked_mean
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class CrossEntropyLoss(PerSampleLoss):
-    """Softmax cross-entropy of class scores: - sum_c t_c log softmax(scores)_c.
+    """Softmax cross-entropy of logits: - sum_c t_c log softmax(logits)_c.
 
-    With label smoothing e, t is (1 - e) t + e / C. Keras has a class for class numbers, without
-    smoothing, and another one for rows; a stage whose labels may be mixed needs both in one.
+    Label smoothing e replaces t by (1 - e) t + e / C. Unlike the two Keras classes, one class
+    takes class numbers and rows, both with smoothing.
+
+    `y_true` are integers [N] or [N, 1], or rows [N, C] that add up to one, such as MixUp's and
+    CutMix's. `y_pred` are logits [N, C] of any float dtype; the computation is in float32.
 
     Args:
       label_smoothing: e, in [0, 1).
-      ignore_class: an integer label that means none; the mean leaves these samples out, also over
-        replicas. None for labels that are all meant.
-      reduction: a Keras reduction; with None, `[N]` values.
-      name: of the loss.
-
-    `y_true` are integers [N] or [N, 1], or rows [N, C] that add up to one, as MixUp and CutMix
-    give them. `y_pred` are scores (logits) [N, C] of any float dtype; the computation is in
-    float32.
+      ignore_class: integer label of samples to exclude from the mean. Defaults to None.
+      reduction: a Keras reduction; None returns [N] values.
+      name: name of the loss.
 
     Raises:
       UserError: a label_smoothing outside of [0, 1), or labels of another shape.
@@ -34,11 +32,11 @@ class CrossEntropyLoss(PerSampleLoss):
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.losses import CrossEntropyLoss
-      >>> scores = tf.constant([[2., 0.], [0., 0.]])
+      >>> logits = tf.constant([[2., 0.], [0., 0.]])
       >>> loss = CrossEntropyLoss(reduction=None)
-      >>> print(loss(tf.constant([0, 1]), scores).numpy().round(4))
+      >>> print(loss(tf.constant([0, 1]), logits).numpy().round(4))
       [0.1269 0.6931]
-      >>> print(loss(tf.constant([[0.5, 0.5], [0., 1.]]), scores).numpy().round(4))
+      >>> print(loss(tf.constant([[0.5, 0.5], [0., 1.]]), logits).numpy().round(4))
       [1.1269 0.6931]
     """
 
@@ -61,32 +59,32 @@ class CrossEntropyLoss(PerSampleLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
-        scores = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
+        logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
         labels = tf.convert_to_tensor(y_true)
-        num_classes = scores.shape[1]
+        num_classes = logits.shape[1]
         if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
             labels = labels[:, 0]
-        smoothing, counted = self.label_smoothing, None
+        smoothing, mask = self.label_smoothing, None
         if labels.shape.rank == 1 and labels.dtype.is_integer:
-            # A number beyond the classes is an error here, where its row of zeros would be none.
+            # The sparse form rejects class numbers out of range; their one-hot rows would be zero.
             labels = tf.cast(labels, tf.int64)
             if self.ignore_class is not None:
-                counted = labels != self.ignore_class
-                labels = tf.where(counted, labels, 0)
-            own = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
+                mask = labels != self.ignore_class
+                labels = tf.where(mask, labels, 0)
+            values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         elif labels.shape.rank == 2 and labels.shape[1] == num_classes:
-            own = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), scores)
+            values = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
         else:
             raise UserError(
                 f"labels must be integers [N] or rows [N, {num_classes}], got "
                 f"{labels.dtype.name} of shape {labels.shape}"
             )
         if smoothing:
-            every = -tf.reduce_mean(tf.nn.log_softmax(scores), axis=1)
-            own = (1.0 - smoothing) * own + smoothing * every
-        return (
-            own if counted is None else rescale_to_masked_mean(tf.where(counted, own, 0.0), counted)
-        )
+            uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
+            values = (1.0 - smoothing) * values + smoothing * uniform
+        if mask is not None:
+            values = rescale_to_masked_mean(tf.where(mask, values, 0.0), mask)
+        return values
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -100,16 +98,15 @@ class CrossEntropyLoss(PerSampleLoss):
 class BinaryCrossEntropyLoss(PerSampleLoss):
     """Mean over the classes of - t_c log sigmoid(s_c) - (1 - t_c) log sigmoid(-s_c).
 
-    Every class is a question of its own, so that an image may have several or none. Keras'
-    BinaryCrossentropy takes probabilities unless told otherwise, and class numbers too where their
-    shape happens to fit; this one takes scores and rows, as every stage gives them.
+    The classes are independent: an image may have several or none. Keras' BinaryCrossentropy
+    takes probabilities by default, and accepts class numbers whose shape happens to fit.
+
+    `y_true` are rows [N, C] within [0, 1], of any dtype. `y_pred` are logits [N, C] of any float
+    dtype; the computation is in float32.
 
     Args:
-      reduction: a Keras reduction; with None, `[N]` values.
-      name: of the loss.
-
-    `y_true` are rows [N, C] within [0, 1], of any dtype. `y_pred` are scores (logits) [N, C] of any
-    float dtype; the computation is in float32.
+      reduction: a Keras reduction; None returns [N] values.
+      name: name of the loss.
 
     Raises:
       UserError: labels of another shape.
@@ -117,9 +114,9 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
     Example:
       >>> import tensorflow as tf
       >>> from supcon_tf.losses import BinaryCrossEntropyLoss
-      >>> scores = tf.constant([[0., 0.], [2., 0.]])
+      >>> logits = tf.constant([[0., 0.], [2., 0.]])
       >>> loss = BinaryCrossEntropyLoss(reduction=None)
-      >>> print(loss(tf.constant([[1, 1], [1, 0]]), scores).numpy().round(4))
+      >>> print(loss(tf.constant([[1, 1], [1, 0]]), logits).numpy().round(4))
       [0.6931 0.41  ]
     """
 
@@ -136,12 +133,12 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
-        scores = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
+        logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
         labels = tf.convert_to_tensor(y_true)
-        if labels.shape.rank != 2 or labels.shape[1] != scores.shape[1]:
+        if labels.shape.rank != 2 or labels.shape[1] != logits.shape[1]:
             raise UserError(
-                f"labels must be rows [N, {scores.shape[1]}], got {labels.dtype.name} of shape "
+                f"labels must be rows [N, {logits.shape[1]}], got {labels.dtype.name} of shape "
                 f"{labels.shape}"
             )
-        own = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), scores)
-        return tf.reduce_mean(own, axis=1)
+        values = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
+        return tf.reduce_mean(values, axis=1)

@@ -1,4 +1,4 @@
-"""The contrastive loss by the whole similarity matrix: every option, quadratic memory."""
+"""SupCon from the whole similarity matrix: supports every option, in quadratic memory."""
 
 from typing import Literal
 
@@ -15,21 +15,21 @@ def dense_supcon(
     anchors: tf.Tensor,
     contrast_labels: tf.Tensor,
     contrast: tf.Tensor,
-    first: tf.Tensor,
+    first_row: tf.Tensor,
     *,
     temperature: float,
     summation: Summation,
     denominator: Denominator,
     positives_cap: int | None,
 ) -> tf.Tensor:
-    """SupCon of anchors against a contrast set, by the whole matrix of similarities.
+    """SupCon of anchors with a contrast set, from the whole matrix of similarities.
 
     Args:
       labels: int64 [N] class numbers or float32 [N, C] of zeros and ones.
       anchors: float32 [N, A, D], the first A views of the anchor samples.
       contrast_labels: [M] or [M, C], the contrast set's labels in the same form.
-      contrast: float32 [M, V, D]; its samples first ... first + N - 1 are the anchors' own.
-      first: int32 scalar.
+      contrast: float32 [M, V, D]; samples first_row ... first_row + N - 1 are the anchors.
+      first_row: int32 scalar.
       temperature, summation, denominator, positives_cap: as in `supcon_loss`.
 
     Returns:
@@ -44,18 +44,17 @@ def dense_supcon(
     )
     # [N*A, M*V] -> [N, A, M, V]; the masks below broadcast to it.
     logits = tf.reshape(logits, [rows, num_anchor_views, columns, num_views])
-    same_sample = (first + tf.range(rows))[:, None] == tf.range(columns)[None, :]
+    same_sample = (first_row + tf.range(rows))[:, None] == tf.range(columns)[None, :]
     same_view = tf.range(num_anchor_views)[:, None] == tf.range(num_views)[None, :]
     not_self = ~(same_sample[:, None, :, None] & same_view[None, :, None, :])
     shares_label = share_label(labels, contrast_labels)
     positives = shares_label[:, None, :, None] & not_self
     negatives = ~shares_label[:, None, :, None] & not_self
     if positives_cap is not None:
-        others = shares_label & ~same_sample
-        rank = tf.cumsum(tf.cast(others, tf.int32), axis=1)
+        same_class = shares_label & ~same_sample
+        rank = tf.cumsum(tf.cast(same_class, tf.int32), axis=1)
         kept = same_sample | (rank <= positives_cap // num_views)
         positives &= kept[:, None, :, None]
-
     return masked_supcon(logits, positives, negatives, summation=summation, denominator=denominator)
 
 
@@ -67,12 +66,12 @@ def masked_supcon(
     summation: Summation,
     denominator: Denominator,
 ) -> tf.Tensor:
-    """SupCon from similarities and who is whose positive and negative.
+    """SupCon from similarities and the masks of positives and negatives.
 
     Args:
-      logits: float32 [N, A, M, V], s of view a of anchor n with view v of contrast m.
-      positives, negatives: bool that broadcast to it, never both; what is in neither is not in
-        the contrast set.
+      logits: float32 [N, A, M, V], s of view a of anchor n with view v of contrast sample m.
+      positives, negatives: disjoint bool masks that broadcast to logits; rows in neither are
+        excluded from the contrast set.
       summation, denominator: as in `supcon_loss`.
 
     Returns:
@@ -99,6 +98,6 @@ def masked_supcon(
 
 
 def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log-sum-exp over the last two axes; a huge negative number, gradient 0, for no entry."""
+    """Log-sum-exp over the last two axes; of no entry, a huge negative number with gradient 0."""
     values = tf.where(mask, values, values.dtype.min)
     return tf.reduce_logsumexp(values, axis=[2, 3], keepdims=True)

@@ -1,4 +1,4 @@
-"""The multiviewed batch that contrastive losses share: views, labels, and who shares a label."""
+"""Views and labels in the form that the contrastive losses compute with."""
 
 from typing import Any
 
@@ -32,25 +32,25 @@ def as_views(features: Any) -> tf.Tensor:
 
 
 def l2_normalize(features: tf.Tensor) -> tf.Tensor:
-    """Rows of length one. Dividing by the largest entry first keeps huge and tiny rows exact."""
+    """Rows of length one. Dividing by the largest entry first avoids overflow and underflow."""
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(features), axis=-1, keepdims=True))
     return tf.math.l2_normalize(features / tf.where(largest > 0, largest, 1.0), axis=-1)
 
 
-def as_labels(labels: Any, features: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+def as_labels(labels: Any, features: tf.Tensor, first_row: tf.Tensor) -> tf.Tensor:
     """Labels in one of two forms: int64 [N] class numbers, or float32 [N, C] of zeros and ones.
 
     Args:
       labels: None, integers [N] or [N, 1], or one-hot or multi-hot [N, C].
       features: [N, V, D].
-      first: global position of this replica's first sample; without labels, a sample's position
-        is its class.
+      first_row: position of this replica's first sample in the global batch; without labels,
+        a sample's class is its position.
 
     Raises:
-      UserError: another rank, floats where class numbers are meant, or not N of them.
+      UserError: labels of another shape or dtype.
     """
     if labels is None:
-        return tf.cast(first + tf.range(tf.shape(features)[0]), tf.int64)
+        return tf.cast(first_row + tf.range(tf.shape(features)[0]), tf.int64)
     labels = tf.convert_to_tensor(labels)
     is_integer = labels.dtype.is_integer or labels.dtype.is_bool
     if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
@@ -72,25 +72,32 @@ def as_labels(labels: Any, features: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
 
 
 def check_temperature(temperature: Any) -> None:
-    """Refuses what is not > 0; of a tensor or a variable the value is not known here."""
+    """Raises UserError unless > 0. The value of a tensor is not checked."""
     if isinstance(temperature, int | float) and not temperature > 0:
         raise UserError(f"temperature must be > 0, got {temperature}")
 
 
-def share_label(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+def share_label(labels: tf.Tensor, contrast_labels: tf.Tensor) -> tf.Tensor:
     """Whether two samples share a label: [N] and [M], or [N, C] and [M, C] -> bool [N, M]."""
     if labels.shape.rank == 1:
-        return labels[:, None] == others[None, :]
-    return tf.matmul(labels, others, transpose_b=True) > 0
+        return labels[:, None] == contrast_labels[None, :]
+    return tf.matmul(labels, contrast_labels, transpose_b=True) > 0
 
 
-def class_ranges(labels: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each label's class begins and ends in `others` sorted: int64 [N], [M] -> int32 [N] x 2.
+def class_ranges(labels: tf.Tensor, contrast_labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Begin and end of each label's class in the sorted contrast labels.
 
-    The begin numbers the classes within [0, M), and end - begin counts them, both without an
-    [N, M] matrix and with shapes that compile.
+    `begin` is a number of the class within [0, M), and end - begin counts its samples. This needs
+    no [N, M] matrix, and all shapes are static, as XLA requires.
+
+    Args:
+      labels: int64 [N].
+      contrast_labels: int64 [M].
+
+    Returns:
+      int32 [N] each.
     """
-    in_order = tf.sort(others)
+    in_order = tf.sort(contrast_labels)
     begin = tf.searchsorted(in_order, labels, side="left")
     end = tf.searchsorted(in_order, labels, side="right")
     return begin, end
@@ -113,7 +120,7 @@ def has_positive(
     if labels.shape.rank == 1:
         begin, end = class_ranges(labels, contrast_labels)
         return end - begin > 1
-    # The sample itself is one of those that have the label.
+    # The sample itself counts too.
     is_shared = tf.reduce_sum(contrast_labels, axis=0) > 1
     return tf.reduce_any((labels > 0) & is_shared, axis=1)
 
@@ -121,25 +128,23 @@ def has_positive(
 def rescale_to_samples_with_positives(
     values: tf.Tensor, labels: Any, features: Any, *, positives_cap: int | None = None
 ) -> tf.Tensor:
-    """Scales [N] values so that their mean is the mean over samples that have a positive.
+    """Scales [N] values so that their mean is the mean over the samples with a positive.
 
-    Both counts are over the global batch, so that the replicas agree on the factor.
+    The counts are over the global batch, so all replicas use the same factor.
     """
     features = as_views(features)
-    first = distribution.first_row(tf.shape(features)[0])
-    labels = as_labels(labels, features, first)
-    with_positive = has_positive(
+    labels = as_labels(labels, features, distribution.first_row(tf.shape(features)[0]))
+    mask = has_positive(
         labels,
         distribution.gather(labels),
         num_views=features.shape[1],
         positives_cap=positives_cap,
     )
-    return rescale_to_masked_mean(values, with_positive)
+    return rescale_to_masked_mean(values, mask)
 
 
-def rescale_to_masked_mean(values: tf.Tensor, with_positive: tf.Tensor) -> tf.Tensor:
-    """Scales [N] values so that their mean over all replicas is the mean over `with_positive`."""
-    # Floats, because a gather of booleans is refused.
-    counted = distribution.gather(tf.cast(with_positive, tf.float32))
-    mean = tf.reduce_mean(counted)
-    return tf.math.divide_no_nan(values, mean)
+def rescale_to_masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Scales [N] values so that their global mean is the mean over `mask`, bool [N]."""
+    # TensorFlow does not gather booleans.
+    counted = distribution.gather(tf.cast(mask, tf.float32))
+    return tf.math.divide_no_nan(values, tf.reduce_mean(counted))

@@ -1,4 +1,4 @@
-"""A loss of the samples without a label, and one of those that have one, in the same batch."""
+"""Semi-supervised training: one loss for unlabelled and one for labelled samples of a batch."""
 
 from typing import Any
 
@@ -14,25 +14,25 @@ from supcon_tf.losses.supcon import SimCLRLoss
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class SemiSupervisedLoss(PerSampleLoss):
-    """Mean loss of the samples without a label + weight * mean loss of those with one.
+    """Mean loss of the unlabelled samples + weight * mean loss of the labelled samples.
 
-    By default SimCLR and SuNCEt, the sum that Assran et al. 2020 (arXiv 2006.10803) train on. Each
-    loss sees its own samples only: those with a label are no negatives of those without. Both
-    means are over the global batch; a part that has no samples in it adds 0.
+    The default is SimCLR + SuNCEt, as in Assran et al. 2020 (arXiv 2006.10803). Labelled and
+    unlabelled samples are not contrasted with each other. Both means are over the global batch;
+    the mean of no samples is 0.
+
+    `y_true` are integers [N] or [N, 1], negative for unlabelled samples. `y_pred` are the outputs
+    [N, ...] that both parts take, such as projections [N, V, D]. The parts' reductions are unused.
 
     Args:
-      unlabelled: loss of [n, ...] outputs, called with the labels None; None for no such part.
-      labelled: loss of labels int64 [m] and outputs [m, ...]; None for no such part.
-      weight: of the labelled part, >= 0.
-      reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
-      name: of the loss.
-
-    `y_true` are integers [N] or [N, 1], negative where there is no label, and `y_pred` the outputs
-    [N, ...] that both parts take, such as projections [N, V, D]. The parts' own reductions are not
-    used.
+      unlabelled: loss called with labels None and outputs [n, ...]; None ignores these samples.
+      labelled: loss called with labels int64 [m] and outputs [m, ...]; None ignores these samples.
+      weight: weight of the labelled loss, >= 0.
+      reduction: a Keras reduction; None returns [N] values whose mean is the loss.
+      name: name of the loss.
 
     Raises:
-      UserError: two parts of None, a weight < 0, or labels that are no integers.
+      UserError: no part, parts with different inputs, a weight < 0, or labels that are not
+        integers.
 
     Example:
       >>> import tensorflow as tf
@@ -50,7 +50,7 @@ class SemiSupervisedLoss(PerSampleLoss):
     def __init__(
         self,
         *,
-        unlabelled: keras.losses.Loss | None = SimCLRLoss(),  # noqa: B008, it is never changed.
+        unlabelled: keras.losses.Loss | None = SimCLRLoss(),  # noqa: B008, immutable.
         labelled: keras.losses.Loss | None = SuNCEtLoss(),  # noqa: B008
         weight: float = 1.0,
         reduction: str | None = "sum_over_batch_size",
@@ -58,7 +58,7 @@ class SemiSupervisedLoss(PerSampleLoss):
     ):
         super().__init__(name=name, reduction=reduction)
         if unlabelled is None and labelled is None:
-            raise UserError("give unlabelled or labelled, got None for both")
+            raise UserError("one of unlabelled and labelled must be given, got None for both")
         if not weight >= 0:
             raise UserError(f"weight must be >= 0, got {weight}")
         inputs = sorted({loss_input(part) for part in (unlabelled, labelled) if part is not None})
@@ -68,7 +68,7 @@ class SemiSupervisedLoss(PerSampleLoss):
         self.unlabelled, self.labelled, self.weight = unlabelled, labelled, weight
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the sum of both means."""
+        """[N] values whose mean is the loss."""
         labels, outputs = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
         if labels.shape.rank not in (1, 2) or labels.shape[1:].num_elements() != 1:
             raise UserError(f"labels must be integers [N], got shape {labels.shape}")
@@ -78,20 +78,20 @@ class SemiSupervisedLoss(PerSampleLoss):
         has_label = labels >= 0
         values = tf.zeros(tf.shape(labels), tf.float32)
         if self.unlabelled is not None:
-            values += self._of_part(self.unlabelled, None, outputs, ~has_label)
+            values += self._part_values(self.unlabelled, None, outputs, ~has_label)
         if self.labelled is not None:
-            values += self.weight * self._of_part(self.labelled, labels, outputs, has_label)
+            values += self.weight * self._part_values(self.labelled, labels, outputs, has_label)
         return values
 
-    def _of_part(
-        self, loss: keras.losses.Loss, labels: tf.Tensor | None, outputs: tf.Tensor, rows: tf.Tensor
+    def _part_values(
+        self, loss: keras.losses.Loss, labels: tf.Tensor | None, outputs: tf.Tensor, mask: tf.Tensor
     ) -> tf.Tensor:
-        """The loss of these rows alone, in their places among [N] whose mean is theirs."""
-        places = tf.where(rows)
-        chosen = tf.gather_nd(outputs, places)
-        own = loss.call(None if labels is None else tf.gather_nd(labels, places), chosen)
-        spread = tf.scatter_nd(places, tf.cast(own, tf.float32), tf.shape(rows, tf.int64))
-        return rescale_to_masked_mean(spread, rows)
+        """[N] values whose mean is the mean loss of the samples in the mask."""
+        positions = tf.where(mask)
+        part_labels = None if labels is None else tf.gather_nd(labels, positions)
+        values = loss.call(part_labels, tf.gather_nd(outputs, positions))
+        values = tf.scatter_nd(positions, tf.cast(values, tf.float32), tf.shape(mask, tf.int64))
+        return rescale_to_masked_mean(values, mask)
 
     def get_config(self) -> dict[str, Any]:
         return {

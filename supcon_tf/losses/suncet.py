@@ -1,4 +1,4 @@
-"""SuNCEt: supervised noise contrastive estimation, a soft nearest-neighbour classifier as a loss.
+"""SuNCEt: supervised noise contrastive estimation, the loss of a soft nearest-neighbour classifier.
 
 Equation: Assran et al. 2020, "Supervision Accelerates Pre-training in Contrastive Semi-Supervised
 Learning of Visual Representations", arXiv 2006.10803. Rows, A(i), P(i) and s_ij as in `supcon`.
@@ -20,15 +20,14 @@ from supcon_tf.losses.multiview import (
     rescale_to_samples_with_positives,
     share_label,
 )
-from supcon_tf.losses.streaming.tiles import cut, fold, join, zeros_by_tile
+from supcon_tf.losses.streaming.tiles import fold, merge_tiles, split_into_tiles, zeros_by_tile
 from supcon_tf.losses.supcon import Implementation
 
-# "auto" streams above so many similarities, for the memory, and then holds so many at a time.
+# The most similarities for which "auto" is dense, and the most in one tile when streaming.
 _MAX_DENSE = 4096**2
-_MAX_IN_TILE = 2048**2
-# Below it a class's sum of exponentials counts as this much. The reciprocal, which the gradient
-# of the logarithm holds, stays far from float32's largest number.
-_SMALLEST_SUM = 1e-30
+_MAX_TILE_SIMILARITIES = 2048**2
+# Lower bound of a class's sum of exponentials: its reciprocal, in the gradient, stays finite.
+_MIN_SUM = 1e-30
 
 
 def suncet_loss(
@@ -44,33 +43,31 @@ def suncet_loss(
 
     An anchor's loss is -log(sum_P exp(s_ip) / sum_A exp(s_ia)), which is SupCon's "inside" loss
     minus log |P|. Class probabilities t_i generalise it to -sum_c t_ic log p_ic, where
-    p_i = sum_A softmax_A(s_i)_a t_a; one-hot rows give the first form back.
+    p_i = sum_A softmax_A(s_i)_a t_a; one-hot rows give the first form.
 
-    Inside a `tf.distribute` replica the anchors are the local samples and the contrast set is
-    the global batch.
+    In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
+    global batch.
 
     Args:
-      labels: None (every sample is its own class), integers [N], integer one-hot or multi-hot
-        rows [N, C], where two samples are positives when they share a label, or float rows
+      labels: None (every sample is its own class), integers [N] or [N, 1], integer one-hot or
+        multi-hot rows [N, C], where samples that share a label are positives, or float rows
         [N, C] of class probabilities. A row of zeros has no label.
-      features: [N, V, ...] of any float dtype, V >= 1 views of each sample; trailing axes are
-        flattened to [N, V, D]. The computation is in float32.
-      temperature: divides the similarities, > 0.
-      label_smoothing: in [0, 1). Takes this part of a row's probability, for the anchor and the
-        contrast set alike, and spreads it over the C classes. It needs rows [N, C]: integers [N]
-        do not say how many classes there are.
-      normalize: L2-normalise the rows first.
-      implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers a
-        tile of anchors at a time, which the backward pass makes again, in memory that grows with
-        N; or "auto", which streams above 4,096 x 4,096 similarities and where the size of the
-        batch is not known.
+      features: [N, V, ...] of any float dtype, with V >= 1 views of each sample. Trailing axes are
+        flattened to [N, V, D] and the computation is in float32.
+      temperature: > 0, divides the similarities.
+      label_smoothing: in [0, 1), the part of each row's probability, of anchors and contrast set,
+        to spread over the C classes. Needs rows [N, C], because class numbers do not give C.
+      normalize: L2-normalises the rows first.
+      implementation: "dense" computes the whole similarity matrix. "streaming" gives the same
+        numbers in linear memory, one tile of anchors at a time, computed again in the backward
+        pass. "auto" streams more than 4,096 x 4,096 similarities and batches of unknown size.
 
     Returns:
-      float32 [N], the mean over the sample's views; 0 for a sample without positives. Likewise a
-      class that no other row has is left out of the sum over classes.
+      float32 [N], the mean over the sample's views; 0 for a sample without positives. The sum
+      over classes leaves out classes that no other row has.
 
     Raises:
-      UserError: an option or a shape that is not as described.
+      UserError: an invalid option, shape or dtype.
 
     Example:
       >>> import tensorflow as tf
@@ -85,12 +82,11 @@ def suncet_loss(
     features = as_views(features)
     if normalize:
         features = l2_normalize(features)
-    first = distribution.first_row(tf.shape(features)[0])
+    first_row = distribution.first_row(tf.shape(features)[0])
     probabilities = _class_probabilities(labels, label_smoothing)
-    labels = as_labels(labels if probabilities is None else probabilities, features, first)
-    anchors = _rows(features, labels, probabilities, first)
-    contrast = _rows(_gathered(features), _gathered(labels), _gathered(probabilities), 0)
-    # Of the anchors only, so that a temperature in a tensor gets its gradient too.
+    labels = as_labels(labels if probabilities is None else probabilities, features, first_row)
+    anchors = _rows(features, labels, probabilities, first_row)
+    contrast = _rows(_gather(features), _gather(labels), _gather(probabilities), 0)
     anchors = anchors._replace(features=anchors.features / temperature)
     if implementation == "auto":
         sizes = (anchors.features.shape[0], contrast.features.shape[0])
@@ -102,39 +98,39 @@ def suncet_loss(
 
 
 class _Rows(NamedTuple):
-    """Every view is a row."""
+    """The rows of a batch: every view of every sample."""
 
     features: tf.Tensor  # float32 [R, D]
     labels: tf.Tensor  # int64 [R] class numbers, or float32 [R, C] of zeros and ones
-    probabilities: tf.Tensor | None  # float32 [R, C]; None where sharing a label is all there is
+    probabilities: tf.Tensor | None  # float32 [R, C]; None for labels without probabilities
     positions: tf.Tensor  # int32 [R], the row's position in the contrast set
 
 
-def _gathered(values: tf.Tensor | None) -> tf.Tensor | None:
+def _gather(values: tf.Tensor | None) -> tf.Tensor | None:
     if values is None:
         return None
     gathered = distribution.gather(values)
-    # It may have lost what was known of its shape.
+    # The gather loses the static shape.
     gathered.set_shape([None, *values.shape[1:]])
     return gathered
 
 
 def _rows(
-    features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor | None, first: Any
+    features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor | None, first_row: Any
 ) -> _Rows:
-    """Of samples [N, V, D], of which the first one has this position in the global batch."""
+    """Rows of samples [N, V, D] that begin at sample `first_row` of the global batch."""
     num_views, dim = features.shape[1:]
     rows = tf.reshape(features, [-1, dim])
     return _Rows(
         rows,
         tf.repeat(labels, num_views, axis=0),
         None if probabilities is None else tf.repeat(probabilities, num_views, axis=0),
-        first * num_views + tf.range(tf.shape(rows)[0]),
+        first_row * num_views + tf.range(tf.shape(rows)[0]),
     )
 
 
 def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
-    """The loss of each anchor row, float32 [R], by the matrix of all similarities."""
+    """The loss of each anchor row, float32 [R], from the whole similarity matrix."""
     logits = tf.matmul(anchors.features, contrast.features, transpose_b=True)
     not_self = anchors.positions[:, None] != contrast.positions[None, :]
     shares_label = share_label(anchors.labels, contrast.labels)
@@ -145,49 +141,53 @@ def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
     )
 
 
-# A function of its own, because a loop that runs eagerly would start each operation by itself.
+# A tf.function, because an eager loop would run one operation at a time.
 @tf.function(autograph=False)
 def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
-    """The same, a tile of anchor rows at a time, of which nothing but the loss is kept."""
+    """The loss of each anchor row, float32 [R], one tile of anchor rows at a time."""
     num_contrast = contrast.features.shape[0] or tf.maximum(tf.shape(contrast.features)[0], 1)
-    max_rows = -(-_MAX_IN_TILE // num_contrast)
-    tiles = _Rows(*(None if part is None else cut(part, max_rows=max_rows) for part in anchors))
+    max_rows = -(-_MAX_TILE_SIMILARITIES // num_contrast)
+    tiles = _Rows(
+        *(None if part is None else split_into_tiles(part, max_rows=max_rows) for part in anchors)
+    )
 
-    def of_tile(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
+    def tile_losses(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
         tile = _Rows(features, *(None if part is None else part[i] for part in tiles[1:]))
         return _dense(tile, contrast._replace(features=contrast_features))
 
     @tf.custom_gradient
     def losses_of(features: tf.Tensor, contrast_features: tf.Tensor) -> Any:
         losses = tf.map_fn(
-            lambda i: of_tile(i, features[i], contrast_features),
+            lambda i: tile_losses(i, features[i], contrast_features),
             tf.range(tf.shape(features)[0]),
             fn_output_signature=tf.float32,
             parallel_iterations=1,
         )
 
         def gradients_of(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            def add(i: tf.Tensor, of_rows: Any, of_contrast: tf.Tensor) -> tuple[Any, tf.Tensor]:
+            def add(
+                i: tf.Tensor, tile_gradients: Any, contrast_gradient: tf.Tensor
+            ) -> tuple[Any, tf.Tensor]:
                 tile = features[i]
                 with tf.GradientTape() as tape:
                     tape.watch((tile, contrast_features))
-                    values = of_tile(i, tile, contrast_features)
+                    values = tile_losses(i, tile, contrast_features)
                 slopes = tape.gradient(values, (tile, contrast_features), upstream[i])
-                return of_rows.write(i, slopes[0]), of_contrast + slopes[1]
+                return tile_gradients.write(i, slopes[0]), contrast_gradient + slopes[1]
 
-            of_rows, of_contrast = fold(
+            tile_gradients, contrast_gradient = fold(
                 0,
                 tf.shape(features)[0],
                 add,
                 zeros_by_tile(features),
                 tf.zeros_like(contrast_features),
             )
-            return of_rows.stack(), of_contrast
+            return tile_gradients.stack(), contrast_gradient
 
         return losses, gradients_of
 
     losses = losses_of(tiles.features, contrast.features)
-    return join(losses, tf.shape(anchors.features)[0])
+    return merge_tiles(losses, tf.shape(anchors.features)[0])
 
 
 def _check_options(
@@ -203,7 +203,7 @@ def _check_options(
 
 
 def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | None:
-    """Rows of class probabilities, smoothed: float32 [N, C]; None where labels are not such."""
+    """Smoothed class probabilities: float32 [N, C], or None for labels without probabilities."""
     labels = None if labels is None else tf.convert_to_tensor(labels)
     # Integers [N, 1] are class numbers.
     has_rows = (
@@ -213,21 +213,21 @@ def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | Non
     )
     if label_smoothing and not has_rows:
         got = None if labels is None else f"shape {labels.shape}"
-        raise UserError(f"label_smoothing needs labels as rows [N, C] of C classes, got {got}")
+        raise UserError(f"label_smoothing needs labels as rows [N, C], got {got}")
     if not has_rows or not (label_smoothing or labels.dtype.is_floating):
         return None
     probabilities = tf.cast(labels, tf.float32)
-    # The share of a row that is zero, for a sample without a label, stays zero.
+    # A row of zeros, a sample without a label, stays zero.
     mean = tf.reduce_mean(probabilities, axis=1, keepdims=True)
     return (1 - label_smoothing) * probabilities + label_smoothing * mean
 
 
 def _sharing_loss(logits: tf.Tensor, shares_label: tf.Tensor, not_self: tf.Tensor) -> tf.Tensor:
-    """-log of the positives' part of all exp(logits) but the anchor's own: [R, S] -> [R]."""
+    """-log of the positives' share of the sum of exp(logits) over A: [R, S] -> [R]."""
     positives = shares_label & not_self
     log_positives = _masked_logsumexp(logits, positives)
     log_negatives = _masked_logsumexp(logits, ~shares_label & not_self)
-    # -log(p / (p + n)) = softplus(log n - log p), exact also where it is nearly or wholly zero.
+    # -log(p / (p + n)) = softplus(log n - log p), also exact near zero.
     losses = tf.math.softplus(log_negatives - log_positives)
     return tf.where(tf.reduce_any(positives, axis=1), losses, 0.0)
 
@@ -241,21 +241,21 @@ def _probability_loss(
 ) -> tf.Tensor:
     """-sum_c t_c log p_c of each anchor: [R, S] and probabilities [R, C], [S, C] -> [R]."""
     positives = shares_label & not_self
-    # Only positives have a class of the anchor's, so the nearest of them, not of all rows, may
-    # set the scale: for one-hot rows nothing underflows, however far the class is.
+    # Subtracting the largest positive logit, not the largest of all, prevents underflow: only
+    # positives have a class of the anchor.
     nearest = tf.reduce_max(tf.where(positives, logits, logits.dtype.min), axis=1, keepdims=True)
     nearest = tf.stop_gradient(nearest)
     similarities = tf.exp(tf.where(positives, logits - nearest, logits.dtype.min))
     in_class = tf.matmul(similarities, contrast_probabilities)
     log_all = _masked_logsumexp(logits, not_self)[:, None]
-    log_probabilities = tf.math.log(tf.maximum(in_class, _SMALLEST_SUM)) + nearest - log_all
+    log_probabilities = tf.math.log(tf.maximum(in_class, _MIN_SUM)) + nearest - log_all
     rows_with_class = tf.reduce_sum(tf.cast(contrast_probabilities > 0, tf.float32), axis=0)
     defined = (probabilities > 0) & (rows_with_class > 1)
     return -tf.reduce_sum(tf.where(defined, probabilities * log_probabilities, 0.0), axis=1)
 
 
 def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log-sum-exp over the last axis; a huge negative number, gradient 0, for no entry."""
+    """Log-sum-exp over the last axis; of no entry, a huge negative number with gradient 0."""
     return tf.reduce_logsumexp(tf.where(mask, values, values.dtype.min), axis=-1)
 
 
@@ -263,13 +263,13 @@ def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 class SuNCEtLoss(PerSampleLoss):
     """SuNCEt for `compile` and `fit`: the mean of `suncet_loss`.
 
-    Samples without positives are left out of the mean, also over replicas. `y_true` are labels of
-    any kind that `suncet_loss` takes (integers are not cast), `y_pred` the projections [N, V, D].
+    The mean is over all samples of the global batch that have a positive. `y_true` are labels as
+    in `suncet_loss` (integers are not cast to floats), `y_pred` the projections [N, V, D].
 
     Args:
       temperature, label_smoothing, normalize, implementation: as in `suncet_loss`.
-      reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
-      name: of the loss.
+      reduction: a Keras reduction; None returns [N] values whose mean is the loss.
+      name: name of the loss.
 
     Example:
       >>> import tensorflow as tf
@@ -299,9 +299,9 @@ class SuNCEtLoss(PerSampleLoss):
         _check_options(**self.options)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples that have a positive."""
+        """[N] values whose mean is the mean over the samples with a positive."""
         values = suncet_loss(y_true, y_pred, **self.options)
-        # Smoothing gives a sample positives in all classes.
+        # Smoothing makes samples of all classes positives.
         probabilities = _class_probabilities(y_true, self.options["label_smoothing"])
         labels = y_true if probabilities is None else probabilities
         return rescale_to_samples_with_positives(values, labels, y_pred)

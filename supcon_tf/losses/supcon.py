@@ -22,15 +22,15 @@ from supcon_tf.losses.multiview import (
     l2_normalize,
     rescale_to_samples_with_positives,
 )
-from supcon_tf.losses.streaming import streaming_supcon, visits_pairs_once
+from supcon_tf.losses.streaming import is_self_contrast, streaming_supcon
 
 Anchors = Literal["all_views", "one_view"]
 Implementation = Literal["auto", "dense", "streaming"]
 
-# "auto" streams above so many similarities (docs/loss.md): where each pair of blocks is visited
-# once, which is faster too, and where it is not, for the memory.
-_MAX_DENSE_WHERE_PAIRS_ONCE = 1024**2
-_MAX_DENSE_ELSEWHERE = 4096**2
+# The most similarities for which "auto" is dense (docs/loss.md). Self-contrast streaming is also
+# faster above its limit; general streaming only saves memory.
+_MAX_DENSE_SELF_CONTRAST = 1024**2
+_MAX_DENSE_GENERAL = 4096**2
 
 
 def supcon_loss(
@@ -52,38 +52,36 @@ def supcon_loss(
     "inside" (Eq. 3) it is -log(1/|P| sum_p exp(s_ip) / D_ip). The denominator D_ip sums exp(s)
     over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives").
 
-    Inside a `tf.distribute` replica the anchors are the local samples and the contrast set is
-    the global batch.
+    In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
+    global batch.
 
     Args:
-      labels: None (every sample is its own class), integers [N], or one-hot or multi-hot rows
-        [N, C]; two samples are positives when they share a label. Integers [N, 1] are read as
-        [N].
-      features: [N, V, ...] of any float dtype, V >= 1 views of each sample; trailing axes are
-        flattened to [N, V, D]. The computation is in float32.
-      temperature: divides the similarities, > 0.
-      summation: where the sum over positives stands, "outside" or "inside" the logarithm.
+      labels: None (every sample is its own class), integers [N] or [N, 1], or one-hot or
+        multi-hot rows [N, C]. Samples that share a label are positives.
+      features: [N, V, ...] of any float dtype, with V >= 1 views of each sample. Trailing axes are
+        flattened to [N, V, D] and the computation is in float32.
+      temperature: > 0, divides the similarities.
+      summation: whether the sum over positives is "outside" or "inside" the logarithm.
       denominator: "all", "one_positive" or "only_negatives".
-      positives_cap: at most this many positives besides an anchor's own other views, a multiple
-        of V: all views of the first positives_cap / V other samples of the class, in batch
-        order. The others leave numerator and denominator. None keeps all.
-      anchors: "all_views", or "one_view" where only view 0 is an anchor. The contrast set is
-        always all views.
-      scale_by_temperature: multiply the loss by the temperature, which cancels the 1/temperature
-        in its gradient.
-      normalize: L2-normalise the rows first.
-      implementation: "dense", by the whole matrix of similarities; "streaming", the same numbers
-        in memory that grows with N, without a positives_cap; or "auto", which streams above
-        1,024 x 1,024 similarities (4,096 x 4,096 with "one_positive", without `normalize`, with
-        one anchor view, over replicas, and with a temperature below 0.025 or in a tensor) and
-        where the size of the batch is not known, unless there is a positives_cap.
+      positives_cap: maximum number of positives from other samples, a multiple of V: all views of
+        the first positives_cap / V other samples of the class, in batch order. Further samples
+        of the class enter neither numerator nor denominator. None keeps all.
+      anchors: "all_views", or "one_view" for view 0 only. The contrast set always has all views.
+      scale_by_temperature: multiplies the loss by the temperature, which cancels the factor
+        1 / temperature in its gradient.
+      normalize: L2-normalises the rows first.
+      implementation: "dense" computes the whole similarity matrix. "streaming" gives the same
+        numbers in linear memory and has no positives_cap. "auto" streams batches of unknown size
+        and batches with more than 1,024 x 1,024 similarities, or more than 4,096 x 4,096 with
+        "one_positive", without `normalize`, with "one_view", on several replicas, or with a
+        temperature below 0.025 or in a tensor. With a positives_cap it is dense.
 
     Returns:
       float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and
-      for "only_negatives" where there is no negative.
+      for "only_negatives" without a negative.
 
     Raises:
-      UserError: an option or a shape that is not as described.
+      UserError: an invalid option, shape or dtype.
 
     Example:
       >>> import tensorflow as tf
@@ -108,11 +106,11 @@ def supcon_loss(
         )
     if normalize:
         features = l2_normalize(features)
-    first = distribution.first_row(tf.shape(features)[0])
-    labels = as_labels(labels, features, first)
+    first_row = distribution.first_row(tf.shape(features)[0])
+    labels = as_labels(labels, features, first_row)
     contrast_labels = distribution.gather(labels)
     contrast = distribution.gather(features)
-    # A gathered tensor has lost its shape.
+    # The gather loses the static shape.
     contrast.set_shape([None, *features.shape[1:]])
     if anchors == "one_view":
         features = features[:, :1]
@@ -122,21 +120,20 @@ def supcon_loss(
         "denominator": denominator,
     }
     if implementation == "auto":
-        once = visits_pairs_once(
+        self_contrast = is_self_contrast(
             features,
             contrast,
             temperature=temperature,
             denominator=denominator,
             unit_rows=normalize,
         )
-        largest = _MAX_DENSE_WHERE_PAIRS_ONCE if once else _MAX_DENSE_ELSEWHERE
+        max_dense = _MAX_DENSE_SELF_CONTRAST if self_contrast else _MAX_DENSE_GENERAL
         sizes = (*features.shape[:2], *contrast.shape[:2])
-        # A batch whose size is not known yet may be a large one.
-        is_large = None in sizes or math.prod(sizes) > largest
+        is_large = None in sizes or math.prod(sizes) > max_dense
         implementation = "streaming" if is_large and positives_cap is None else "dense"
     if implementation == "streaming":
         values = streaming_supcon(
-            labels, features, contrast_labels, contrast, first, unit_rows=normalize, **options
+            labels, features, contrast_labels, contrast, first_row, unit_rows=normalize, **options
         )
     else:
         values = dense_supcon(
@@ -144,7 +141,7 @@ def supcon_loss(
             features,
             contrast_labels,
             contrast,
-            first,
+            first_row,
             positives_cap=positives_cap,
             **options,
         )
@@ -183,14 +180,14 @@ def _check_options(
 class SupConLoss(PerSampleLoss):
     """Supervised contrastive loss for `compile` and `fit`: the mean of `supcon_loss`.
 
-    Samples without positives are left out of the mean, also over replicas. `y_true` are labels of
-    any kind that `supcon_loss` takes (integers are not cast), `y_pred` the projections [N, V, D].
+    The mean is over all samples of the global batch that have a positive. `y_true` are labels as
+    in `supcon_loss` (integers are not cast to floats), `y_pred` the projections [N, V, D].
 
     Args:
       temperature, summation, denominator, positives_cap, anchors, scale_by_temperature,
         normalize, implementation: as in `supcon_loss`.
-      reduction: a Keras reduction; with None, `[N]` values whose mean is the loss.
-      name: of the loss.
+      reduction: a Keras reduction; None returns [N] values whose mean is the loss.
+      name: name of the loss.
 
     Example:
       >>> import tensorflow as tf
@@ -229,7 +226,7 @@ class SupConLoss(PerSampleLoss):
         _check_options(**self.options)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples that have a positive."""
+        """[N] values whose mean is the mean over the samples with a positive."""
         values = supcon_loss(y_true, y_pred, **self.options)
         return rescale_to_samples_with_positives(
             values, y_true, y_pred, positives_cap=self.options["positives_cap"]
@@ -241,7 +238,7 @@ class SupConLoss(PerSampleLoss):
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class SimCLRLoss(PerSampleLoss):
-    """NT-Xent (Chen et al. 2020): SupCon where every sample is its own class; labels are unused.
+    """NT-Xent (Chen et al. 2020): SupCon with every sample as its own class. Ignores labels.
 
     Args:
       temperature, scale_by_temperature, normalize, implementation: as in `supcon_loss`.
@@ -285,7 +282,7 @@ class SimCLRLoss(PerSampleLoss):
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class NPairsLoss(PerSampleLoss):
-    """N-pairs (Sohn 2016) as a case of SupCon: one view, one positive, temperature 1.
+    """N-pairs (Sohn 2016), a special case of SupCon: one view, one positive, temperature 1.
 
     The positive of a sample is the first other sample of its class in the batch; the other
     samples of the class are ignored.
@@ -313,9 +310,9 @@ class NPairsLoss(PerSampleLoss):
         self.normalize = normalize
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples that have a positive."""
+        """[N] values whose mean is the mean over the samples with a positive."""
         if y_pred.shape[1] != 1:
-            raise UserError(f"n-pairs takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
+            raise UserError(f"NPairsLoss takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
         values = supcon_loss(
             y_true, y_pred, temperature=1.0, positives_cap=1, normalize=self.normalize
         )

@@ -1,9 +1,9 @@
 """SwAV: swapped prediction of cluster assignments between the crops of an image.
 
 Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
-arXiv 2006.09882. A crop's score for a prototype is the product of their unit vectors. The codes
-of the large crops are soft assignments that spread the batch evenly over the prototypes; every
-other crop of the image has to predict them.
+arXiv 2006.09882. A crop's score for a prototype is the inner product of their unit vectors. The
+codes of the large crops are soft assignments that distribute the batch evenly over the prototypes;
+the other crops of the image predict them.
 """
 
 from typing import Any
@@ -22,29 +22,29 @@ def sinkhorn_knopp(
     *,
     epsilon: float = 0.05,
     rounds: int = 3,
-    others: Any = None,
-    with_others: Any = True,
+    queue_scores: Any = None,
+    use_queue: Any = True,
 ) -> tf.Tensor:
-    """Codes: exp(scores / epsilon) scaled so that prototypes share the batch evenly.
+    """Codes: exp(scores / epsilon), scaled so that all prototypes get the same share of the batch.
 
-    Each round divides every prototype's column by its sum over the samples, and then every
-    sample's row by its sum over the prototypes, so that at the end each row sums to one (section
-    3.1; Cuturi 2013, arXiv 1306.0895). It is done with logarithms, which no epsilon > 0 overflows.
-    Inside a `tf.distribute` replica the samples are those of the global batch.
+    Each round divides every column by its sum over the samples, then every row by its sum over
+    the prototypes, so that the rows sum to one (section 3.1; Cuturi 2013, arXiv 1306.0895). The
+    computation uses logarithms and does not overflow for any epsilon > 0. In a `tf.distribute`
+    replica the sums over samples are over the global batch.
 
     Args:
       scores: float [B, K] of B samples and K prototypes.
-      epsilon: > 0; the smaller it is, the more of a row is in one code.
+      epsilon: > 0; a smaller value concentrates a row on fewer prototypes.
       rounds: >= 1.
-      others: float [M, K], scores of more samples, which take part in the sums over the samples
-        and get no codes; the same on all replicas. None for none.
-      with_others: whether they take part, a bool or a bool tensor [].
+      queue_scores: float [M, K], scores of further samples that enter the sums over samples but
+        get no codes; the same on all replicas. Defaults to None.
+      use_queue: whether to use queue_scores, a bool or a bool tensor [].
 
     Returns:
-      float32 [B, K], rows that sum to one. No gradient flows through it.
+      float32 [B, K], rows that sum to one, without gradient.
 
     Raises:
-      UserError: an epsilon or rounds that is not as described.
+      UserError: epsilon or rounds out of range.
 
     Example:
       >>> import tensorflow as tf
@@ -56,17 +56,18 @@ def sinkhorn_knopp(
     """
     _check_codes(epsilon=epsilon, rounds=rounds)
     log_codes = tf.stop_gradient(tf.cast(tf.convert_to_tensor(scores), tf.float32)) / epsilon
-    if others is not None:
-        others = tf.stop_gradient(tf.cast(tf.convert_to_tensor(others), tf.float32)) / epsilon
+    if queue_scores is not None:
+        queue_scores = tf.cast(tf.convert_to_tensor(queue_scores), tf.float32)
+        log_queue = tf.stop_gradient(queue_scores) / epsilon
     for _ in range(rounds):
-        # Of each replica's samples, [1, K], and from there of all.
+        # [B, K] -> [1, K] per replica, then [K] over all replicas.
         log_sums = tf.reduce_logsumexp(log_codes, axis=0, keepdims=True)
         log_sums = tf.reduce_logsumexp(distribution.gather(log_sums), axis=0)
-        if others is not None:
-            of_others = tf.reduce_logsumexp(others, axis=0)
-            of_others = tf.where(with_others, of_others, of_others.dtype.min)
-            log_sums = tf.reduce_logsumexp(tf.stack([log_sums, of_others]), axis=0)
-            others = tf.nn.log_softmax(others - log_sums, axis=1)
+        if queue_scores is not None:
+            queue_sums = tf.reduce_logsumexp(log_queue, axis=0)
+            queue_sums = tf.where(use_queue, queue_sums, queue_sums.dtype.min)
+            log_sums = tf.reduce_logsumexp(tf.stack([log_sums, queue_sums]), axis=0)
+            log_queue = tf.nn.log_softmax(log_queue - log_sums, axis=1)
         log_codes = tf.nn.log_softmax(log_codes - log_sums, axis=1)
     return tf.exp(log_codes)
 
@@ -82,22 +83,22 @@ def swav_loss(
 ) -> tf.Tensor:
     """Swapped prediction loss of each sample.
 
-    The mean over its assigned crops a of the mean over its other crops v of
-    -sum_k q_ak log softmax(scores_v / temperature)_k, with the codes q of the crops a.
+    For each crop a with codes q, the mean over the other crops v != a of
+    -sum_k q_ak log softmax(scores_v / temperature)_k; the loss is the mean over a.
 
     Args:
-      scores: float [B, V, K] of V crops of each sample and K prototypes, the assigned crops first.
-      codes: float [B, A, K], rows that sum to one, of the first A crops; no gradient flows into
-        them. None for those of `sinkhorn_knopp`, for each assigned crop alone.
+      scores: float [B, V, K] of V crops per sample and K prototypes; the crops with codes first.
+      codes: float [B, A, K], rows that sum to one, for the first A crops; they get no gradient.
+        None computes them by `sinkhorn_knopp`, for each crop separately.
       temperature: > 0.
-      num_assigned: A, how many crops get codes where `codes` is None.
-      epsilon, rounds: of `sinkhorn_knopp` where `codes` is None.
+      num_assigned: A if `codes` is None.
+      epsilon, rounds: as in `sinkhorn_knopp`, if `codes` is None.
 
     Returns:
       float32 [B].
 
     Raises:
-      UserError: an option or a shape that is not as described.
+      UserError: an invalid option or shape.
 
     Example:
       >>> import tensorflow as tf
@@ -124,12 +125,12 @@ def swav_loss(
         num_assigned = codes.shape[1]
     if not 1 <= num_assigned <= num_crops or num_crops < 2:
         raise UserError(
-            "the assigned crops, num_assigned or those of codes, must be some of two or more, got "
+            "num_assigned must be between 1 and the number of crops, which must be >= 2, got "
             f"{num_assigned} of {num_crops}"
         )
     if codes is None:
         assigned = tf.unstack(scores[:, :num_assigned], axis=1)
-        codes = [sinkhorn_knopp(of_crop, epsilon=epsilon, rounds=rounds) for of_crop in assigned]
+        codes = [sinkhorn_knopp(crop, epsilon=epsilon, rounds=rounds) for crop in assigned]
         codes = tf.stack(codes, axis=1)
     codes = tf.stop_gradient(codes)
     # [B, A, K] and [B, V, K] -> [B, A, V]
@@ -147,17 +148,16 @@ def _check_codes(*, epsilon: float, rounds: int) -> None:
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class SwAVLoss(PerSampleLoss):
-    """SwAV for `compile` and `fit`: the mean of `swav_loss`; labels are unused.
+    """SwAV for `compile` and `fit`: the mean of `swav_loss`. Ignores labels.
 
-    The codes are made in the model, which has the queue that they may need: `y_pred` is
-    [B, A + V, K], the codes of the A assigned crops and then the scores of all V crops, as
-    `methods.Prototypes` gives them.
+    The model computes the codes, because it owns the queue: `y_pred` is [B, A + V, K], the codes
+    of A crops followed by the scores of all V crops, as `models.Prototypes` outputs them.
 
     Args:
       temperature: as in `swav_loss`.
       num_assigned: A.
-      reduction: a Keras reduction; with None, `[B]` values.
-      name: of the loss.
+      reduction: a Keras reduction; None returns [B] values.
+      name: name of the loss.
 
     Example:
       >>> import tensorflow as tf

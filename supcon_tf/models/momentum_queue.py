@@ -9,7 +9,7 @@ from supcon_tf import distribution
 from supcon_tf.errors import UserError
 from supcon_tf.losses import SimCLRLoss, SupConLoss, contrast_set_supcon_loss
 from supcon_tf.losses.base import PerSampleLoss
-from supcon_tf.losses.contrast_set import shared_with
+from supcon_tf.losses.contrast_set import positive_mask
 from supcon_tf.losses.multiview import as_labels, rescale_to_masked_mean
 
 Contrast = Literal["queue", "batch_and_queue"]
@@ -190,8 +190,8 @@ class MemoryLoss(PerSampleLoss):
             contrast_mask=is_there,
             **self._options,
         )
-        shares_label = shared_with(labels, queries, contrast_labels, contrast[:, None])
-        values = rescale_to_masked_mean(values, tf.reduce_any(shares_label & is_there, axis=1))
+        positives = positive_mask(labels, queries, contrast_labels, contrast[:, None])
+        values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_there, axis=1))
         if memory.is_training:
             memory.push(new_keys, new_labels)
         return values

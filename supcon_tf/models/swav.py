@@ -131,8 +131,8 @@ class Prototypes(layers.Layer):
         codes = []
         for crop in range(self.options["num_assigned"]):
             if self.options["queue_length"]:
-                options["others"] = tf.matmul(queue[:, crop], kernel)
-                options["with_others"] = is_full
+                options["queue_scores"] = tf.matmul(queue[:, crop], kernel)
+                options["use_queue"] = is_full
             codes.append(sinkhorn_knopp(scores[:, crop], **options))
         return tf.stack(codes, axis=1)
 

@@ -1,4 +1,4 @@
-"""SupCon against a given contrast set: values and gradients against the float64 loop, and edges."""
+"""SupCon with a given contrast set, compared with the float64 loop, and edge cases."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_values_and_gradients_equal_the_loop(summation, denominator, mask):
         "denominator": denominator,
         "contrast_mask": mask,
         "temperature": 0.3,
-        # Half of the cases each.
+        # Both values of both options occur.
         "normalize": mask is None,
         "scale_by_temperature": summation == "outside",
     }
@@ -45,7 +45,7 @@ def test_values_and_gradients_equal_the_loop(summation, denominator, mask):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
-def test_multi_hot_labels_share_any_of_theirs():
+def test_multi_hot_samples_with_a_common_label_are_positives():
     labels, contrast_labels = RNG.random((5, 4)) < 0.4, RNG.random((9, 4)) < 0.4
     found = with_gradients(labels, FEATURES, contrast_labels, CONTRAST)
     expected = reference.contrast_set_supcon_loss(
@@ -75,7 +75,7 @@ def test_without_positives_value_and_gradient_are_zero(denominator):
             np.testing.assert_array_equal(values, np.zeros(values.shape))
 
 
-def test_rows_that_are_not_there_do_not_matter_whatever_they_hold():
+def test_masked_rows_have_no_effect():
     found = contrast_set_supcon_loss(
         LABELS, FEATURES, CONTRAST_LABELS, CONTRAST, contrast_mask=MASK
     )
@@ -89,7 +89,7 @@ def test_rows_that_are_not_there_do_not_matter_whatever_they_hold():
     np.testing.assert_array_equal(of_contrast.numpy()[~MASK], 0.0)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_rejected():
     for options, message in (
         ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
         ({"summation": "both"}, "summation must be one of .* got 'both'"),
@@ -97,9 +97,12 @@ def test_what_cannot_be_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             contrast_set_supcon_loss(LABELS, FEATURES, CONTRAST_LABELS, CONTRAST, **options)
-    with pytest.raises(ValueError, match="agree in their length, got 6 and 5"):
+    with pytest.raises(ValueError, match="must have the same length, got 6 and 5"):
         contrast_set_supcon_loss(LABELS, FEATURES, CONTRAST_LABELS, CONTRAST[:, :5])
-    with pytest.raises(ValueError, match=r"of one form.*\(5, 4\) and \(9,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"must be .N. and .M., or .N, C. and .M, C., got shapes \(5, 4\) and \(9,\)",
+    ):
         contrast_set_supcon_loss(np.ones((5, 4)), FEATURES, CONTRAST_LABELS, CONTRAST)
     with pytest.raises(ValueError, match="must both be given, got None"):
         contrast_set_supcon_loss(None, FEATURES, CONTRAST_LABELS, CONTRAST)

@@ -1,4 +1,4 @@
-"""The analytic gradient that the picture draws (Eq. 4-6) against automatic differentiation."""
+"""The plotted gradient terms (Eq. 4-6) compared with automatic differentiation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tools.plot_gradient_hardness import rows_at, terms_of_gradient
 @pytest.mark.parametrize("summation", ["outside", "inside"])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_the_terms_add_up_to_the_gradient_of_the_anchors_loss(summation, normalize, temperature):
+def test_the_terms_sum_to_the_gradient_of_the_anchors_loss(summation, normalize, temperature):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(12, 8))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Large-margin softmax against slow float64 loops over the angle, at the edges, and in training."""
+"""Large-margin softmax compared with float64 loops over the angle; edge cases and training."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def at_angles(thetas, length=1.0):
 
 
 def psi_of(thetas, margin):
-    """psi by the library's own loss: the true score is what the loss subtracts."""
+    """psi computed from the loss, which subtracts the true score."""
     labels, embeddings, kernel = at_angles(thetas)
     values = large_margin_softmax_loss(labels, embeddings, kernel, margin=margin).numpy()
     # loss = log(exp(psi) + exp(other)) - psi, so psi = other - log(exp(loss) - 1).
@@ -70,7 +70,7 @@ def test_values_and_gradients_equal_the_float64_loop_over_the_angle(margin, anne
 
 
 @pytest.mark.parametrize("margin", MARGINS)
-def test_the_batch_of_the_loops_has_true_angles_on_every_piece(margin):
+def test_the_random_batch_covers_every_piece_of_psi(margin):
     labels, embeddings, kernel = batch_of(num_samples=20)
     vectors = kernel.T[labels]
     cosines = np.sum(embeddings * vectors, axis=1)
@@ -101,7 +101,7 @@ def test_margin_1_is_plain_softmax_cross_entropy(label_kind):
 
 
 @pytest.mark.parametrize("margin", MARGINS)
-def test_psi_falls_from_one_to_the_last_piece_without_a_jump(margin):
+def test_psi_is_continuous_and_decreasing(margin):
     thetas = np.linspace(0, np.pi, 2001)
     values = psi_of(thetas, margin)
     # At pi: (-1)^(m-1) cos(m pi) - 2 (m-1) = -1 - 2 (m-1).
@@ -113,7 +113,7 @@ def test_psi_falls_from_one_to_the_last_piece_without_a_jump(margin):
 
 
 @pytest.mark.parametrize("margin", MARGINS)
-def test_psi_is_never_above_the_cosine_so_that_the_loss_only_grows(margin):
+def test_psi_is_at_most_the_cosine(margin):
     thetas = np.linspace(0, np.pi, 500)
     assert (psi_of(thetas, margin) <= np.cos(thetas) + 1e-5).all()
 
@@ -125,8 +125,7 @@ def test_values_and_gradients_are_exact_where_the_pieces_meet(margin, theta):
     values, (of_embeddings, _) = value_and_gradients(labels, embeddings, kernel, margin=margin)
     expected = reference.large_margin_softmax(labels, embeddings, kernel, margin=margin)
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
-    # Around the circle psi'(theta) is zero here but for cos(m theta) = 0, and along the radius
-    # the true score grows by psi.
+    # Tangential slope psi'(theta), which is 0 except where cos(m theta) = 0; radial slope psi.
     probability = np.exp(-values[0])
     psi, slope = psi_of_one(theta, margin)
     radius = np.array([np.cos(theta), np.sin(theta)])
@@ -136,7 +135,7 @@ def test_values_and_gradients_are_exact_where_the_pieces_meet(margin, theta):
 
 
 def psi_of_one(theta, margin):
-    """psi and its slope over the angle."""
+    """psi and its derivative at an angle."""
     piece = min(int(theta * margin / np.pi), margin - 1)
     return reference.psi(theta, margin), -((-1) ** piece) * margin * np.sin(margin * theta)
 
@@ -164,7 +163,7 @@ def test_values_and_gradients_are_finite_for_extreme_vectors(case, margin, annea
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_a_zero_embedding_costs_the_logarithm_of_the_number_of_classes():
+def test_the_loss_of_a_zero_embedding_is_the_logarithm_of_the_number_of_classes():
     values = large_margin_softmax_loss([0, 2], np.zeros((2, 5), np.float32), batch_of()[2])
     np.testing.assert_allclose(values, np.full(2, np.log(4)), rtol=1e-6)
 
@@ -198,7 +197,7 @@ def test_any_float_dtype_gives_the_float32_values_of_the_same_numbers(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.int64])
-def test_class_numbers_of_any_integer_dtype_also_in_a_column(dtype):
+def test_class_numbers_may_have_any_integer_dtype_and_a_trailing_axis(dtype):
     labels, embeddings, kernel = batch_of()
     expected = large_margin_softmax_loss(labels, embeddings, kernel)
     for same in (labels.astype(dtype), labels.astype(dtype)[:, None]):
@@ -220,7 +219,7 @@ def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
         np.testing.assert_allclose(compiled_gradient, gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_the_head_and_the_loss_class_together_are_the_function():
+def test_the_loss_class_on_the_head_equals_the_function():
     labels, embeddings, _ = batch_of()
     head = LargeMarginHead(4)
     outputs = head(embeddings)
@@ -258,7 +257,7 @@ def test_the_head_is_restored_from_its_config():
     assert restored.compute_output_shape((None, 5)) == (None, 4, 2)
 
 
-def test_config_gives_every_constructor_argument_back():
+def test_the_loss_is_restored_from_its_config():
     loss = LargeMarginSoftmaxLoss(margin=2, annealing=0.1, reduction="sum", name="mine")
     restored = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(restored) is LargeMarginSoftmaxLoss
@@ -269,7 +268,7 @@ def test_config_gives_every_constructor_argument_back():
 
 
 class Recorder(keras.callbacks.Callback):
-    """The lambda of each step."""
+    """Records lambda at each step."""
 
     def __init__(self, loss):
         super().__init__()
@@ -279,7 +278,7 @@ class Recorder(keras.callbacks.Callback):
         self.annealing.append(float(self.loss.annealing.numpy()))
 
 
-def test_lambda_falls_by_the_same_factor_each_step_and_goes_on_after_a_resume():
+def test_lambda_decays_exponentially_and_continues_after_a_resume():
     labels, embeddings, _ = batch_of(num_samples=8)
     model = keras.Sequential([keras.Input((5,)), LargeMarginHead(4)])
     loss = LargeMarginSoftmaxLoss(annealing=1000.0)
@@ -308,10 +307,10 @@ def test_annealing_finds_the_loss_among_several_outputs():
     np.testing.assert_allclose(loss.annealing, 7.0)
 
 
-def test_annealing_refuses_a_model_without_the_loss():
+def test_annealing_rejects_a_model_without_the_loss():
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="no LargeMarginSoftmaxLoss to anneal"):
+    with pytest.raises(ValueError, match="MarginAnnealing needs a LargeMarginSoftmaxLoss"):
         model.fit(
             np.zeros((2, 5)), np.zeros((2, 4)), callbacks=[MarginAnnealing(steps=1)], verbose=0
         )
@@ -352,7 +351,7 @@ def test_a_small_network_learns_the_digits_with_an_annealed_margin():
         ({"annealing": float("nan")}, "annealing must be >= 0, got nan"),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         large_margin_softmax_loss(*batch_of(), **options)
     with pytest.raises(ValueError, match=message):
@@ -367,7 +366,7 @@ def test_a_bad_option_is_named_with_what_would_do(options, message):
         ({"steps": 5, "end": -1.0}, "end must be > 0, got -1.0"),
     ],
 )
-def test_a_bad_schedule_is_named_with_what_would_do(options, message):
+def test_invalid_schedules_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         MarginAnnealing(**options)
 
@@ -380,24 +379,24 @@ def test_a_bad_schedule_is_named_with_what_would_do(options, message):
         (np.zeros((2, 4, 1)), r"got float64 of shape \(2, 4, 1\)"),
     ],
 )
-def test_bad_labels_are_named_with_what_would_do(labels, message):
+def test_invalid_labels_are_rejected(labels, message):
     _, embeddings, kernel = batch_of(num_samples=2)
     with pytest.raises(ValueError, match=message):
         large_margin_softmax_loss(labels, embeddings, kernel)
 
 
-def test_a_class_number_beyond_the_classes_is_an_error():
+def test_class_numbers_out_of_range_are_rejected():
     _, embeddings, kernel = batch_of(num_samples=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="outside the valid range"):
         large_margin_softmax_loss([0, 4], embeddings, kernel)
 
 
-def test_plain_logits_are_refused_with_what_would_do():
-    with pytest.raises(ValueError, match=r"got shape \(2, 4\); models.LargeMarginHead outputs it"):
+def test_plain_logits_are_rejected():
+    with pytest.raises(ValueError, match=r"got shape \(2, 4\); use models.LargeMarginHead"):
         LargeMarginSoftmaxLoss()([0, 1], tf.zeros([2, 4]))
 
 
-def test_vectors_of_another_rank_are_named_with_what_would_do():
+def test_embeddings_of_another_rank_are_rejected():
     labels, embeddings, kernel = batch_of(num_samples=2)
     with pytest.raises(
         ValueError, match=r"must be \[N, D\] .* got shapes \(2, 1, 5\) and \(5, 4\)"

@@ -1,4 +1,4 @@
-"""The sum of an unlabelled and a labelled loss: the parts' own values, edges, replicas."""
+"""The sum of an unlabelled and a labelled loss: values, edge cases, replicas."""
 
 import keras
 import numpy as np
@@ -10,12 +10,12 @@ from tests import reference
 from tests.losses.test_suncet import features_of
 from tests.replicas import two_replicas
 
-# Two halves with three labelled samples each; class 2 has one sample, and with one view no positive.
+# Each half has three labelled samples. Class 2 has one sample: no positive with one view.
 LABELS = np.array([0, -1, 1, -1, 0, 1, 2, -1, -1, 0])
 
 
 def sum_of_means(labels, features, *, weight=1.0):
-    """By the reference loops: the loss, and its gradient."""
+    """The loss and its gradient from the reference loops."""
     parts = (
         (labels < 0, lambda rows: reference.supcon(None, rows, scale_by_temperature=False), 1.0),
         (labels >= 0, lambda rows: reference.suncet(labels[labels >= 0], rows), weight),
@@ -24,7 +24,7 @@ def sum_of_means(labels, features, *, weight=1.0):
     for rows, loss_of, factor in parts:
         if rows.any():
             values, slopes = loss_of(features[rows])
-            # Both loops give an exact zero where there is no positive, and nowhere else here.
+            # Both loops return exactly zero for samples without positives, and only for these.
             counted = np.count_nonzero(values)
             total += factor * values.sum() / counted
             gradient[rows] += factor * slopes / counted
@@ -50,7 +50,7 @@ def test_the_loss_is_the_sum_of_both_means(labels, weight):
     value, gradient = loss_and_gradient(loss, labels, features)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
-    # Keras hands labels over as a column, and the size of a batch may be unknown.
+    # Keras passes labels as [N, 1], and the batch size may be unknown.
     in_graph = tf.function(
         loss.__call__,
         autograph=False,
@@ -61,7 +61,7 @@ def test_the_loss_is_the_sum_of_both_means(labels, weight):
     np.testing.assert_allclose(in_graph(labels[:, None], features), expected, rtol=1e-5)
 
 
-def test_samples_without_positives_are_left_out_of_the_labelled_mean():
+def test_the_labelled_mean_excludes_samples_without_positives():
     features = features_of(10, 1)
     loss = SemiSupervisedLoss(unlabelled=None)
     labelled = LABELS >= 0
@@ -70,7 +70,7 @@ def test_samples_without_positives_are_left_out_of_the_labelled_mean():
     np.testing.assert_allclose(loss(LABELS, features), values.sum() / 5, rtol=1e-5)
 
 
-def test_either_part_may_be_left_out_or_another_loss():
+def test_a_part_may_be_none_or_another_loss():
     features = features_of(10, 2)
     values = [
         float(SemiSupervisedLoss(**parts)(LABELS, features))
@@ -128,12 +128,12 @@ def test_two_replicas_give_the_loss_and_gradient_of_one(order):
 
     total, slope = (strategy.experimental_local_results(x)[0].numpy() for x in on_replicas())
     np.testing.assert_allclose(total, value, rtol=1e-5)
-    # Through rows @ I, the kernel's gradient is rows^T times theirs.
+    # For rows @ I, the kernel's gradient is rows^T times the rows' gradient.
     expected = np.einsum("nvd,nve->de", features, gradient)
     np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_config_gives_the_parts_back():
+def test_the_parts_are_restored_from_the_config():
     loss = SemiSupervisedLoss(
         unlabelled=SimCLRLoss(temperature=0.3),
         labelled=SuNCEtLoss(temperature=0.2),
@@ -152,11 +152,14 @@ def test_config_gives_the_parts_back():
     ("call", "message"),
     [
         (lambda: SemiSupervisedLoss(weight=-1.0), "weight must be >= 0, got -1.0"),
-        (lambda: SemiSupervisedLoss(unlabelled=None, labelled=None), "got None for both"),
+        (
+            lambda: SemiSupervisedLoss(unlabelled=None, labelled=None),
+            "must be given, got None for both",
+        ),
         (lambda: SemiSupervisedLoss()(np.eye(3), features_of(3, 2)), r"\[N\], got shape \(3, 3\)"),
         (lambda: SemiSupervisedLoss()([0.0, 1.0], features_of(2, 2)), "integers .* got float32"),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(call, message):
+def test_invalid_options_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

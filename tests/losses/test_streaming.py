@@ -1,4 +1,4 @@
-"""The streaming form against float64, in tiles of 16 rows so that small batches have several."""
+"""Streaming SupCon compared with float64, in tiles of 16 rows so that small batches have several."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.replicas import two_replicas
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """A function traced for a shape keeps its tiles: one shape must not be run with both sizes."""
+    """Tiles of 16 rows. A traced shape keeps its tile size: use each shape with one size only."""
     monkeypatch.setattr(tiles, "MAX_TILE_ROWS", 16)
 
 
@@ -26,7 +26,7 @@ def features_of(num_samples, num_views=2, dim=6):
 
 
 def class_numbers(num_samples):
-    """Unbalanced classes, some of them of a single sample."""
+    """Unbalanced classes, some with a single sample."""
     return np.random.default_rng(0).geometric(0.3, num_samples)
 
 
@@ -46,7 +46,7 @@ def value_and_gradient(labels, features, weights=1.0, function=supcon_loss, **op
 
 
 def assert_near(actual, expected, tolerance):
-    """The largest difference relative to the largest number; both of a pair of values."""
+    """Bounds the largest difference relative to the largest expected number, for each pair."""
     for one, other in zip(actual, expected, strict=True):
         assert np.max(np.abs(one - other)) <= tolerance * np.max(np.abs(other))
 
@@ -83,7 +83,7 @@ def test_samples_of_one_view_without_positives_have_value_and_gradient_zero(norm
 
 
 @pytest.mark.usefixtures("small_tiles")
-def test_each_sample_hands_its_own_upstream_gradient_on():
+def test_each_sample_uses_its_upstream_gradient():
     features, labels = features_of(20), class_numbers(20)
     weights = np.linspace(-1, 2, 20).astype(np.float32)
     for options in ({}, {"summation": "inside", "denominator": "one_positive"}):
@@ -95,7 +95,7 @@ def test_each_sample_hands_its_own_upstream_gradient_on():
 
 
 def outside_in_float64(labels, rows, temperature):
-    """Eq. 2 and its gradient by whole float64 matrices, for more rows than the loops can take."""
+    """Eq. 2 and its gradient from float64 matrices, for more rows than the loops can handle."""
     rows = np.asarray(rows, np.float64)
     units = reference.normalized(rows)
     similarity = units @ units.T / temperature
@@ -160,7 +160,7 @@ def test_a_batch_of_unknown_size_gives_the_same_numbers(anchors):
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("anchors", ["all_views", "one_view"])
-def test_rows_of_an_unknown_number_of_classes_give_the_numbers_of_the_dense_form(anchors):
+def test_streaming_equals_dense_for_an_unknown_number_of_classes(anchors):
     spec = [tf.TensorSpec([None, None]), tf.TensorSpec([None, 2, 6])]
     unknown = tf.function(
         lambda y, x: supcon_loss(y, x, anchors=anchors, implementation="streaming"),
@@ -321,7 +321,7 @@ def peak_after(num_samples):
         tape.watch(features)
         loss = SupConLoss(implementation="streaming")(labels, features)
     tape.gradient(loss, features)
-    # The rusage of a process begins with its parent's peak; this does not.
+    # Unlike rusage, VmHWM does not include the parent's peak.
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return int(status["VmHWM"].split()[0])
 
@@ -331,7 +331,7 @@ print(-peak_after(1024) + peak_after(8192))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 @pytest.mark.parametrize("labels", ["numbers", "multi-hot"])
-def test_eight_thousand_rows_need_a_third_of_their_matrix(labels):
+def test_streaming_8192_rows_needs_less_than_a_third_of_the_matrix(labels):
     command = [sys.executable, "-c", MEMORY_SCRIPT, labels]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     kibibytes = int(result.stdout)
@@ -345,7 +345,7 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
         "streaming_supcon",
         lambda labels, anchors, *_, **__: streamed.append(anchors.shape[0]) or tf.zeros([1]),
     )
-    monkeypatch.setattr(supcon, "_MAX_DENSE_WHERE_PAIRS_ONCE", 8 * 8)
+    monkeypatch.setattr(supcon, "_MAX_DENSE_SELF_CONTRAST", 8 * 8)
     loss = tf.function(supcon_loss)
     for num_samples in (4, 5, None):
         loss.get_concrete_function(
@@ -353,16 +353,16 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
         )
     assert streamed == [5, None]
     supcon_loss(np.zeros(5, int), features_of(5), positives_cap=2)
-    # Where streaming is slower, it begins later.
+    # General streaming is slower and begins at larger batches.
     for options in ({"anchors": "one_view"}, {"denominator": "one_positive"}, {"normalize": False}):
         supcon_loss(np.zeros(5, int), features_of(5), **options)
     assert streamed == [5, None]
-    monkeypatch.setattr(supcon, "_MAX_DENSE_ELSEWHERE", 8 * 8)
+    monkeypatch.setattr(supcon, "_MAX_DENSE_GENERAL", 8 * 8)
     supcon_loss(np.zeros(5, int), features_of(5), normalize=False)
     assert streamed == [5, None, 5]
 
 
-def test_a_cap_with_the_streaming_form_is_refused_with_what_would_do():
+def test_streaming_with_a_positives_cap_is_rejected():
     message = "positives_cap needs implementation 'dense' or 'auto', got 2 with 'streaming'"
     with pytest.raises(ValueError, match=message):
         supcon_loss([0, 0], features_of(2), positives_cap=2, implementation="streaming")

@@ -1,4 +1,4 @@
-"""SuNCEt against slow float64 loops, at the edges, and by its identities with SupCon."""
+"""SuNCEt compared with float64 loops; edge cases and identities with SupCon."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ def test_values_and_gradients_equal_the_float64_loop(label_kind, num_views, temp
             "label_smoothing": label_smoothing,
         }
         expected_values, expected_gradient = reference.suncet(labels, features, **options)
-        # Streaming does the same with what these options make.
+        # One case suffices for streaming: these options act before it.
         streams = normalize and temperature == 0.05 and num_views == 2
         for implementation in ("dense", "streaming")[: 1 + streams]:
             values, gradient = value_and_gradient(
@@ -74,9 +74,9 @@ def test_values_and_gradients_equal_the_float64_loop(label_kind, num_views, temp
 
 
 @pytest.mark.parametrize("label_kind", ["ints", "multi_hot", "soft"])
-def test_many_blocks_equal_the_whole_matrix(label_kind, monkeypatch):
-    # Blocks of 16 rows, the last one padded, with sizes that are known and not.
-    monkeypatch.setattr(suncet, "_MAX_IN_BLOCK", 16 * 74)
+def test_many_tiles_equal_the_whole_matrix(label_kind, monkeypatch):
+    # Tiles of 16 rows, the last one padded, with known and unknown batch sizes.
+    monkeypatch.setattr(suncet, "_MAX_TILE_SIMILARITIES", 16 * 74)
     labels, features = labels_of(label_kind, 37), features_of(37, 2)
     temperature = tf.Variable(0.3)
 
@@ -127,7 +127,7 @@ def test_supcon_inside_is_suncet_plus_the_logarithm_of_the_number_of_positives(
     inside, inside_gradient = value_and_gradient(
         labels, features, supcon_loss, summation="inside", scale_by_temperature=False
     )
-    # Without a positive both are defined as zero.
+    # Both are zero for samples without positives.
     expected = np.where(num_positives > 0, values + np.log(np.maximum(num_positives, 1)), 0)
     np.testing.assert_allclose(inside, expected, rtol=1e-5)
     np.testing.assert_allclose(inside_gradient, gradient, rtol=1e-4, atol=1e-5)
@@ -148,9 +148,9 @@ def test_one_hot_probabilities_give_the_loss_of_the_class_numbers(
     np.testing.assert_allclose(probabilities[1], numbers[1], rtol=1e-3, atol=1e-4)
 
 
-def test_smoothing_is_the_loss_of_the_smoothed_rows():
+def test_label_smoothing_equals_the_loss_of_smoothed_rows():
     features, one_hot = features_of(6, 2), labels_of("one_hot", 6)
-    # 0.3 spread over three classes.
+    # 0.3 over three classes is 0.1 each.
     smoothed = 0.7 * one_hot + 0.1
     np.testing.assert_allclose(
         suncet_loss(one_hot, features, label_smoothing=0.3),
@@ -163,7 +163,7 @@ def test_smoothing_is_the_loss_of_the_smoothed_rows():
     )
 
 
-def test_equal_features_give_the_entropy_bound():
+def test_equal_features_give_the_entropy_of_the_labels():
     # Of the 7 other rows 3 are positives; for class probabilities p is the mean of the others.
     features = np.ones((4, 2, 3), np.float32)
     np.testing.assert_allclose(
@@ -173,7 +173,7 @@ def test_equal_features_give_the_entropy_bound():
     np.testing.assert_allclose(suncet_loss(halves, features), np.full(4, np.log(2)), rtol=1e-6)
 
 
-def test_a_class_that_no_other_row_has_is_left_out_of_the_sum():
+def test_the_sum_excludes_classes_of_no_other_row():
     features = features_of(3, 1)
     labels = np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]], np.float32)
     # All other rows are of class 0, so its probability is one; class 1 has no other row.
@@ -270,7 +270,7 @@ def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
 
 
 @pytest.mark.parametrize("label_kind", ["multi_hot", "soft"])
-def test_rows_of_an_unknown_number_of_classes_give_the_numbers_of_the_dense_form(label_kind):
+def test_streaming_equals_dense_for_an_unknown_number_of_classes(label_kind):
     labels, features = labels_of(label_kind, 21), features_of(21, 2)
     spec = [tf.TensorSpec([None, None], labels.dtype), tf.TensorSpec([None, 2, 8], tf.float32)]
     unknown = tf.function(
@@ -298,11 +298,11 @@ def test_loss_is_invariant_to_batch_order(num_samples, num_views, seed, label_ki
     )
 
 
-def test_the_loss_class_leaves_samples_without_positives_out_of_the_mean():
+def test_the_mean_excludes_samples_without_positives():
     features, labels = features_of(5, 1), np.array([0, 0, 1, 1, 2])
     values = reference.suncet(labels, features)[0]
     np.testing.assert_allclose(SuNCEtLoss()(labels, features), values[:4].mean(), rtol=1e-5)
-    # Smoothed, the last sample shares every class with the others.
+    # With smoothing the last sample shares every class with the others.
     one_hot = np.eye(3)[labels]
     values = reference.suncet(one_hot, features, label_smoothing=0.1)[0]
     np.testing.assert_allclose(
@@ -315,7 +315,7 @@ def test_the_loss_class_leaves_samples_without_positives_out_of_the_mean():
     )
 
 
-def test_sample_weights_weigh_the_anchors_only():
+def test_sample_weights_weight_the_anchors_only():
     features, labels = features_of(4, 2), np.array([0, 0, 1, 1])
     weights = np.array([1.0, 0.0, 2.0, 0.5], np.float32)
     values = suncet_loss(labels, features).numpy()
@@ -324,7 +324,7 @@ def test_sample_weights_weigh_the_anchors_only():
     )
 
 
-def test_config_gives_every_constructor_argument_back():
+def test_the_loss_is_restored_from_its_config():
     loss = SuNCEtLoss(
         temperature=0.2,
         label_smoothing=0.05,
@@ -362,7 +362,7 @@ def test_fit_trains_and_starts_at_the_loss_of_the_reference(label_kind):
         ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\), got -0.1"),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         suncet_loss([0, 1], features_of(2, 2), **options)
     with pytest.raises(ValueError, match=message):
@@ -370,8 +370,8 @@ def test_a_bad_option_is_named_with_what_would_do(options, message):
 
 
 @pytest.mark.parametrize("labels", [None, [0, 1], [[0], [1]]])
-def test_smoothing_refuses_labels_that_do_not_say_how_many_classes_there_are(labels):
-    with pytest.raises(ValueError, match=r"needs labels as rows \[N, C\] of C classes, got"):
+def test_label_smoothing_of_class_numbers_is_rejected(labels):
+    with pytest.raises(ValueError, match=r"needs labels as rows \[N, C\], got"):
         suncet_loss(labels, features_of(2, 2), label_smoothing=0.1)
 
 
@@ -384,6 +384,6 @@ def test_smoothing_refuses_labels_that_do_not_say_how_many_classes_there_are(lab
         ([0.0, 1.0], features_of(2, 2), "must be integers, got float32"),
     ],
 )
-def test_a_bad_batch_is_named_with_what_would_do(labels, features, message):
+def test_invalid_labels_and_features_are_rejected(labels, features, message):
     with pytest.raises(ValueError, match=message):
         suncet_loss(labels, features)

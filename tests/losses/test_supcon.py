@@ -1,4 +1,4 @@
-"""The contrastive losses against slow float64 loops, at the edges, and by analytic identities."""
+"""The contrastive losses compared with float64 loops; edge cases and analytic identities."""
 
 import itertools
 
@@ -206,7 +206,7 @@ def test_trailing_axes_are_flattened():
     )
 
 
-def test_integer_labels_in_a_column_are_class_numbers():
+def test_integer_labels_with_a_trailing_axis_are_class_numbers():
     features = features_of(5, 2)
     labels = labels_of("ints", 5)
     np.testing.assert_array_equal(
@@ -249,7 +249,7 @@ def test_loss_is_invariant_to_batch_order(batch, summation, denominator):
 
 @settings(max_examples=25, deadline=None)
 @given(batches)
-def test_loss_depends_on_which_labels_agree_only(batch):
+def test_loss_depends_only_on_which_labels_are_equal(batch):
     num_samples, num_views, seed, _ = batch
     features = features_of(num_samples, num_views, seed=seed)
     labels = labels_of("ints", num_samples, seed=seed)
@@ -289,11 +289,11 @@ def test_all_equal_features_give_the_logarithm_of_the_set_size():
     values = supcon_loss([0, 0, 1, 1], features, scale_by_temperature=False)
     np.testing.assert_allclose(values, np.full(4, np.log(7)), rtol=1e-6)
     inside = supcon_loss([0, 0, 1, 1], features, summation="inside", scale_by_temperature=False)
-    # 1/3 sum over 3 positives of 1/7.
+    # The mean of 1/7 over 3 positives is 1/7.
     np.testing.assert_allclose(inside, np.full(4, np.log(7)), rtol=1e-6)
 
 
-def test_the_loss_class_leaves_samples_without_positives_out_of_the_mean():
+def test_the_mean_excludes_samples_without_positives():
     features = features_of(5, 1)
     labels = np.array([0, 0, 1, 1, 2])
     values = reference.supcon(labels, features)[0]
@@ -305,7 +305,7 @@ def test_the_loss_class_leaves_samples_without_positives_out_of_the_mean():
     np.testing.assert_allclose(SupConLoss()(multi_hot, two_views), values[:4].mean(), rtol=1e-5)
 
 
-def test_sample_weights_weigh_the_anchors_only():
+def test_sample_weights_weight_the_anchors_only():
     features, labels = features_of(4, 2), np.array([0, 0, 1, 1])
     weights = np.array([1.0, 0.0, 2.0, 0.5], np.float32)
     values = supcon_loss(labels, features).numpy()
@@ -314,7 +314,7 @@ def test_sample_weights_weigh_the_anchors_only():
     )
 
 
-def test_n_pairs_takes_the_first_other_sample_of_the_class_as_its_positive():
+def test_the_n_pairs_positive_is_the_first_other_sample_of_the_class():
     features = features_of(4, 1).astype(np.float64)
     labels = np.array([0, 0, 0, 1])
     z = features[:, 0]
@@ -346,7 +346,7 @@ def test_n_pairs_takes_the_first_other_sample_of_the_class_as_its_positive():
         NPairsLoss(normalize=False, reduction="sum", name="mine"),
     ],
 )
-def test_config_gives_every_constructor_argument_back(loss):
+def test_the_loss_is_restored_from_its_config(loss):
     restored = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(restored) is type(loss)
     assert restored.get_config() == loss.get_config()
@@ -358,7 +358,7 @@ def small_model():
     return keras.Sequential([keras.Input((2, 6)), keras.layers.Dense(4, use_bias=False)])
 
 
-def test_fit_trains_with_integer_labels_and_without_any():
+def test_fit_trains_with_integer_labels_and_without_labels():
     images = features_of(16, 2, dim=6)
     for loss, targets in ((SupConLoss(), labels_of("ints", 16)), (SimCLRLoss(), None)):
         model = small_model()
@@ -390,7 +390,7 @@ def test_fit_reports_the_loss_of_the_reference():
         ({"positives_cap": -2}, "positives_cap must be >= 0 or None, got -2"),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         supcon_loss([0, 1], features_of(2, 2), **options)
     with pytest.raises(ValueError, match=message):
@@ -409,11 +409,11 @@ def test_a_bad_option_is_named_with_what_would_do(options, message):
         ([0, 1], np.zeros((2, 0, 3), np.float32), {}, "number of views"),
     ],
 )
-def test_a_bad_batch_is_named_with_what_would_do(labels, features, options, message):
+def test_invalid_labels_and_features_are_rejected(labels, features, options, message):
     with pytest.raises(ValueError, match=message):
         supcon_loss(labels, features, **options)
 
 
-def test_n_pairs_refuses_two_views():
+def test_n_pairs_rejects_two_views():
     with pytest.raises(ValueError, match="one view"):
         NPairsLoss()([0, 0], tf.constant(features_of(2, 2)))

@@ -1,4 +1,4 @@
-"""Codes and swapped predictions against slow float64 loops, at the edges, and over replicas."""
+"""Codes and swapped predictions compared with float64 loops; edge cases and replicas."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def test_codes_equal_the_float64_loop(shape, epsilon, rounds):
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_rows_sum_to_one_and_many_rounds_spread_the_batch_evenly():
+def test_code_rows_sum_to_one_and_columns_converge_to_equal_sums():
     codes = sinkhorn_knopp(scores_of(12, 4), epsilon=0.3, rounds=200).numpy()
     np.testing.assert_allclose(codes.sum(axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(codes.sum(axis=0), 12 / 4, rtol=1e-4)
@@ -36,11 +36,13 @@ def test_a_tiny_epsilon_gives_finite_codes(epsilon):
         np.testing.assert_allclose(codes.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_others_take_part_in_the_sums_and_get_no_codes():
-    scores, others = scores_of(5, 4), scores_of(7, 4, seed=1)
-    joined = reference.sinkhorn(np.concatenate([scores, others]))[:5]
-    np.testing.assert_allclose(sinkhorn_knopp(scores, others=others), joined, rtol=1e-4, atol=1e-6)
-    alone = sinkhorn_knopp(scores, others=others, with_others=tf.constant(False))
+def test_queue_scores_enter_the_sums_and_get_no_codes():
+    scores, queue = scores_of(5, 4), scores_of(7, 4, seed=1)
+    joined = reference.sinkhorn(np.concatenate([scores, queue]))[:5]
+    np.testing.assert_allclose(
+        sinkhorn_knopp(scores, queue_scores=queue), joined, rtol=1e-4, atol=1e-6
+    )
+    alone = sinkhorn_knopp(scores, queue_scores=queue, use_queue=tf.constant(False))
     np.testing.assert_allclose(alone, reference.sinkhorn(scores), rtol=1e-4, atol=1e-6)
 
 
@@ -72,7 +74,7 @@ def test_no_gradient_flows_into_the_codes():
     assert tape.gradient((values, own), codes) is None
 
 
-def test_codes_and_loss_of_two_replicas_are_those_of_one():
+def test_two_replicas_give_the_codes_and_loss_of_one():
     scores = scores_of(6, 3, 4)
     whole = swav_loss(scores).numpy()
     strategy = two_replicas()
@@ -89,14 +91,14 @@ def test_codes_and_loss_of_two_replicas_are_those_of_one():
     np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-5)
 
 
-def test_the_loss_class_takes_codes_and_scores_in_one():
+def test_the_loss_class_takes_codes_and_scores_in_one_tensor():
     scores, codes = scores_of(4, 3, 5), sinkhorn_knopp(scores_of(8, 5)).numpy().reshape(4, 2, 5)
     packed = np.concatenate([codes, scores], axis=1)
     expected = reference.swav(scores, codes, temperature=0.2)[0]
     np.testing.assert_allclose(SwAVLoss(temperature=0.2)(None, packed), expected.mean(), rtol=1e-5)
 
 
-def test_config_gives_every_constructor_argument_back():
+def test_the_loss_is_restored_from_its_config():
     loss = SwAVLoss(temperature=0.2, num_assigned=1, reduction="sum", name="mine")
     restored = keras.losses.deserialize(keras.losses.serialize(loss))
     assert restored.get_config() == loss.get_config()
@@ -109,7 +111,7 @@ def test_config_gives_every_constructor_argument_back():
         (lambda: sinkhorn_knopp([[1.0]], epsilon=0.0), "epsilon must be > 0, got 0.0"),
         (lambda: sinkhorn_knopp([[1.0]], rounds=0), "rounds must be >= 1, got 0"),
         (lambda: swav_loss(scores_of(2, 2, 3), temperature=0.0), "temperature must be > 0, got 0"),
-        (lambda: swav_loss(scores_of(2, 1, 3), num_assigned=1), "two or more, got 1 of 1"),
+        (lambda: swav_loss(scores_of(2, 1, 3), num_assigned=1), "must be >= 2, got 1 of 1"),
         (lambda: swav_loss(scores_of(2, 3, 4), num_assigned=5), "num_assigned .* got 5 of 3"),
         (lambda: swav_loss(scores_of(2, 3, 4), num_assigned=0), "num_assigned .* got 0 of 3"),
         (
@@ -121,6 +123,6 @@ def test_config_gives_every_constructor_argument_back():
         (lambda: SwAVLoss(num_assigned=0), "num_assigned must be >= 1, got 0"),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(call, message):
+def test_invalid_options_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

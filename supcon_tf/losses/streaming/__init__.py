@@ -1,5 +1,5 @@
-"""The exact loss in linear memory: tiles of similarities that are made, used and dropped."""
+"""The exact loss in linear memory: similarities are computed tile by tile and not stored."""
 
-from supcon_tf.losses.streaming.streaming_supcon import streaming_supcon, visits_pairs_once
+from supcon_tf.losses.streaming.supcon import is_self_contrast, streaming_supcon
 
-__all__ = ["streaming_supcon", "visits_pairs_once"]
+__all__ = ["is_self_contrast", "streaming_supcon"]

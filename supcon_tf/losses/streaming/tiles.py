@@ -1,4 +1,4 @@
-"""Tiles of rows, masks of one tile against another, and loops over tiles."""
+"""Tiles of rows, the masks of a pair of tiles, and loops over tiles."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,65 +7,65 @@ import tensorflow as tf
 
 from supcon_tf.losses.multiview import share_label
 
-# A tile of 1,008 x 1,008 similarities is 4 MB: it stays in the cache, and its product fills the
-# cores.
+# A tile of 1,008 x 1,008 similarities (4 MB) fits in the cache and keeps all cores busy.
 MAX_TILE_ROWS = 1008
 
 
 class Tiles(NamedTuple):
-    """T tiles of b rows in the order of their classes; zeros fill up the last tile."""
+    """T tiles of b rows, ordered by class; the last tile is padded."""
 
-    rows: tf.Tensor  # float32 [T, b, D], divided by the root of the temperature
+    rows: tf.Tensor  # float32 [T, b, D], divided by the square root of the temperature
     labels: tf.Tensor  # int32 [T, b], or float32 [T, b, C] of zeros and ones
-    positions: tf.Tensor  # int32 [T, b], the row's position in the contrast set; -1 fills up
+    positions: tf.Tensor  # int32 [T, b], the row's position in the contrast set; -1 for padding
 
 
-def cut(values: tf.Tensor, *, fill: int = 0, max_rows: Any = MAX_TILE_ROWS) -> tf.Tensor:
+def split_into_tiles(
+    values: tf.Tensor, *, padding: int = 0, max_rows: Any = MAX_TILE_ROWS
+) -> tf.Tensor:
     """[n, ...] -> [T, b, ...] with T b >= n and b at most `max_rows`, or 16."""
-    # A size that is known stays a Python number, so that the shapes of the tiles are known.
+    # A known size stays a Python number, so that the tiles have static shapes.
     num_rows = values.shape[0] or tf.maximum(tf.shape(values)[0], 1)
     tile_rows = -(-num_rows // -(-num_rows // max_rows))
-    # Multiples of 16 floats keep every tile aligned; odd ones, because the columns of 1,024 x
-    # 1,024 floats fall onto the same few cache lines, which slows products with such a tile.
+    # Odd multiples of 16: 16 floats align the tiles, and the columns of a 1,024 x 1,024 tile
+    # would compete for the same cache lines, which slows its matrix products.
     tile_rows = 16 + 32 * -(-(tile_rows - 16) // 32)
     num_tiles = -(-num_rows // tile_rows)
     missing = num_tiles * tile_rows - tf.shape(values)[0]
-    padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
     widths = [
         tf.shape(values)[axis] if width is None else width
         for axis, width in enumerate(values.shape[1:], start=1)
     ]
-    return tf.reshape(
-        tf.pad(values, padding, constant_values=fill), [num_tiles, tile_rows, *widths]
-    )
+    paddings = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+    padded = tf.pad(values, paddings, constant_values=padding)
+    return tf.reshape(padded, [num_tiles, tile_rows, *widths])
 
 
-def join(tiles: tf.Tensor, num_rows: Any) -> tf.Tensor:
-    """[T, b, ...] -> [n, ...], the inverse of `cut`."""
+def merge_tiles(tiles: tf.Tensor, num_rows: Any) -> tf.Tensor:
+    """[T, b, ...] -> [n, ...], the inverse of `split_into_tiles`."""
     return tf.reshape(tiles, [-1, *tiles.shape[2:]])[:num_rows]
 
 
 def similarities(anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor) -> tf.Tensor:
-    """s of tile i of the anchors with tile j of the contrast set: [b, b']."""
+    """Similarities s of anchor tile i with contrast tile j: [b, b']."""
     return tf.matmul(anchors.rows[i], contrast.rows[j], transpose_b=True)
 
 
 def positives_and_negatives(
     anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Masks of tile i of the anchors against tile j of the contrast set: bool [b, b'] twice."""
-    position, other = anchors.positions[i][:, None], contrast.positions[j][None, :]
-    is_pair = (position != other) & (position >= 0) & (other >= 0)
+    """Masks of anchor tile i with contrast tile j: bool [b, b'] twice."""
+    anchor, other = anchors.positions[i][:, None], contrast.positions[j][None, :]
+    is_pair = (anchor != other) & (anchor >= 0) & (other >= 0)
     shares = share_label(anchors.labels[i], contrast.labels[j])
     return shares & is_pair, ~shares & is_pair
 
 
 def num_tiles(tiles: Tiles) -> Any:
-    """T, an integer where it is known."""
+    """T, a Python integer where it is known."""
     return tiles.rows.shape[0] or tf.shape(tiles.rows)[0]
 
 
-def for_each_tile(tiles: Tiles, function: Callable[[tf.Tensor], Any], dtypes: Any) -> Any:
+def map_tiles(tiles: Tiles, function: Callable[[tf.Tensor], Any], dtypes: Any) -> Any:
     """function(i) for every tile, stacked."""
     return tf.map_fn(
         function,
@@ -89,7 +89,7 @@ def fold(
 
 
 def zeros_by_tile(like: tf.Tensor) -> tf.TensorArray:
-    """An array of T zeros, one for each tile, that a loop can read and write."""
+    """Zeros shaped like [T, ...], as an array that a loop can read and write by tile."""
     return tf.TensorArray(
         like.dtype,
         size=like.shape[0] or tf.shape(like)[0],

@@ -60,7 +60,7 @@ def finished(tmp_path_factory, table):
     return run(tmp_path_factory.mktemp("run"), table, "linear.run.cache_features = True")
 
 
-def test_a_run_measures_mean_average_precision_in_the_place_of_accuracy(finished):
+def test_a_run_measures_mean_average_precision_instead_of_accuracy(finished):
     pretrain, linear = (finished.metrics()[stage] for stage in ("pretrain", "linear"))
     assert {"probe_mean_average_precision", "knn_mean_average_precision"} <= set(pretrain)
     assert {"mean_average_precision", "mean_average_precision_area"} <= set(linear)
@@ -82,7 +82,7 @@ def test_a_run_measures_mean_average_precision_in_the_place_of_accuracy(finished
     assert ((probabilities > 0.5) == labels).mean() > 0.8
 
 
-def test_the_curves_have_no_accuracy_but_the_one_to_choose_by(finished):
+def test_the_curves_have_validation_mean_average_precision_and_no_accuracy(finished):
     for stage in ("pretrain", "linear"):
         for record in finished.curve(stage):
             assert {"accuracy", "validation_accuracy"}.isdisjoint(record)
@@ -91,7 +91,7 @@ def test_the_curves_have_no_accuracy_but_the_one_to_choose_by(finished):
     assert losses[-1] < losses[0] < 1.5
 
 
-def test_the_report_has_the_classes_and_no_confusions(finished):
+def test_the_report_has_average_precisions_and_no_confusion_matrix(finished):
     page = (finished.root / "report.html").read_text()
     assert "Average precision of each class" in page
     assert "several classes, or none" in page
@@ -126,7 +126,7 @@ def test_the_export_has_sigmoids_and_predict_writes_all_labels(finished, table, 
     assert list(rows[0])[:3] == ["path", "labels", "embedding_0"]
 
 
-def test_fine_tuning_goes_on_with_several_labels(finished, table, tmp_path):
+def test_fine_tuning_takes_several_labels(finished, table, tmp_path):
     there = run(
         tmp_path / "tuned",
         table,
@@ -152,7 +152,7 @@ def kinds(table):
     return several, one
 
 
-def test_a_loss_of_the_other_kind_is_refused(kinds):
+def test_a_loss_for_the_other_kind_of_labels_is_rejected(kinds):
     several, one = kinds
     assert isinstance(class_loss(None, several), BinaryCrossEntropyLoss)
     assert isinstance(class_loss(None, one, ignore_class=-1), CrossEntropyLoss)
@@ -183,7 +183,7 @@ def batches_of(source, **options):
     )
 
 
-def test_rows_of_labels_are_mixed_as_they_are(kinds):
+def test_multi_hot_rows_are_mixed(kinds):
     several, _ = kinds
     ((_, rows),) = batches_of(several)(0, 1)
     ((_, mixed),) = batches_of(several, mixing=mixup)(0, 1)
@@ -194,7 +194,7 @@ def test_rows_of_labels_are_mixed_as_they_are(kinds):
     )
 
 
-def test_what_needs_one_label_per_image_is_refused(kinds, tmp_path):
+def test_options_that_need_one_label_per_image_are_rejected(kinds, tmp_path):
     several, _ = kinds
     with pytest.raises(ValueError, match="batches by class need one label per image"):
         batches_of(several, samples_per_class=2)
