@@ -124,7 +124,7 @@ def mean_corruption_error(
     )
 
 
-def entering_means(corruptions: Sequence[str]) -> list[str]:
+def averaged_corruptions(corruptions: Sequence[str]) -> list[str]:
     """Those that a mean is over: of the 15, or where there is none of them the extra ones."""
     return [name for name in corruptions if name in CORRUPTIONS] or list(corruptions)
 

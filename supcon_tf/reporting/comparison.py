@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
 from supcon_tf.reporting.robustness import Measured, read_measured, robustness
+from supcon_tf.run_dir import RunDir
+
+CONDITIONS = ("source", "corrupted", "num_images", "seed", "corruptions", "severities", "classes")
 
 
-def write_comparison(
-    workdirs: Sequence[str | os.PathLike], output: str | os.PathLike
-) -> pathlib.Path:
-    """Write one page with the robustness of several runs: one file that opens offline.
+def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | os.PathLike) -> Path:
+    """Writes one page with the robustness of several runs: one file that opens offline.
 
     Args:
-        workdirs: folders of runs whose robustness stage has finished, on the same images.
-        output: the page.
+        runs: run directories whose robustness stage has finished, on the same images.
+        output: path of the page.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: a run that was not measured, or measured on other images than the first.
+        UserError: a run without robustness results, or with results on other images than the first.
     """
-    runs = []
-    for workdir in workdirs:
-        measured = read_measured(pathlib.Path(workdir))
-        if measured is None:
-            raise UserError(
-                f"{os.fspath(workdir)!r} has no results on corrupted images: python -m "
-                "supcon_tf.evaluate measures them"
-            )
-        runs.append(measured)
-    for run in runs[1:]:
-        _refuse_other_images(runs[0], run)
-    shown = robustness(runs)
+    compared = [_read(page.as_run_dir(run)) for run in runs]
+    for run in compared[1:]:
+        _check_same_images(compared[0], run)
+    shown = robustness(compared)
     text = (
         page.environment()
         .get_template("comparison.html.jinja")
@@ -47,27 +40,30 @@ def write_comparison(
             bokeh_js=page.bokeh_js(),
         )
     )
-    path = pathlib.Path(output)
+    path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _refuse_other_images(first: Measured, other: Measured) -> None:
-    for name in (
-        "source",
-        "corrupted",
-        "num_images",
-        "seed",
-        "corruptions",
-        "severities",
-        "classes",
-    ):
+def _read(run_dir: RunDir) -> Measured:
+    measured = read_measured(run_dir)
+    if measured is None:
+        raise UserError(
+            f"{str(run_dir.root)!r} has no results on corrupted images: python -m "
+            "supcon_tf.evaluate measures them"
+        )
+    return measured
+
+
+def _check_same_images(first: Measured, other: Measured) -> None:
+    for name in CONDITIONS:
         values = [_condition(run, name) for run in (first, other)]
         if values[0] != values[1]:
             raise UserError(
-                f"{str(first.folder)!r} and {str(other.folder)!r} were measured with other {name}, "
-                f"{values[0]} and {values[1]}: give the same settings to both by --gin_param"
+                f"{str(first.run_dir.root)!r} and {str(other.run_dir.root)!r} were measured with "
+                f"different {name}, {values[0]} and {values[1]}: measure both with the same "
+                "--gin_param"
             )
 
 

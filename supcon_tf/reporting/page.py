@@ -1,33 +1,41 @@
-"""What every web page is made with."""
+"""What all web pages share: the template environment and the plotting script."""
 
 from __future__ import annotations
 
-import pathlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from supcon_tf.run_dir import RunDir
 
 if TYPE_CHECKING:
     import jinja2
 
 
+def as_run_dir(run: RunDir | str | os.PathLike) -> RunDir:
+    """The run directory, or the one at a path."""
+    return run if isinstance(run, RunDir) else RunDir(Path(run))
+
+
 def environment() -> jinja2.Environment:
-    """What renders the templates beside this file."""
+    """The environment for the templates in this directory."""
     import jinja2
 
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Bokeh reads a plot in order: what is referred to stands before the reference.
+    # Bokeh reads a plot in order: a model comes before references to it.
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return made
 
 
 def bokeh_js() -> str:
-    """The script that draws the plots, to stand in the page."""
+    """The script that draws the plots, to be embedded in the page."""
     from bokeh.resources import Resources
 
-    # The core alone: widgets, tables, WebGL and formulas are not used.
+    # Only the core: widgets, tables, WebGL and formulas are not used.
     return Resources(mode="inline", components=["bokeh"]).render_js()

@@ -1,8 +1,8 @@
-"""Interactive plots of a run's page, as Bokeh figures.
+"""Interactive plots of a run's report, as Bokeh figures.
 
 Text, grid and axis colours come from the page's style sheet (`--bk-*` properties), so that the
-plots follow its light and dark appearance. Data colours start with Okabe and Ito's, which the
-colour-blind can tell apart; shapes say the same again.
+plots follow its light and dark mode. Data colours start with Okabe and Ito's colour-blind safe
+palette; marker shapes repeat the information.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from supcon_tf.reporting.scored_split import (
 )
 
 if TYPE_CHECKING:
+    from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure as Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
-# 10 colours and 3 shapes, both advancing with the class: 30 pairs before one comes again.
+# 10 colours and 3 shapes, both advance with the class: 30 different pairs.
 COLOURS = (
     *(BLUE, "#e69f00", GREEN, "#cc79a7", "#56b4e9", ORANGE),
     *("#b0306a", "#999933", "#6a5acd", "#a0622d"),
@@ -41,13 +42,13 @@ CURVE_HOVER = {
     "loss": "loss {:.4g}",
     "accuracy": "accuracy {:.1%}",
     "validation_accuracy": "validation accuracy {:.1%}",
-    "knn_top_1": "kNN of held-out images {:.1%}",
+    "knn_top_1": "kNN of test images {:.1%}",
     "validation_mean_average_precision": "validation mean average precision {:.1%}",
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:,.0f} images/s",
 }
-# Bokeh shows this in a shadow tree, out of reach of the page's style sheet, and drops a style
-# that stands outside the division.
+# Bokeh renders this in a shadow tree, where the page's style sheet does not apply, and drops a
+# <style> element outside the <div>.
 HOVER = """<div><style>
 div { max-width: min(16rem, 36vw); font: 0.8rem/1.4 sans-serif; color: #1b1f24 }
 div { overflow-wrap: anywhere }
@@ -61,9 +62,9 @@ def curve_figure(
     """Up to three lines over the epochs of a stage, in the order of `CURVE_STYLES`.
 
     Args:
-        rows: an epoch each, with "epoch"; a NaN leaves a gap, a missing value does not.
-        keys: what to draw; the first one answers the pointer.
-        percent: whether the values are fractions to be shown in percent.
+        rows: one record per epoch, with "epoch"; a NaN leaves a gap, a missing value does not.
+        keys: values to draw; the first line shows the tooltip.
+        percent: shows fractions in percent.
     """
     from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, NumeralTickFormatter
 
@@ -92,7 +93,7 @@ def curve_figure(
         size = 5 if len(known) <= 60 else 2
         points = plot.scatter("epoch", key, source=source, size=size, marker=marker, color=colour)
         if key == keys[0]:
-            # A line answers between its points too, but it takes two of them.
+            # A line also has tooltips between its points, but needs two points.
             target = line if len(known) > 1 else points
             plot.add_tools(
                 HoverTool(renderers=[target], mode="vline", tooltips=HOVER % "@text{safe}")
@@ -100,48 +101,48 @@ def curve_figure(
     return plot
 
 
-def map_classes(held_out: ScoredSplit) -> np.ndarray:
-    """Indices of the classes that get a colour of their own on the map: at most 20."""
-    num_classes = len(held_out.class_names)
+def map_classes(split: ScoredSplit) -> np.ndarray:
+    """Indices of the at most 20 classes with different colours on the map."""
+    num_classes = len(split.class_names)
     if num_classes <= MAP_CLASSES:
         return np.arange(num_classes)
-    # One entry of the legend is left for all the others.
-    if held_out.predictions is None:
+    # The last legend entry stands for all other classes.
+    if split.predictions is None:
         return np.arange(MAP_CLASSES - 1)
-    return most_confused_classes(held_out.labels, held_out.predictions, limit=MAP_CLASSES - 1)
+    return most_confused_classes(split.labels, split.predictions, limit=MAP_CLASSES - 1)
 
 
-def map_figure(held_out: ScoredSplit) -> Figure:
-    """Embeddings in the plane, coloured by class; hovering shows the image and its classes."""
+def map_figure(split: ScoredSplit) -> Figure:
+    """Embeddings in the plane, coloured by class; a tooltip shows the image and its classes."""
     from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
 
-    chosen = map_sample(held_out)
-    # The last one is looked up by -1, for examples of several classes or none.
-    entry_of_class = np.full(len(held_out.class_names) + 1, -1)
-    coloured = map_classes(held_out)
+    chosen = map_sample(split)
+    # The last entry, index -1, is for examples with several classes or none.
+    entry_of_class = np.full(len(split.class_names) + 1, -1)
+    coloured = map_classes(split)
     entry_of_class[coloured] = np.arange(len(coloured))
-    entries = entry_of_class[held_out.classes[chosen]]
-    x, y = map_coordinates(held_out.embeddings[chosen]).T
+    entries = entry_of_class[split.classes[chosen]]
+    x, y = map_coordinates(split.embeddings[chosen]).T
     columns = {
         "x": x,
         "y": y,
         "entry": entries,
         "colour": [entry_style(entry)[0] for entry in entries],
         "marker": [entry_style(entry)[1] for entry in entries],
-        "label": [held_out.label_of(i) for i in chosen],
+        "label": [split.label_text(i) for i in chosen],
         "image": [
-            f'<img alt="" src="{held_out.thumbnails[i]}">' if i < len(held_out.thumbnails) else ""
+            f'<img alt="" src="{split.thumbnails[i]}">' if i < len(split.thumbnails) else ""
             for i in chosen
         ],
     }
     text = "<b>@label</b>"
-    if held_out.probabilities is not None and held_out.predictions is not None:
-        predictions = held_out.predictions[chosen]
-        columns["prediction"] = [held_out.class_names[prediction] for prediction in predictions]
-        columns["probability"] = held_out.probabilities[chosen, predictions]
+    if split.probabilities is not None and split.predictions is not None:
+        predictions = split.predictions[chosen]
+        columns["prediction"] = [split.class_names[prediction] for prediction in predictions]
+        columns["probability"] = split.probabilities[chosen, predictions]
         text += "<br>predicted @prediction (@probability{0%})"
-    if held_out.paths:
-        columns["path"] = [held_out.paths[i] for i in chosen]
+    if split.paths:
+        columns["path"] = [split.paths[i] for i in chosen]
         text += "<br><small>@path</small>"
     plot = empty_figure(
         sizing_mode="scale_width",
@@ -149,7 +150,7 @@ def map_figure(held_out: ScoredSplit) -> Figure:
         tools="pan,box_zoom,reset,save",
         toolbar_location="above",
     )
-    # An active drag tool would stop a finger that scrolls the page.
+    # An active drag tool would keep touch screens from scrolling.
     plot.toolbar.active_drag = None
     plot.axis.visible = False
     plot.grid.visible = False
@@ -171,49 +172,27 @@ def map_figure(held_out: ScoredSplit) -> Figure:
 
 
 def entry_style(entry: int) -> tuple[str, str]:
-    """Colour and marker of a legend entry; -1 stands for all examples without one."""
+    """Colour and marker of a legend entry; -1 is for all other examples."""
     if entry < 0:
         return GREY, "circle"
     return COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]
 
 
-def confusion_figure(held_out: ScoredSplit, predictions: np.ndarray) -> Figure:
-    """Counts of true against predicted class: right ones blue, wrong ones orange."""
-    from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, PlainText, Range1d
+def confusion_figure(split: ScoredSplit, predictions: np.ndarray) -> Figure:
+    """Counts of true and predicted class: correct ones blue, wrong ones orange."""
+    from bokeh.models import HoverTool, Range1d
 
-    names = held_out.class_names
-    shown = most_confused_classes(held_out.labels, predictions, limit=MATRIX_CLASSES)
-    if len(names) <= MATRIX_CLASSES:
-        shown = np.arange(len(names))
-    pairs, counts = np.unique(np.stack([held_out.labels, predictions]), axis=1, return_counts=True)
-    inside = np.isin(pairs, shown).all(axis=0)
-    (rows, columns), counts = pairs[:, inside], counts[inside]
-    shares = counts / np.bincount(held_out.labels)[rows]
-    # A root brings out single errors beside a full diagonal.
-    shades = np.sqrt(shares)
+    if len(split.class_names) <= MATRIX_CLASSES:
+        shown = np.arange(len(split.class_names))
+    else:
+        shown = most_confused_classes(split.labels, predictions, limit=MATRIX_CLASSES)
     plot = empty_figure(
         sizing_mode="scale_width",
         aspect_ratio=1,
         x_range=Range1d(start=-0.5, end=len(shown) - 0.5),
         y_range=Range1d(start=len(shown) - 0.5, end=-0.5),
     )
-    source = ColumnDataSource(
-        {
-            "x": np.searchsorted(shown, columns),
-            "y": np.searchsorted(shown, rows),
-            "count": counts,
-            "share": shares,
-            "colour": [
-                mix((204, 225, 242), (0, 95, 155), shade)
-                if right
-                else mix((250, 224, 205), (190, 70, 0), shade)
-                for shade, right in zip(shades, rows == columns, strict=True)
-            ],
-            "ink": np.where(shades > 0.5, "white", "black"),
-            "label": [names[row] for row in rows],
-            "prediction": [names[column] for column in columns],
-        }
-    )
+    source = _matrix_cells(split, predictions, shown)
     cells = plot.rect(
         "x", "y", width=0.94, height=0.94, source=source, fill_color="colour", line_color=None
     )
@@ -237,15 +216,53 @@ def confusion_figure(held_out: ScoredSplit, predictions: np.ndarray) -> Figure:
     )
     plot.grid.visible = False
     plot.xaxis.axis_label, plot.yaxis.axis_label = "predicted class", "true class"
-    short = [name if len(name) <= 14 else name[:13] + "…" for name in (names[i] for i in shown)]
+    _name_ticks(plot, [split.class_names[c] for c in shown])
+    return plot
+
+
+def _matrix_cells(
+    split: ScoredSplit, predictions: np.ndarray, shown: np.ndarray
+) -> ColumnDataSource:
+    """The non-empty cells of the confusion matrix of the shown classes."""
+    from bokeh.models import ColumnDataSource
+
+    pairs, counts = np.unique(np.stack([split.labels, predictions]), axis=1, return_counts=True)
+    inside = np.isin(pairs, shown).all(axis=0)
+    (rows, columns), counts = pairs[:, inside], counts[inside]
+    shares = counts / np.bincount(split.labels)[rows]
+    # The square root makes single errors visible beside a full diagonal.
+    shades = np.sqrt(shares)
+    return ColumnDataSource(
+        {
+            "x": np.searchsorted(shown, columns),
+            "y": np.searchsorted(shown, rows),
+            "count": counts,
+            "share": shares,
+            "colour": [
+                mix((204, 225, 242), (0, 95, 155), shade)
+                if right
+                else mix((250, 224, 205), (190, 70, 0), shade)
+                for shade, right in zip(shades, rows == columns, strict=True)
+            ],
+            "ink": np.where(shades > 0.5, "white", "black"),
+            "label": [split.class_names[row] for row in rows],
+            "prediction": [split.class_names[column] for column in columns],
+        }
+    )
+
+
+def _name_ticks(plot: Figure, names: Sequence[str]) -> None:
+    """Labels both axes with class names, shortened to 14 characters."""
+    from bokeh.models import FixedTicker, PlainText
+
+    short = [name if len(name) <= 14 else name[:13] + "…" for name in names]
     for axis in plot.axis:
-        axis.ticker = FixedTicker(ticks=list(range(len(shown))))
-        # As plain strings, names with $$ in them would be read as formulas.
+        axis.ticker = FixedTicker(ticks=list(range(len(short))))
+        # Bokeh would read plain strings with $$ as formulas.
         axis.major_label_overrides = {i: PlainText(text=name) for i, name in enumerate(short)}
         axis.major_tick_line_color = axis.axis_line_color = None
     if max(map(len, short)) > 3:
         plot.xaxis.major_label_orientation = math.pi / 2
-    return plot
 
 
 def empty_figure(**options) -> Figure:

@@ -1,39 +1,39 @@
-"""The web page of a run, made from nothing but the run's folder."""
+"""The report of a run: one web page made from the files of its run directory."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import logging
 import math
 import os
-import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import page, sections
 from supcon_tf.reporting.robustness import read_measured, robustness
-from supcon_tf.reporting.scored_split import read_held_out
+from supcon_tf.reporting.scored_split import read_scored_split
+from supcon_tf.run_dir import RunDir, read_json
 
 
-def write_report(workdir: str | os.PathLike) -> pathlib.Path:
-    """Write `report.html` into a run's folder: one file that opens offline.
+def write_report(run: RunDir | str | os.PathLike) -> Path:
+    """Writes the report of a run into its directory: one file that opens offline.
 
-    The page is a function of the folder's `config.gin` and `metrics.json` and, where they exist,
-    `curves.json`, `test_split.npz`, `views.png` and `robustness.json`; a section whose file is
-    missing is left out.
-    The map of embeddings is t-SNE (van der Maaten and Hinton, 2008) on cosine distances.
+    The page depends on nothing but the files of the run directory. A section whose file is missing
+    is left out; a section that cannot be drawn is replaced by the error. The map of embeddings is
+    t-SNE (van der Maaten and Hinton, 2008) on cosine distances.
 
     Args:
-        workdir: folder of a run, as `python -m supcon_tf.train` leaves it.
+        run: a run directory of `python -m supcon_tf.train`.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: `config.gin` or `metrics.json` is missing.
-        UserError: a file does not hold what it should.
+        UserError: the configuration or the metrics are missing, or a file has invalid content.
 
     Example:
         >>> import pathlib, tempfile
@@ -45,74 +45,91 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         ...     write_report(folder).name
         'report.html'
     """
-    folder = pathlib.Path(workdir).resolve()
-    for name in ("config.gin", "metrics.json"):
-        if not (folder / name).exists():
-            raise UserError(f"{folder / name} is missing: {_how_to_make(folder)}")
-    config = (folder / "config.gin").read_text(encoding="utf-8")
-    results = _read_metrics(folder)
+    run_dir = RunDir(page.as_run_dir(run).root.resolve())
+    for file in (run_dir.config, run_dir.metrics_file):
+        if not file.exists():
+            raise UserError(f"{file} is missing: {_how_to_train(run_dir)}")
+    config = run_dir.config.read_text(encoding="utf-8")
+    results = _read_metrics(run_dir)
     metrics = {
         stage: {key: value for key, value in values.items() if isinstance(value, int | float)}
         for stage, values in results.items()
     }
-    curves = embedding_map = confusion = views = None
-    if (folder / "curves.json").exists():
-        curves = sections.curves(json.loads((folder / "curves.json").read_text("utf-8")))
-    if (folder / "test_split.npz").exists():
-        held_out = read_held_out(folder / "test_split.npz")
-        embedding_map = sections.embedding_map(held_out)
-        confusion = sections.confusion(held_out)
-    if (folder / "views.png").exists():
-        views = sections.views(folder / "views.png")
-    measured = read_measured(folder) if "robustness" in metrics else None
-
+    drawn, failed = _drawn_sections(run_dir, has_robustness="robustness" in metrics)
     environment = page.environment()
     environment.filters["measure"] = _measure
     text = environment.get_template("report.html.jinja").render(
-        name=folder.name,
-        finished=_finished(folder),
+        name=run_dir.root.name,
+        finished=_finished(run_dir),
         facts=_facts(config, metrics),
         headlines=_headlines(metrics),
-        curves=curves,
-        map=embedding_map,
-        confusion=confusion,
         average_precisions=sections.average_precisions(results),
-        robustness=robustness([measured]) if measured else None,
-        views=views,
         config=config,
         metrics=metrics,
         measures=list(dict.fromkeys(key for values in metrics.values() for key in values)),
-        bokeh_js=page.bokeh_js() if curves or embedding_map or measured else "",
+        failed=failed,
+        bokeh_js=page.bokeh_js() if any(drawn[name] for name in PLOTTED) else "",
+        **drawn,
     )
-    report = folder / "report.html"
-    report.write_text(text, encoding="utf-8")
-    return report
+    run_dir.report.write_text(text, encoding="utf-8")
+    return run_dir.report
 
 
-def _how_to_make(folder: pathlib.Path) -> str:
-    return f"make it with `python -m supcon_tf.train --gin_file=FILE --workdir={folder}`"
+# Sections with interactive plots.
+PLOTTED = ("curves", "map", "confusion", "robustness")
 
 
-def _read_metrics(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Results of each stage, in the order the stages run."""
-    path = folder / "metrics.json"
+def _drawn_sections(
+    run_dir: RunDir, *, has_robustness: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sections that are drawn from files, None where there is no file, and the errors."""
+    split = read_scored_split(run_dir.scored_split) if run_dir.scored_split.exists() else None
+    measured = read_measured(run_dir) if has_robustness else None
+    draw: dict[str, Callable[[], Any]] = {}
+    if run_dir.curves_file.exists():
+        draw["curves"] = lambda: sections.curves(read_json(run_dir.curves_file))
+    if split is not None:
+        draw["map"] = lambda: sections.embedding_map(split)
+        draw["confusion"] = lambda: sections.confusion(split)
+    if measured is not None:
+        draw["robustness"] = lambda: robustness([measured])
+    if run_dir.view_sheet.exists():
+        draw["views"] = lambda: sections.views(run_dir.view_sheet)
+    drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "views"))
+    failed = {}
+    for name, function in draw.items():
+        try:
+            drawn[name] = function()
+        except Exception as error:  # A picture must not fail a run that has trained for days.
+            logging.getLogger(__name__).exception("the report has no section %r", name)
+            failed[name] = f"{type(error).__name__}: {error}"
+    return drawn, failed
+
+
+def _how_to_train(run_dir: RunDir) -> str:
+    return f"make it with `python -m supcon_tf.train --gin_file=FILE --workdir={run_dir.root}`"
+
+
+def _read_metrics(run_dir: RunDir) -> dict[str, dict[str, Any]]:
+    """Results of each stage, in the order in which the stages run."""
+    path = run_dir.metrics_file
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         return {stage: {**metrics[stage]} for stage in sections.in_order(metrics.keys())}
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{path} must hold one object per stage, got {error}: {_how_to_make(folder)}"
+            f"{path} must hold one object per stage, got {error}: {_how_to_train(run_dir)}"
         ) from error
 
 
-def _finished(folder: pathlib.Path) -> datetime.datetime:
-    """When the last stage wrote its numbers."""
-    seconds = (folder / "metrics.json").stat().st_mtime
+def _finished(run_dir: RunDir) -> datetime.datetime:
+    """When the last stage wrote its results."""
+    seconds = run_dir.metrics_file.stat().st_mtime
     return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
 
 
 def _facts(config: str, stages: Iterable[str]) -> dict[str, str]:
-    """Source, model and loss, of the first stage that has each, a macro as what it stands for."""
+    """Source, model and loss of the first stage that sets each, with macros replaced."""
     facts = {}
     for name in ("source", "model", "loss"):
         for stage in stages:
@@ -133,10 +150,10 @@ def _facts(config: str, stages: Iterable[str]) -> dict[str, str]:
 
 
 def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """The numbers to show large, each with the stage that it comes from."""
+    """The numbers at the top of the page, each with its stage."""
     headlines = []
     for name, key, stages in (
-        # Accuracy is the last stage's, speed the first's: that is where the work is.
+        # Accuracy is that of the last stage; speed that of the first, which takes longest.
         ("Top-1 accuracy", "top_1", [*metrics][::-1]),
         ("Mean average precision", "mean_average_precision", [*metrics][::-1]),
         ("Mean corruption error", "mce", ["robustness"]),
@@ -150,13 +167,13 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
             )
     seconds = {stage: values["seconds"] for stage, values in metrics.items() if "seconds" in values}
     if seconds:
-        time = _measure(sum(seconds.values()), "seconds")
-        headlines.append({"name": "Time", "value": time, "stage": " + ".join(seconds)})
+        total = _measure(sum(seconds.values()), "seconds")
+        headlines.append({"name": "Time", "value": total, "stage": " + ".join(seconds)})
     return headlines
 
 
 def _measure(value: float, key: str) -> str:
-    """A number of metrics.json as a reader wants it; those of unknown keys as they are."""
+    """A metric as text, in the unit of its key."""
     if not math.isfinite(value):
         return str(value)
     if key == "seconds":

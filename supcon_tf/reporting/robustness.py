@@ -1,19 +1,22 @@
-"""What the pages show of runs that were measured on corrupted images."""
+"""The section of reports and comparisons on corrupted images."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from supcon_tf.reporting import robustness_plots
+from supcon_tf.reporting.page import as_run_dir
 from supcon_tf.reporting.plots import entry_style
 from supcon_tf.reporting.scored_split import image_uri
 from supcon_tf.reporting.sections import plot_json
+from supcon_tf.run_dir import RunDir
 
 if TYPE_CHECKING:
     from supcon_tf.evaluation import Reliability
@@ -23,17 +26,17 @@ CLEAN = "clean/0"
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A run's robustness, from its metrics.json and robustness.json.
+    """The finished robustness stage of a run.
 
     Args:
-        folder: of the run.
-        results: what metrics.json has of the stage.
-        cells: "corruption/severity" -> what was measured of it.
+        run_dir: of the run.
+        results: the stage's metrics.
+        cells: "corruption/severity" -> its measures.
         settings: of the measurement.
         class_names: [C].
     """
 
-    folder: pathlib.Path
+    run_dir: RunDir
     results: dict[str, Any]
     cells: dict[str, dict[str, Any]]
     settings: dict[str, Any]
@@ -42,12 +45,12 @@ class Measured:
     @property
     def averaged(self) -> list[str]:
         """The corruptions that means are over."""
-        from supcon_tf.evaluation.corruption_error import entering_means
+        from supcon_tf.evaluation.corruption_error import averaged_corruptions
 
-        return entering_means(list(self.results["errors"]))
+        return averaged_corruptions(list(self.results["errors"]))
 
     def by_severity(self, measure: str) -> dict[int, np.ndarray]:
-        """Severity -> the values of the averaged corruptions; 0 is clean."""
+        """Severity -> the measure of each averaged corruption; severity 0 is clean."""
         values = {0: np.array([self.cells[CLEAN][measure]])}
         for severity in self.results["severities"]:
             cells = [self.cells[f"{name}/{severity}"] for name in self.averaged]
@@ -55,7 +58,7 @@ class Measured:
         return values
 
     def reliability(self, severity: int) -> Reliability:
-        """The bins of all images at one severity, 0 for clean ones."""
+        """The reliability diagram of all images at one severity, 0 for clean ones."""
         from supcon_tf.evaluation import Reliability
 
         names = [f"{name}/{severity}" for name in self.averaged] if severity else [CLEAN]
@@ -71,9 +74,10 @@ class Measured:
         return sum(diagrams[1:], start=diagrams[0])
 
 
-def read_measured(folder: pathlib.Path) -> Measured | None:
-    """What a run's folder has; None where it has not been measured to the end."""
-    files = [folder / name for name in ("metrics.json", "robustness.json")]
+def read_measured(run: RunDir | str | os.PathLike) -> Measured | None:
+    """The robustness results of a run; None if the stage has not finished."""
+    run_dir = as_run_dir(run)
+    files = [run_dir.metrics_file, run_dir.robustness_cells]
     if not all(file.is_file() for file in files):
         return None
     metrics, record = (json.loads(file.read_text("utf-8")) for file in files)
@@ -83,59 +87,29 @@ def read_measured(folder: pathlib.Path) -> Measured | None:
         for corruption in results.get("errors", ())
         for severity in results["severities"]
     ]
-    # A second measurement with other settings may have begun.
+    # Cells are missing if a measurement with other settings has started.
     if not wanted or not {CLEAN, *wanted} <= record["cells"].keys():
         return None
-    return Measured(folder, results, record["cells"], record["settings"], record["class_names"])
+    return Measured(run_dir, results, record["cells"], record["settings"], record["class_names"])
 
 
 def robustness(runs: Sequence[Measured]) -> dict[str, Any]:
-    """The section of one run, or of several measured on the same images."""
+    """The section for one run, or for several that were measured on the same images."""
     first = runs[0]
     names = _names(runs)
     shown = dict(zip(names, runs, strict=True))
     severities = [0, *first.results["severities"]]
-    accuracies = {
-        name: {severity: 1 - values for severity, values in run.by_severity("error").items()}
-        for name, run in shown.items()
-    }
-    calibration = {name: run.by_severity("calibration_error") for name, run in shown.items()}
-    bars, of_baseline = _bars(shown)
+    bars, baseline = _bars(shown)
     return {
         "runs": [{"name": name, "style": entry_style(n)} for n, name in enumerate(names)],
         "rows": [_row(name, run) for name, run in shown.items()],
         "averaged": len(first.averaged),
         "num_images": first.settings["num_images"],
         "corrupted": first.settings["corrupted"],
-        "accuracy": plot_json(
-            robustness_plots.severity_figure(accuracies, label="top-1 accuracy", percent=True),
-            "accuracy-by-severity",
-        ),
-        "accuracy_alt": " ".join(
-            f"{name}: {values[0].mean():.1%} clean, "
-            f"{values[severities[-1]].mean():.1%} at severity {severities[-1]}."
-            for name, values in accuracies.items()
-        ),
-        "calibration": plot_json(
-            robustness_plots.severity_figure(
-                calibration, label="expected calibration error", percent=False
-            ),
-            "calibration-by-severity",
-        ),
+        **_severity_plots(shown, severities),
         "bars": bars,
-        "baseline": of_baseline,
-        "reliability": [
-            {
-                "name": name,
-                "plot": plot_json(
-                    robustness_plots.reliability_figure(
-                        {severity: run.reliability(severity) for severity in severities}
-                    ),
-                    f"reliability-{number}",
-                ),
-            }
-            for number, (name, run) in enumerate(shown.items())
-        ],
+        "baseline": baseline,
+        "reliability": _reliability_plots(shown, severities),
         "severities": [
             {
                 "name": f"severity {severity}" if severity else "clean",
@@ -148,11 +122,46 @@ def robustness(runs: Sequence[Measured]) -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Measured]) -> list[str]:
-    """The folders' names, or their whole paths where two have the same."""
-    names = [run.folder.resolve().name for run in runs]
+    """The names of the run directories, or their paths if two names are equal."""
+    names = [run.run_dir.root.resolve().name for run in runs]
     if len(set(names)) == len(names):
         return names
-    return [str(run.folder) for run in runs]
+    return [str(run.run_dir.root) for run in runs]
+
+
+def _severity_plots(shown: Mapping[str, Measured], severities: Sequence[int]) -> dict[str, Any]:
+    accuracies = {
+        name: {severity: 1 - values for severity, values in run.by_severity("error").items()}
+        for name, run in shown.items()
+    }
+    calibration = {name: run.by_severity("calibration_error") for name, run in shown.items()}
+    accuracy_figure = robustness_plots.severity_figure(
+        accuracies, label="top-1 accuracy", percent=True
+    )
+    calibration_figure = robustness_plots.severity_figure(
+        calibration, label="expected calibration error", percent=False
+    )
+    return {
+        "accuracy": plot_json(accuracy_figure, "accuracy-by-severity"),
+        "accuracy_alt": " ".join(
+            f"{name}: {values[0].mean():.1%} clean, "
+            f"{values[severities[-1]].mean():.1%} at severity {severities[-1]}."
+            for name, values in accuracies.items()
+        ),
+        "calibration": plot_json(calibration_figure, "calibration-by-severity"),
+    }
+
+
+def _reliability_plots(
+    shown: Mapping[str, Measured], severities: Sequence[int]
+) -> list[dict[str, Any]]:
+    plots = []
+    for number, (name, run) in enumerate(shown.items()):
+        figure = robustness_plots.reliability_figure(
+            {severity: run.reliability(severity) for severity in severities}
+        )
+        plots.append({"name": name, "plot": plot_json(figure, f"reliability-{number}")})
+    return plots
 
 
 def _row(name: str, run: Measured) -> dict[str, Any]:
@@ -169,13 +178,13 @@ def _row(name: str, run: Measured) -> dict[str, Any]:
     }
 
 
-def _bars(shown: dict[str, Measured]) -> tuple[dict[str, Any], str | None]:
-    """Corruption errors where all runs have them of one baseline, and plain errors otherwise."""
+def _bars(shown: Mapping[str, Measured]) -> tuple[dict[str, Any], str | None]:
+    """Corruption errors if all runs share a baseline, otherwise errors; and the baseline."""
     baselines = {run.results.get("baseline") for run in shown.values()}
     baseline = baselines.pop() if len(baselines) == 1 else None
     if baseline:
         values = {name: run.results["corruption_errors"] for name, run in shown.items()}
-        label = "error in percent of the baseline's"
+        label = "error in percent of the baseline's error"
     else:
         values = {
             name: {c: float(np.mean(errors)) for c, errors in run.results["errors"].items()}
@@ -188,18 +197,19 @@ def _bars(shown: dict[str, Measured]) -> tuple[dict[str, Any], str | None]:
     return plot_json(figure, "corruptions"), baseline
 
 
-def _examples(shown: dict[str, Measured], severities: Sequence[int]) -> list[dict[str, Any]]:
-    """A row per corruption, in it a picture per severity with what each run said."""
+def _examples(shown: Mapping[str, Measured], severities: Sequence[int]) -> list[dict[str, Any]]:
+    """A row per corruption with a picture per severity and the prediction of each run."""
     first = next(iter(shown.values()))
     rows = []
     for corruption in first.results["errors"]:
         columns = []
         for severity in severities:
-            cell = f"{corruption}/{severity}" if severity else CLEAN
+            at = (corruption, severity) if severity else ("clean", 0)
+            cell = f"{at[0]}/{at[1]}"
             answers = [(name, run.cells[cell]["example"]) for name, run in shown.items()]
             columns.append(
                 {
-                    "uri": _picture(first.folder, cell),
+                    "uri": _picture_uri(first.run_dir.robustness_example(*at)),
                     "label": first.class_names[answers[0][1]["label"]],
                     "answers": [
                         {
@@ -216,9 +226,12 @@ def _examples(shown: dict[str, Measured], severities: Sequence[int]) -> list[dic
     return rows
 
 
-def _picture(folder: pathlib.Path, cell: str) -> str:
-    """The cell's example as a data URI."""
+def _picture_uri(path: Path) -> str | None:
+    """A picture as a data URI; None if it cannot be read."""
     from PIL import Image
 
-    with Image.open(folder / "robustness" / f"{cell.replace('/', '_')}.png") as image:
-        return image_uri(np.asarray(image.convert("RGB")))
+    try:
+        with Image.open(path) as image:
+            return image_uri(np.asarray(image.convert("RGB")))
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""Interactive plots of what corruption does to one run or several, as Bokeh figures."""
+"""Interactive plots of robustness and calibration on corrupted images, as Bokeh figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supcon_tf.evaluation import Reliability
 
-# From no corruption to the strongest; both ends show on light and dark paper.
+# From no corruption to severity 5; both are visible on light and dark pages.
 _MILD, _STRONG = (0, 114, 178), (213, 94, 0)
 _BAR_PX = 13
 
@@ -27,12 +27,12 @@ def severity_style(severity: int) -> tuple[str, str]:
 def severity_figure(
     runs: Mapping[str, Mapping[int, np.ndarray]], *, label: str, percent: bool
 ) -> Figure:
-    """The mean over corruptions at each severity, with the middle half of them.
+    """Mean over the corruptions at each severity, with their interquartile range.
 
     Args:
         runs: name -> severity -> a value for each corruption; 0 is clean and has one.
-        label: what the values are.
-        percent: whether they are fractions to be shown in percent.
+        label: of the vertical axis.
+        percent: shows fractions in percent.
     """
     from bokeh.models import (
         ColumnDataSource,
@@ -42,7 +42,7 @@ def severity_figure(
         NumeralTickFormatter,
     )
 
-    # Of equal values, a range without a least length would be from -100 % to 100 %.
+    # For equal values, the range would be from -100 % to 100 % without a minimum length.
     plot = empty_figure(
         height=320, sizing_mode="stretch_width", y_range=DataRange1d(min_interval=0.05)
     )
@@ -50,21 +50,21 @@ def severity_figure(
     form = "{:.1%}" if percent else "{:.3f}"
     for number, (name, values) in enumerate(runs.items()):
         colour, marker = entry_style(number)
-        # Beside one another, so that their spreads do not cover each other.
+        # Side by side, so that the ranges do not overlap.
         shift = 0.09 * (number - (len(runs) - 1) / 2)
-        own = sorted(values)
-        quartiles = np.array([np.quantile(values[severity], (0.25, 0.75)) for severity in own])
-        means = [float(np.mean(values[severity])) for severity in own]
+        measured = sorted(values)
+        quartiles = np.array([np.quantile(values[severity], (0.25, 0.75)) for severity in measured])
+        means = [float(np.mean(values[severity])) for severity in measured]
         source = ColumnDataSource(
             {
-                "x": [severity + shift for severity in own],
+                "x": [severity + shift for severity in measured],
                 "mean": means,
                 "low": quartiles[:, 0],
                 "high": quartiles[:, 1],
-                "name": [name] * len(own),
+                "name": [name] * len(measured),
                 "text": [
                     f"{'clean' if severity == 0 else f'severity {severity}'}: {form.format(mean)}"
-                    for severity, mean in zip(own, means, strict=True)
+                    for severity, mean in zip(measured, means, strict=True)
                 ],
             }
         )
@@ -90,8 +90,8 @@ def corruption_figure(
 
     Args:
         runs: name -> corruption -> value, the same corruptions for all.
-        label: what the values are.
-        percent_of_baseline: whether 100 is the baseline's; otherwise they are fractions.
+        label: of the horizontal axis.
+        percent_of_baseline: values in percent of the baseline's; otherwise fractions.
     """
     from bokeh.models import (
         ColumnDataSource,
@@ -149,10 +149,10 @@ def corruption_figure(
 
 
 def reliability_figure(diagrams: Mapping[int, Reliability]) -> Figure:
-    """Accuracy against confidence, a line per severity; a calibrated model is on the diagonal.
+    """Accuracy by confidence, a line per severity; a calibrated model is on the diagonal.
 
     Args:
-        diagrams: severity -> its bins, 0 for clean images.
+        diagrams: severity -> its reliability diagram, 0 for clean images.
     """
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
 
@@ -173,7 +173,7 @@ def reliability_figure(diagrams: Mapping[int, Reliability]) -> Figure:
                 "accuracy": bins.hits[filled] / counts,
                 "count": counts,
                 "name": ["clean" if severity == 0 else f"severity {severity}"] * len(counts),
-                # By area, so that bins of few images do not look like those of many.
+                # The area of a point is proportional to its number of images.
                 "size": 3 + 12 * np.sqrt(counts / counts.max()),
             }
         )
@@ -181,7 +181,9 @@ def reliability_figure(diagrams: Mapping[int, Reliability]) -> Figure:
         points = plot.scatter(
             "confidence", "accuracy", source=source, color=colour, size="size", fill_alpha=0.6
         )
-        text = "<b>@name</b><br>@count images, sure by @confidence{0.0%}, right in @accuracy{0.0%}"
+        text = (
+            "<b>@name</b><br>@count images, confidence @confidence{0.0%}, accuracy @accuracy{0.0%}"
+        )
         plot.add_tools(HoverTool(renderers=[points], tooltips=HOVER % text))
     plot.xaxis.axis_label, plot.yaxis.axis_label = "confidence", "accuracy"
     for axis in plot.axis:

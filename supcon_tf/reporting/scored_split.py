@@ -1,22 +1,24 @@
-"""What a run kept of its held-out split: embeddings, predictions and thumbnails, ready to show."""
+"""The scored test split of a run: embeddings, predictions and thumbnails."""
 
 import base64
 import dataclasses
 import io
-import pathlib
+from pathlib import Path
 
 import numpy as np
 
 from supcon_tf.errors import UserError
 
 MAP_POINTS = 1500
-# As many thumbnails make a map by themselves.
-ENOUGH_PICTURES = 500
+# With this many thumbnails, the map shows examples with thumbnails only.
+MIN_PICTURED = 500
+# WebP's limit.
+MAX_IMAGE_PX = 16383
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSplit:
-    """Held-out examples of a run, as `test_split.npz` has them."""
+    """Test examples of a run, as `RunDir.save_scored_split` stores them."""
 
     embeddings: np.ndarray  # float32 [n, D]
     labels: np.ndarray  # int64 [n], or [n, C] of 0 and 1 where an example may have several
@@ -27,20 +29,20 @@ class ScoredSplit:
 
     @property
     def predictions(self) -> np.ndarray | None:
-        """Most probable class of each example, int64 [n]; None where it may have several."""
+        """Likeliest class of each example, int64 [n]; None if an example may have several."""
         if self.probabilities is None or self.labels.ndim == 2:
             return None
         return self.probabilities.argmax(axis=1)
 
     @property
     def classes(self) -> np.ndarray:
-        """The only class of each example, int64 [n]; -1 where it has several or none."""
+        """Class of each example, int64 [n]; -1 for examples with several classes or none."""
         if self.labels.ndim == 1:
             return self.labels
         return np.where(self.labels.sum(axis=1) == 1, self.labels.argmax(axis=1), -1)
 
-    def label_of(self, example: int) -> str:
-        """The name of its class, or of all of them."""
+    def label_text(self, example: int) -> str:
+        """The class names of an example."""
         if self.labels.ndim == 1:
             return self.class_names[self.labels[example]]
         return ", ".join(self.class_names[c] for c in np.flatnonzero(self.labels[example]))
@@ -48,19 +50,19 @@ class ScoredSplit:
 
 @dataclasses.dataclass(frozen=True)
 class ConfusedPair:
-    """Examples of one class that were taken for another."""
+    """Examples of one class that were classified as another."""
 
     label: int
     prediction: int
-    examples: np.ndarray  # int64, indices into the held-out split
-    share: float  # of all examples of the true class
+    examples: np.ndarray  # int64, indices into the test split
+    share: float  # fraction of the examples of the true class
 
 
-def read_held_out(path: pathlib.Path) -> ScoredSplit:
-    """Read `test_split.npz` and check that its arrays belong together.
+def read_scored_split(path: Path) -> ScoredSplit:
+    """Reads the arrays of `RunDir.save_scored_split` and checks that they belong together.
 
     Raises:
-        UserError: lengths differ, there is no example, or a label has no class.
+        UserError: lengths differ, there are no examples, or a label is out of range.
     """
     with np.load(path, allow_pickle=False) as arrays:
         embeddings = arrays["embeddings"]
@@ -93,48 +95,52 @@ def read_held_out(path: pathlib.Path) -> ScoredSplit:
 
 
 def image_uri(pixels: np.ndarray) -> str:
-    """Image uint8 [h, w, 3] as a data URI, a fraction of the PNG's size."""
+    """Image uint8 [h, w, 3] as a data URI in WebP, several times smaller than PNG."""
     from PIL import Image
 
+    image = Image.fromarray(pixels)
+    if max(image.size) > MAX_IMAGE_PX:
+        image.thumbnail((MAX_IMAGE_PX, MAX_IMAGE_PX))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=90)
+    image.save(buffer, "WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def map_sample(held_out: ScoredSplit) -> np.ndarray:
-    """Indices of at most 1,500 evenly spread examples, of those with thumbnails if they will do."""
-    usable = np.flatnonzero(np.isfinite(held_out.embeddings).all(axis=1))
-    pictured = usable[usable < len(held_out.thumbnails)]
-    # The first examples of a split sorted by class would show a few classes only.
-    every_class = np.isin(held_out.classes[usable], held_out.classes[pictured]).all()
-    if every_class and len(pictured) >= ENOUGH_PICTURES:
+def map_sample(split: ScoredSplit) -> np.ndarray:
+    """Indices of at most 1,500 evenly spaced examples, with thumbnails if enough have them."""
+    usable = np.flatnonzero(np.isfinite(split.embeddings).all(axis=1))
+    pictured = usable[usable < len(split.thumbnails)]
+    # In a split sorted by class, the first examples would show few classes.
+    every_class = np.isin(split.classes[usable], split.classes[pictured]).all()
+    if every_class and len(pictured) >= MIN_PICTURED:
         usable = pictured
     count = min(MAP_POINTS, len(usable))
     return usable[np.linspace(0, len(usable) - 1, count).round().astype(np.int64)]
 
 
 def map_coordinates(embeddings: np.ndarray) -> np.ndarray:
-    """Lay embeddings out in the plane with t-SNE on cosine distances, the same on every call.
+    """Deterministic layout of embeddings in the plane by t-SNE on cosine distances.
 
     Args:
         embeddings: float [n, D], finite.
 
     Returns:
-        float [n, 2], without a unit; fewer than 8 points are only projected, by PCA.
+        float [n, 2] without a unit; by PCA alone for fewer than 8 points.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    # On the sphere squared Euclidean distance is 2 - 2 cos, and PCA keeps it.
+    # In float64, as the squares of large float32 numbers overflow.
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    # Between unit vectors, the squared Euclidean distance is 2 - 2 cos.
     unit = embeddings / np.maximum(norms, 1e-12)
     centred = unit - unit.mean(axis=0)
     n = len(centred)
     if n < 2 or not np.abs(centred).max() > 1e-6:
         return np.zeros((n, 2))
     components = min(50, *centred.shape)
-    # One thread sums in one order on any machine, and many would take several times the work.
+    # One thread gives the same order of summation everywhere, and is faster for few points.
     with threadpool_limits(1):
         reduced = PCA(components, random_state=0).fit_transform(centred)
         start = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - components))))
@@ -150,7 +156,7 @@ def map_coordinates(embeddings: np.ndarray) -> np.ndarray:
 
 
 def most_confused_classes(labels: np.ndarray, predictions: np.ndarray, *, limit: int) -> np.ndarray:
-    """Indices, ascending, of the classes with most examples lost to or taken from others."""
+    """Indices, ascending, of the classes with the most errors in their row and column."""
     wrong = labels != predictions
     num_classes = max(labels.max(), predictions.max()) + 1
     errors = np.bincount(labels[wrong], minlength=num_classes)
@@ -161,10 +167,10 @@ def most_confused_classes(labels: np.ndarray, predictions: np.ndarray, *, limit:
 def most_confused_pairs(
     labels: np.ndarray, predictions: np.ndarray, *, limit: int
 ) -> list[ConfusedPair]:
-    """Pairs (true class, predicted class) with the most wrong examples, the largest first."""
+    """Pairs (true class, predicted class) with the most errors, in descending order."""
     wrong = np.flatnonzero(labels != predictions)
     class_sizes = np.bincount(labels)
-    pairs, which, counts = np.unique(
+    pairs, pair_index, counts = np.unique(
         np.stack([labels, predictions], axis=1)[wrong],
         axis=0,
         return_inverse=True,
@@ -174,7 +180,7 @@ def most_confused_pairs(
         ConfusedPair(
             label=int(pairs[i, 0]),
             prediction=int(pairs[i, 1]),
-            examples=wrong[which == i],
+            examples=wrong[pair_index == i],
             share=counts[i] / class_sizes[pairs[i, 0]],
         )
         for i in np.argsort(-counts, kind="stable")[:limit]

@@ -1,11 +1,11 @@
-"""The web page of a study: box plots of each factor and curves, method beside method."""
+"""The web page of a study: box plots of each factor, and curves, for each method."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +24,11 @@ class Result:
     """One run of a study.
 
     Args:
-        method: its name.
-        levels: what each factor was.
-        top_1: its accuracy; None where it failed.
-        knn_top_1: that of the nearest neighbours, where it was measured.
-        curve: share of the pretraining and kNN top-1 after it, of each snapshot.
+        method: name of the method.
+        levels: factor -> its level.
+        top_1: accuracy; None if the run failed.
+        knn_top_1: accuracy of the nearest neighbours, if it was measured.
+        curve: fraction of the pretraining and kNN top-1 at each snapshot.
     """
 
     method: str
@@ -40,13 +40,13 @@ class Result:
 
 def write_study(
     results: Sequence[Result], output: str | os.PathLike, *, title: str = "Stability"
-) -> pathlib.Path:
-    """Write a page with a box per factor and method, curves, and every run in a table.
+) -> Path:
+    """Writes a page with a box per factor and method, curves, and every run in a table.
 
     Args:
-        results: the first of each method has all factors at their defaults.
-        output: the page.
-        title: its heading.
+        results: the first one of each method has all factors at their defaults.
+        output: path of the page.
+        title: heading of the page.
 
     Returns:
         Path of the page.
@@ -77,16 +77,15 @@ def write_study(
             bokeh_js=page.bokeh_js(),
         )
     )
-    path = pathlib.Path(output)
+    path = Path(output)
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Factor -> the runs in which no other factor is off its default.
+    """Factor -> the runs in which all other factors have their defaults.
 
-    Where several factors were changed together there is no such group that says much: then
-    "factor = level" -> all runs with that level.
+    If several factors were changed together: "factor = level" -> all runs with this level.
     """
     defaults = results[0].levels
     if not defaults:
@@ -108,7 +107,7 @@ def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -> Figure:
-    """For each group and method a box of the quartiles with the median, and a point per run."""
+    """For each group and method, a box of the quartiles with the median, and a point per run."""
     from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Range1d
 
     width = 0.7 / len(methods)
@@ -122,9 +121,9 @@ def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -
         shift = width * (number - (len(methods) - 1) / 2)
         points: dict[str, list] = {"x": [], "top_1": [], "text": []}
         for place, (name, runs) in enumerate(groups.items()):
-            own = [run for run in runs if run.method == method and run.top_1 is not None]
-            if len({tuple(run.levels.items()) for run in own}) > 1:
-                low, middle, high = np.quantile([run.top_1 for run in own], (0.25, 0.5, 0.75))
+            of_method = [run for run in runs if run.method == method and run.top_1 is not None]
+            if len({tuple(run.levels.items()) for run in of_method}) > 1:
+                low, middle, high = np.quantile([run.top_1 for run in of_method], (0.25, 0.5, 0.75))
                 at = place + shift
                 plot.quad(
                     left=at - 0.42 * width,
@@ -138,9 +137,9 @@ def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -
                 plot.segment(
                     at - 0.42 * width, middle, at + 0.42 * width, middle, color=colour, line_width=3
                 )
-            # One beside the other, in the order of the levels.
-            for order, run in enumerate(own):
-                offset = 0.5 * width * ((order + 0.5) / len(own) - 0.5)
+            # Side by side, in the order of the levels.
+            for order, run in enumerate(of_method):
+                offset = 0.5 * width * ((order + 0.5) / len(of_method) - 0.5)
                 points["x"].append(place + shift + offset)
                 points["top_1"].append(run.top_1)
                 points["text"].append(f"{name}: {run.levels.get(name, 'all runs')}")
@@ -158,7 +157,7 @@ def box_figure(groups: Mapping[str, Sequence[Result]], methods: Sequence[str]) -
 
 
 def neighbor_figure(results: Sequence[Result], methods: Sequence[str]) -> Figure:
-    """A line for every run with snapshots: kNN top-1 against the share of its pretraining."""
+    """A line for every run with snapshots: kNN top-1 by fraction of the pretraining."""
     from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
 
     plot = empty_figure(height=420, sizing_mode="stretch_width")
@@ -176,21 +175,21 @@ def neighbor_figure(results: Sequence[Result], methods: Sequence[str]) -> Figure
         points = plot.scatter("share", "top_1", source=source, color=colour, marker=marker, size=7)
         tooltips = HOVER % "<b>@method</b><br>@text<br>kNN top-1 @top_1{0.0%}"
         plot.add_tools(HoverTool(renderers=[points], tooltips=tooltips))
-    plot.xaxis.axis_label = "share of pretraining"
+    plot.xaxis.axis_label = "fraction of pretraining"
     plot.yaxis.axis_label = "kNN top-1 accuracy"
     plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     return plot
 
 
 def _spread(method: str, results: Sequence[Result]) -> dict[str, float | str | int]:
-    """A method's accuracies in numbers."""
-    own = [r.top_1 for r in results if r.method == method and r.top_1 is not None]
-    values = np.array(own) if own else np.array([np.nan])
+    """Summary statistics of a method's accuracies."""
+    accuracies = [r.top_1 for r in results if r.method == method and r.top_1 is not None]
+    values = np.array(accuracies) if accuracies else np.array([np.nan])
     return {
         "method": method,
-        "runs": len(own),
+        "runs": len(accuracies),
         "lowest": float(values.min()),
         "median": float(np.median(values)),
         "highest": float(values.max()),
-        "deviation": float(values.std(ddof=1)) if len(own) > 1 else float("nan"),
+        "deviation": float(values.std(ddof=1)) if len(accuracies) > 1 else float("nan"),
     }

@@ -15,7 +15,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.classifiers import Classifier, saved_model
 from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
-from supcon_tf.evaluation.corruption_error import entering_means
+from supcon_tf.evaluation.corruption_error import averaged_corruptions
 from supcon_tf.run_dir import RunDir, read_json
 
 IMAGENET_CLASSES = 1000
@@ -166,7 +166,7 @@ def _results(
                 np.mean(
                     [
                         cells[cell_name(name, severity)][measure]
-                        for name in entering_means(corruptions)
+                        for name in averaged_corruptions(corruptions)
                     ]
                 )
             )

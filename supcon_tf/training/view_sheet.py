@@ -1,4 +1,7 @@
-"""A picture of what the model is trained on."""
+"""A picture of the augmented views that a model is trained on."""
+
+import logging
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -7,6 +10,20 @@ from supcon_tf.data.augment.rng import split as split_seed
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split
+from supcon_tf.evaluation.thumbnails import rgb
+
+# Larger views are scaled down.
+MAX_VIEW_PX = 256
+
+
+def save_view_sheet(
+    path: Path, split: Split, preprocessing: Preprocessing, augmentation: Augmentation, *, seed: int
+) -> None:
+    """Writes `view_sheet` to a file; a sheet that cannot be drawn is logged and left out."""
+    try:
+        path.write_bytes(view_sheet(split, preprocessing, augmentation, seed=seed))
+    except Exception:
+        logging.getLogger(__name__).exception("no picture of the augmented views")
 
 
 def view_sheet(
@@ -22,12 +39,12 @@ def view_sheet(
     """A PNG with a row per image: its evaluation crop, then random views.
 
     Args:
-      split: where the images come from.
-      preprocessing, augmentation: what makes the views.
-      seed: of the choice and of the views.
-      num_images: rows.
+      split: the images.
+      preprocessing, augmentation: make the views.
+      seed: of the random choice of images and of the views.
+      num_images: number of rows.
       num_views: random views in each row.
-      gap_px: white between the pictures.
+      gap_px: white space between the pictures.
     """
     rows = []
     count = min(num_images, split.num_examples)
@@ -36,7 +53,11 @@ def view_sheet(
         views = preprocessing.training_views(
             image, augmentation, seed=split_seed(fold_in(seed, number), num_views)
         )
-        shown = preprocessing.unscale(tf.concat([whole[None], views], axis=0))
+        shown = rgb(preprocessing.unscale(tf.concat([whole[None], views], axis=0)))
+        height, width = shown.shape[1:3]
+        if max(height, width) > MAX_VIEW_PX:
+            size = [max(1, side * MAX_VIEW_PX // max(height, width)) for side in (height, width)]
+            shown = tf.image.resize(shown, size, antialias=True)
         framed = tf.pad(shown, [[0, 0], [0, gap_px], [0, gap_px], [0, 0]], constant_values=1.0)
         rows.append(tf.concat(tf.unstack(framed), axis=1))
     sheet = tf.image.convert_image_dtype(tf.concat(rows, axis=0), tf.uint8, saturate=True)

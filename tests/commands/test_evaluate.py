@@ -105,7 +105,7 @@ def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
     run(folders[0], bindings=["robustness.run.seed = 1"])
     assert "measuring on" in capsys.readouterr().out
     assert RunDir(folders[0]).metrics()["robustness"]["seconds"] != before["seconds"]
-    with pytest.raises(ValueError, match="measured with other seed, 1 and 0"):
+    with pytest.raises(ValueError, match="measured with different seed, 1 and 0"):
         write_comparison(folders, tmp_path / "compare.html")
 
 
@@ -231,13 +231,21 @@ def test_the_section_shows_what_was_measured(tmp_path):
         *("accuracy-by-severity", "calibration-by-severity", "corruptions", "reliability-0"),
     ]
     assert "Means are over 15 corruptions" in page.text
-    assert "a plain mean and no mean corruption error" in page.text
+    assert "The corrupted accuracy is an unnormalized mean" in page.text
     # Clean, severities 1 and 2 are taken for class 0, the others rightly for 1.
     assert page.text.count("✗ <cat> (is dog) 75%") == 15 * 3
     assert page.text.count("✓ dog 75%") == 15 * 3
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
     assert len(pictures) == 15 * 6
     assert pictures[1]["alt"] == "dog, gaussian noise, severity 1"
+
+
+def test_an_example_without_its_picture_is_shown_in_words(tmp_path):
+    folder = measured_run(tmp_path / "run")
+    RunDir(folder).robustness_example("fog", 3).unlink()
+    page = Page(write_report(folder))
+    assert len([tag for tag, _ in page.elements if tag == "img"]) == 15 * 6 - 1
+    assert page.text.count("✓ dog 75%") == 15 * 3
 
 
 def test_means_and_diagrams_are_over_the_fifteen_only(tmp_path):
@@ -255,7 +263,7 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
         for name, error in (("a", 0.5), ("b", 0.3))
     ]
     page = Page(write_comparison(runs, tmp_path / "compare.html"))
-    assert "percent of AlexNet's" in page.text
+    assert "percent of the error of AlexNet" in page.text
     assert [plot["target_id"] for plot in page.plots][-2:] == ["reliability-0", "reliability-1"]
     addresses = [attrs["src"] for _, attrs in page.elements if "src" in attrs]
     assert all(address.startswith("data:") for address in addresses)
@@ -265,7 +273,7 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
     # Errors in percent of different baselines cannot stand side by side.
     other = measured_run(tmp_path / "c", baseline="runs/other")
     page = Page(write_comparison([*runs, other], tmp_path / "compare.html"))
-    assert "a plain mean and no mean corruption error" in page.text
+    assert "The corrupted accuracy is an unnormalized mean" in page.text
 
 
 def test_a_measurement_that_has_not_finished_is_left_out_of_the_report(tmp_path):

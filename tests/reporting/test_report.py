@@ -19,7 +19,7 @@ from supcon_tf.reporting.scored_split import (
     map_sample,
     most_confused_classes,
     most_confused_pairs,
-    read_held_out,
+    read_scored_split,
 )
 
 METRICS = {
@@ -35,16 +35,16 @@ CURVES = {
 }
 SECTIONS = (
     "Training",
-    "Map of the held-out embeddings",
+    "Map of the test embeddings",
     "Confusion matrix",
     "Most confused pairs",
     "Augmented views",
     "Settings",
-    "Timings and measures",
+    "Metrics and timings",
 )
 
 
-def held_out_arrays(*, n=40, num_classes=4, dimension=12, thumbnails=20, seed=0):
+def split_arrays(*, n=40, num_classes=4, dimension=12, thumbnails=20, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % num_classes
     centres = rng.normal(size=(num_classes, dimension))
@@ -57,21 +57,21 @@ def held_out_arrays(*, n=40, num_classes=4, dimension=12, thumbnails=20, seed=0)
     }
 
 
-def write_run(folder, *, config="", metrics=METRICS, curves=None, held_out=None, views=False):
+def write_run(folder, *, config="", metrics=METRICS, curves=None, split=None, views=False):
     folder.mkdir(exist_ok=True)
     (folder / "config.gin").write_text(config, encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics))
     if curves:
         (folder / "curves.json").write_text(json.dumps(curves))
-    if held_out:
-        np.savez(folder / "test_split.npz", **held_out)
+    if split:
+        np.savez(folder / "test_split.npz", **split)
     if views:
         Image.new("RGB", (32, 16), "teal").save(folder / "views.png")
     return folder
 
 
 class Page(html.parser.HTMLParser):
-    """A page as a browser takes it apart: its elements, and the text that a reader sees."""
+    """A parsed page: its elements and its visible text."""
 
     def __init__(self, path):
         super().__init__()
@@ -103,7 +103,7 @@ def full_run(tmp_path_factory):
         "pretrain.run.source = @sources.digits()\npretrain.run.model = \\\n    @models.resnet()\n"
     )
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    return write_run(folder, config=config, curves=CURVES, held_out=held_out_arrays(), views=True)
+    return write_run(folder, config=config, curves=CURVES, split=split_arrays(), views=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def full_page(full_run):
 
 def test_page_has_every_section_in_order(full_page):
     assert [h for h in full_page.headings if h in SECTIONS] == list(SECTIONS)
-    # Stages stand as they run, whatever the order in the file.
+    # Stages are in the order in which they run, not in that of the file.
     assert full_page.headings[1:3] == ["pretrain", "linear"]
     targets = [plot["target_id"] for plot in full_page.plots]
     assert targets == ["loss-0", "accuracy-0", "loss-1", "accuracy-1", "map", "confusion"]
@@ -121,7 +121,7 @@ def test_page_has_every_section_in_order(full_page):
     assert identifiers == targets
 
 
-def test_page_says_what_was_run_and_shows_its_numbers(full_page):
+def test_page_names_source_model_and_stages_and_shows_the_metrics(full_page):
     assert "Stages pretrain, linear on sources.digits with models.resnet, finished 2" in (
         full_page.text
     )
@@ -135,7 +135,7 @@ def test_page_says_what_was_run_and_shows_its_numbers(full_page):
     assert "own_number 17" in full_page.text
 
 
-def test_page_asks_for_nothing_outside_itself(full_page):
+def test_page_opens_offline(full_page):
     addresses = [
         attrs[name]
         for _, attrs in full_page.elements
@@ -149,7 +149,7 @@ def test_page_asks_for_nothing_outside_itself(full_page):
     assert "link" not in {tag for tag, _ in full_page.elements}
 
 
-def test_pictures_have_alternative_text(full_page):
+def test_images_have_alternative_text(full_page):
     images = [attrs for tag, attrs in full_page.elements if tag == "img"]
     plots_shown = [attrs for _, attrs in full_page.elements if attrs.get("role") == "img"]
     assert all(attrs["alt"] for attrs in images)
@@ -158,8 +158,8 @@ def test_pictures_have_alternative_text(full_page):
     )
 
 
-def test_page_is_a_function_of_the_folder(tmp_path):
-    run = write_run(tmp_path, held_out=held_out_arrays(n=12))
+def test_page_depends_on_nothing_but_the_run_directory(tmp_path):
+    run = write_run(tmp_path, split=split_arrays(n=12))
     # Bokeh counts its identifiers through the whole process.
     first, second = (
         re.sub(r'"p\d+"', '"p"', write_report(run).read_text("utf-8")) for _ in range(2)
@@ -171,18 +171,18 @@ def test_page_is_a_function_of_the_folder(tmp_path):
     ("left_out", "sections"),
     [
         ("curves", SECTIONS[:1]),
-        ("held_out", SECTIONS[1:4]),
+        ("split", SECTIONS[1:4]),
         ("views", SECTIONS[4:5]),
     ],
 )
-def test_section_without_its_file_is_left_out(tmp_path, left_out, sections):
-    parts = {"curves": CURVES, "held_out": held_out_arrays(), "views": True}
+def test_section_without_file_is_left_out(tmp_path, left_out, sections):
+    parts = {"curves": CURVES, "split": split_arrays(), "views": True}
     del parts[left_out]
     page = Page(write_report(write_run(tmp_path, **parts)))
     assert [h for h in page.headings if h in SECTIONS] == [s for s in SECTIONS if s not in sections]
 
 
-def test_run_with_numbers_only_needs_no_script(tmp_path):
+def test_run_without_plots_needs_no_script(tmp_path):
     run = write_run(tmp_path, metrics={"linear": {"top_1": 0.5}})
     page = Page(write_report(run))
     assert "script" not in {tag for tag, _ in page.elements}
@@ -190,10 +190,10 @@ def test_run_with_numbers_only_needs_no_script(tmp_path):
 
 
 def test_run_without_predictions_has_a_map_but_no_confusions(tmp_path):
-    arrays = held_out_arrays()
+    arrays = split_arrays()
     del arrays["probabilities"]
-    page = Page(write_report(write_run(tmp_path, held_out=arrays)))
-    assert "Map of the held-out embeddings" in page.headings
+    page = Page(write_report(write_run(tmp_path, split=arrays)))
+    assert "Map of the test embeddings" in page.headings
     assert "Confusion matrix" not in page.headings
     assert "@prediction" not in json.dumps(page.plots)
 
@@ -208,11 +208,11 @@ def test_cross_entropy_run_shows_the_accuracy_of_its_first_stage(tmp_path):
 
 def test_names_from_folders_cannot_become_markup(tmp_path):
     names = ["<script>alert(1)</script>", '"it\'s" & <b>', "</script><img src=x>", "日本語 $$x$$"]
-    plain = Page(write_report(write_run(tmp_path / "plain", held_out=held_out_arrays())))
-    arrays = {**held_out_arrays(), "class_names": np.array(names)}
+    plain = Page(write_report(write_run(tmp_path / "plain", split=split_arrays())))
+    arrays = {**split_arrays(), "class_names": np.array(names)}
     arrays["paths"] = np.array([f"</script>/{i}" for i in range(40)])
     metrics = {**METRICS, "<i>stage": {"<i>key": 1}}
-    run = write_run(tmp_path / 'a <b> & "c"', config="</pre><u>", metrics=metrics, held_out=arrays)
+    run = write_run(tmp_path / 'a <b> & "c"', config="</pre><u>", metrics=metrics, split=arrays)
     page = Page(write_report(run))
     for text in (*names, "</pre><u>", "<i>stage", "<i>key", 'a <b> & "c"'):
         assert text in page.text
@@ -236,17 +236,45 @@ def test_stage_whose_losses_are_all_nan_still_has_a_page(tmp_path):
     assert page.plots == []
 
 
+def test_a_section_that_cannot_be_drawn_is_named_and_the_page_is_written(tmp_path, caplog):
+    run = write_run(tmp_path, curves=CURVES, split=split_arrays(), views=True)
+    (run / "views.png").write_bytes(b"not a picture")
+    page = Page(write_report(run))
+    assert 'The section "views" could not be drawn: UnidentifiedImageError' in page.text
+    assert [h for h in page.headings if h in SECTIONS] == [
+        s for s in SECTIONS if s != "Augmented views"
+    ]
+    assert "the report has no section 'views'" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(20_000, 30), (30, 20_000)])
+def test_a_view_sheet_larger_than_a_picture_may_be_is_scaled_down(tmp_path, size):
+    run = write_run(tmp_path)
+    Image.new("RGB", size, "teal").save(run / "views.png")
+    page = Page(write_report(run))
+    assert "Augmented views" in page.headings
+
+
+def test_thumbnails_of_one_pixel_have_a_page(tmp_path):
+    arrays = split_arrays()
+    arrays["thumbnails"] = arrays["thumbnails"][:, :1, :1]
+    assert (
+        "Map of the test embeddings"
+        in Page(write_report(write_run(tmp_path, split=arrays))).headings
+    )
+
+
 @pytest.mark.parametrize("missing", ["config.gin", "metrics.json"])
-def test_missing_file_is_named_with_the_command_that_makes_it(tmp_path, missing):
+def test_missing_file_is_named_with_the_command_that_writes_it(tmp_path, missing):
     (write_run(tmp_path) / missing).unlink()
     with pytest.raises(UserError, match=rf"{missing} is missing.*supcon_tf.train --gin"):
         write_report(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"pretrain": 3}'])
-def test_metrics_that_are_not_objects_are_refused(tmp_path, text):
+def test_metrics_that_are_not_objects_are_rejected(tmp_path, text):
     (write_run(tmp_path) / "metrics.json").write_text(text)
-    with pytest.raises(ValueError, match=r"metrics.json must hold one object per stage"):
+    with pytest.raises(UserError, match=r"metrics.json must hold one object per stage"):
         write_report(tmp_path)
 
 
@@ -259,39 +287,39 @@ def test_metrics_that_are_not_objects_are_refused(tmp_path, text):
         ({"probabilities": np.ones((40, 3))}, r"probabilities must be \(40, 4\), got \(40, 3\)"),
     ],
 )
-def test_held_out_arrays_that_disagree_are_refused(tmp_path, change, message):
-    run = write_run(tmp_path, held_out={**held_out_arrays(), **change})
-    with pytest.raises(ValueError, match=message):
+def test_split_arrays_that_disagree_are_rejected(tmp_path, change, message):
+    run = write_run(tmp_path, split={**split_arrays(), **change})
+    with pytest.raises(UserError, match=message):
         write_report(run)
 
 
 def test_one_class_with_two_points_has_a_page(tmp_path):
-    arrays = held_out_arrays(n=2, num_classes=1, thumbnails=0)
-    page = Page(write_report(write_run(tmp_path, held_out=arrays)))
-    assert "No held-out example is misclassified." in page.text
-    assert "2 of 2 held-out examples, laid out" in page.text
+    arrays = split_arrays(n=2, num_classes=1, thumbnails=0)
+    page = Page(write_report(write_run(tmp_path, split=arrays)))
+    assert "No test example is misclassified." in page.text
+    assert "2 of 2 test examples in the plane" in page.text
 
 
-def test_embeddings_that_are_not_finite_stay_off_the_map(tmp_path):
-    arrays = held_out_arrays()
+def test_embeddings_that_are_not_finite_are_left_out_of_the_map(tmp_path):
+    arrays = split_arrays()
     arrays["embeddings"][:5, 3] = np.nan
-    page = Page(write_report(write_run(tmp_path / "some", held_out=arrays)))
-    assert "35 of 40 held-out examples, laid out" in page.text
+    page = Page(write_report(write_run(tmp_path / "some", split=arrays)))
+    assert "35 of 40 test examples in the plane" in page.text
     arrays["embeddings"][:] = np.inf
-    page = Page(write_report(write_run(tmp_path / "all", held_out=arrays)))
-    assert "Map of the held-out embeddings" not in page.headings
+    page = Page(write_report(write_run(tmp_path / "all", split=arrays)))
+    assert "Map of the test embeddings" not in page.headings
 
 
 def test_more_than_forty_classes_show_the_most_confused(tmp_path):
-    arrays = held_out_arrays(n=120, num_classes=60)
-    page = Page(write_report(write_run(tmp_path, held_out=arrays)))
+    arrays = split_arrays(n=120, num_classes=60)
+    page = Page(write_report(write_run(tmp_path, split=arrays)))
     assert "The 40 most confused of 60 classes are shown" in page.text
     boxes = [attrs for tag, attrs in page.elements if tag == "input"]
     assert len(boxes) == 20
     assert "41 other classes" in page.text
 
 
-def as_held_out(*, labels, thumbnails=0, probabilities=None):
+def scored_split(*, labels, thumbnails=0, probabilities=None):
     return ScoredSplit(
         embeddings=np.ones((len(labels), 2), np.float32),
         labels=labels,
@@ -303,19 +331,19 @@ def as_held_out(*, labels, thumbnails=0, probabilities=None):
 
 
 def test_map_takes_evenly_spread_examples():
-    chosen = map_sample(as_held_out(labels=np.repeat(np.arange(10), 1000), thumbnails=1000))
+    chosen = map_sample(scored_split(labels=np.repeat(np.arange(10), 1000), thumbnails=1000))
     assert len(chosen) == 1500
     assert (chosen[0], chosen[-1]) == (0, 9999)
     assert set(np.diff(chosen)) == {6, 7}  # 9,999 / 1,499 is 6.67
 
 
 def test_map_prefers_examples_with_thumbnails_when_they_show_every_class():
-    chosen = map_sample(as_held_out(labels=np.arange(10_000) % 10, thumbnails=1000))
+    chosen = map_sample(scored_split(labels=np.arange(10_000) % 10, thumbnails=1000))
     np.testing.assert_array_equal(chosen, np.arange(1000))
 
 
 def test_map_is_the_same_on_every_call_and_depends_on_directions_only():
-    embeddings = held_out_arrays(n=60)["embeddings"]
+    embeddings = split_arrays(n=60)["embeddings"]
     # Powers of two scale without rounding.
     lengths = 2.0 ** np.arange(-30, 30, dtype=np.float32)[:, None]
     first = map_coordinates(embeddings)
@@ -323,9 +351,15 @@ def test_map_is_the_same_on_every_call_and_depends_on_directions_only():
     np.testing.assert_array_equal(map_coordinates(embeddings * lengths), first)
 
 
+def test_map_of_very_large_embeddings_depends_on_directions_only():
+    embeddings = split_arrays(n=60)["embeddings"]
+    large = embeddings * np.float32(2.0**100)  # Their squares overflow in float32.
+    np.testing.assert_array_equal(map_coordinates(large), map_coordinates(embeddings))
+
+
 @pytest.mark.parametrize("dimension", [12, 300])
 def test_map_keeps_neighbours_together(dimension):
-    arrays = held_out_arrays(n=100, dimension=dimension)
+    arrays = split_arrays(n=100, dimension=dimension)
     points = map_coordinates(arrays["embeddings"])
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
@@ -352,7 +386,7 @@ def test_confusion_matrix_counts_every_example():
     expected = np.zeros((5, 5), int)
     for label, prediction in zip(labels, predictions, strict=True):
         expected[label, prediction] += 1
-    plot = plots.confusion_figure(as_held_out(labels=labels), predictions)
+    plot = plots.confusion_figure(scored_split(labels=labels), predictions)
     data = plot.renderers[0].data_source.data
     counts = np.zeros((5, 5), int)
     counts[data["y"], data["x"]] = data["count"]
@@ -378,15 +412,15 @@ def test_most_confused_pairs_come_with_their_examples():
     assert (second.label, second.prediction, second.examples.tolist()) == (0, 1, [0])
 
 
-def test_twenty_classes_look_different():
+def test_twenty_classes_have_different_styles():
     assert len({plots.entry_style(entry) for entry in range(20)} | {plots.entry_style(-1)}) == 21
 
 
 def test_thumbnails_belong_to_the_first_examples(tmp_path):
-    np.savez(tmp_path / "test_split.npz", **held_out_arrays(thumbnails=3))
-    held_out = read_held_out(tmp_path / "test_split.npz")
-    images = plots.map_figure(held_out).renderers[0].data_source.data["image"]
-    assert [held_out.thumbnails[i] in images[i] for i in range(3)] == [True] * 3
+    np.savez(tmp_path / "test_split.npz", **split_arrays(thumbnails=3))
+    split = read_scored_split(tmp_path / "test_split.npz")
+    images = plots.map_figure(split).renderers[0].data_source.data["image"]
+    assert [split.thumbnails[i] in images[i] for i in range(3)] == [True] * 3
     assert images[3:] == [""] * 37
 
 

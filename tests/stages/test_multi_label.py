@@ -97,7 +97,7 @@ def test_the_report_has_average_precisions_and_no_confusion_matrix(finished):
     assert "several classes, or none" in page
     assert "blue, green, red" in page
     assert "Confusion matrix" not in page
-    assert "predicted" not in page.split("Map of the held-out")[1].split("</p>")[0]
+    assert "predicted" not in page.split("Map of the test")[1].split("</p>")[0]
 
 
 def test_the_export_has_sigmoids_and_predict_writes_all_labels(finished, table, tmp_path):
