@@ -7,6 +7,8 @@ import tensorflow as tf
 
 # The EXIF orientation is looked for in so many bytes; cameras write it into the first kilobyte.
 _EXIF_BYTES = 4096
+# A BMP of 8 bits per pixel. \C matches any byte.
+_PALETTE_BMP = r"BM\C{26}\x08\x00"
 # JPEG can be decoded at a half, a quarter and an eighth of its size: averaged, and faster.
 REDUCTIONS = (1, 2, 4, 8)
 
@@ -14,15 +16,40 @@ REDUCTIONS = (1, 2, 4, 8)
 Read = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def decode(image: tf.Tensor) -> tf.Tensor:
-    """An encoded image (string scalar) or uint8 [H, W, 3] -> uint8 [H, W, 3].
+def decode(image: tf.Tensor, *, palettes: bool = False) -> tf.Tensor:
+    """Decodes an image to upright RGB.
 
-    JPEG (CMYK too), PNG, WebP, BMP and the first frame of a GIF. A JPEG is turned upright as its
-    EXIF orientation says, grey becomes RGB, 16 bits become 8, an alpha channel is left out.
+    Reads JPEG (CMYK too), PNG, WebP, BMP and the first frame of a GIF. A JPEG is turned upright as
+    its Exif orientation says, grey becomes RGB, 16 bits become 8, transparency is left out.
+
+    Args:
+      image: encoded (string scalar), or pixels [H, W, C], which are returned unchanged.
+      palettes: look up the colours of a BMP of 8 bits per pixel, which TensorFlow alone takes for
+        grey levels. Only for serving: `image_formats.read_encoded` converts such files.
+
+    Returns:
+      uint8 [H, W, 3] of an encoded image.
     """
     if image.dtype != tf.string:
         return image
+    if palettes:
+        has_palette = tf.strings.regex_full_match(tf.strings.substr(image, 0, 30), _PALETTE_BMP)
+        return tf.cond(has_palette, lambda: _decode_palette(image), lambda: decode(image))
     return _decoded(image, exif_orientation(image))
+
+
+def _decode_palette(image: tf.Tensor) -> tf.Tensor:
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(image, 0, 54), tf.uint8), tf.int32)
+
+    def number_at(place: int) -> tf.Tensor:
+        return tf.reduce_sum(header[place : place + 4] * [1, 1 << 8, 1 << 16, 1 << 24])
+
+    uncompressed = tf.debugging.Assert(number_at(30) == 0, ["a compressed BMP is not decoded"])
+    with tf.control_dependencies([uncompressed]):
+        begin = 14 + number_at(14)
+    colours = tf.strings.substr(image, begin, (number_at(10) - begin) // 4 * 4)
+    colours = tf.reshape(tf.io.decode_raw(colours, tf.uint8), [-1, 4])[:, 2::-1]  # BGR0 -> RGB
+    return tf.gather(colours, tf.cast(tf.io.decode_bmp(image)[..., 0], tf.int32))
 
 
 def _decoded(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

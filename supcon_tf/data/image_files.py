@@ -1,7 +1,10 @@
-"""Image files: found in class folders, checked before a run depends on them, and read."""
+"""Image files: found, checked before a run depends on them, and read."""
 
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,81 +13,204 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supcon_tf.data.decode import decode
+from supcon_tf.data.image_formats import (
+    HEADER_BYTES,
+    IMAGE_SUFFIXES,
+    TENSORFLOW_SUFFIXES,
+    Decoder,
+    decoder_of,
+    read_encoded,
+    read_with_decoder,
+)
+from supcon_tf.data.options import check_class_name
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-# Images too, but of formats that TensorFlow does not decode.
-_OTHER_SUFFIXES = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl")
+# Suffixes of data sets that were not extracted.
+_ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".7z", ".rar")
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The image files among these paths and in their folders, subfolders and linked folders.
+
+    Files in folders are sorted; hidden ones are skipped; those that are no images are counted in
+    one line.
+
+    Raises:
+      UserError: a path that does not exist or is neither file nor folder, or no image at all.
+    """
+    found: list[str] = []
+    left_out = LeftOut()
+    for path in [os.fspath(path) for path in paths]:
+        if os.path.isdir(path):
+            found += images_below(path, left_out)
+        elif os.path.isfile(path):
+            found.append(path)
+        elif os.path.lexists(path):
+            raise UserError(f"{path!r} is neither a regular file nor a folder")
+        else:
+            raise UserError(f"no image or folder {path!r}")
+    left_out.report()
+    if not found:
+        raise UserError(f"no image in {', '.join(repr(os.fspath(path)) for path in paths)}")
+    return found
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The pixels of an image file, upright RGB: uint8 [H, W, 3].
+
+    Raises:
+      UserError: a file that cannot be read as an image.
+    """
+    return _decoded(path, read_encoded(path))
+
+
+def _decoded(path: str | os.PathLike[str], encoded: bytes) -> np.ndarray:
+    try:
+        return decode(tf.constant(encoded)).numpy()
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", error.message.splitlines()[0])
+        raise UserError(f"cannot read {os.fspath(path)!r} as an image: {reason}") from None
+
+
+class LeftOut:
+    """Files and folders that are not read, counted to be reported in one line."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def add(self, kind: str, path: str) -> None:
+        """Counts a file or folder of this kind, such as ".txt"."""
+        self.counts[kind] += 1
+        self.first.setdefault(kind, path)
+
+    def report(self) -> None:
+        """Prints what was left out, if anything."""
+        if self.counts:
+            parts = [
+                f"{count} {kind} (first {self.first[kind]!r})"
+                for kind, count in self.counts.most_common()
+            ]
+            tqdm.write(f"left out: {', '.join(parts)}; convert other image formats to JPEG or PNG")
+
+
+def scan(folder: str, left_out: LeftOut) -> tuple[list[str], list[str]]:
+    """The image files and the subfolders of a folder, sorted and without hidden ones.
+
+    A file without a known suffix is an image if its first bytes are those of an image.
+    """
+    images: list[str] = []
+    subfolders: list[str] = []
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder!r}: {error.strerror}") from None
+    for entry in entries:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            subfolders.append(entry.path)
+        elif not entry.is_file():
+            left_out.add("FIFOs, devices or broken links", entry.path)
+        elif suffix in IMAGE_SUFFIXES or _has_image_header(entry.path):
+            images.append(entry.path)
+        else:
+            left_out.add(f"{suffix} files" if suffix else "files without a suffix", entry.path)
+    return images, subfolders
+
+
+def images_below(folder: str, left_out: LeftOut, parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """The image files of a folder and its subfolders. Follows links, but not in a circle."""
+    here = os.path.realpath(folder)
+    if here in parents:
+        return
+    images, subfolders = scan(folder, left_out)
+    yield from images
+    for subfolder in subfolders:
+        yield from images_below(subfolder, left_out, (*parents, here))
 
 
 def images_by_class(root: Path) -> dict[str, list[str]]:
-    """The image files in each class folder, sorted."""
-    files = {}
-    others: list[str] = []
-    folders: list[str] = []
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        seen = [file for file in os.scandir(entry.path) if not file.name.startswith(".")]
-        paths = [file.path for file in seen if file.name.lower().endswith(IMAGE_SUFFIXES)]
-        others += [file.path for file in seen if file.name.lower().endswith(_OTHER_SUFFIXES)]
-        folders += [file.path for file in seen if file.is_dir()]
-        files[entry.name] = sorted(paths)
-        if not paths:
-            raise UserError(
-                f"the class folder {entry.path!r} has no image that can be read: add some "
-                f"({', '.join(IMAGE_SUFFIXES)}), convert what is there, move up what stands in "
-                "folders of its own, or remove it"
-            )
-    if others:
-        tqdm.write(
-            f"left out {len(others)} images of formats that are not read, first {min(others)!r}: "
-            "convert them to JPEG or PNG"
-        )
-    if folders:
-        tqdm.write(
-            f"left out {len(folders)} folders within class folders, first {min(folders)!r}: move "
-            "their images up into the class folder, or make them classes"
-        )
-    if len(files) < 2:
-        found = f"only {next(iter(files))!r}" if files else "none"
+    """The image files in each class folder, sorted.
+
+    The images may also be one level down, in class/images, as in Tiny ImageNet.
+
+    Raises:
+      UserError: fewer than two class folders, one without images, or a class name that is not a
+        line of UTF-8.
+    """
+    left_out = LeftOut()
+    beside, folders = scan(str(root), left_out)
+    for path in beside:
+        left_out.add("images beside the class folders", path)
+    if len(folders) < 2:
         raise UserError(
-            f"at least two class folders are needed in {str(root)!r}, found {found}: "
-            "one folder of images per class"
+            f"at least two class folders are needed in {str(root)!r}, found "
+            f"{f'only {os.path.basename(folders[0])!r}' if folders else 'none'}: put the images of "
+            f"each class in a folder{_advice(folders, left_out)}"
         )
+    files = {os.path.basename(folder): _images_of_class(folder, left_out) for folder in folders}
+    left_out.report()
     return files
 
 
-def without_unreadable(files: Mapping[str, list[str]], limit: float) -> dict[str, list[str]]:
-    """Decodes every image once; names, counts and leaves out those that fail."""
-    paths = [path for of_class in files.values() for path in of_class]
-    unreadable = unreadable_of(paths, limit, setting="sources.folder.unreadable_limit")
-    return {
-        name: [path for path in of_class if path not in unreadable]
-        for name, of_class in files.items()
-    }
+def _images_of_class(folder: str, left_out: LeftOut) -> list[str]:
+    check_class_name(os.path.basename(folder))
+    images, subfolders = scan(folder, left_out)
+    if not images and [os.path.basename(path) for path in subfolders] == ["images"]:
+        images, subfolders = scan(subfolders[0], left_out)
+    if not images:
+        raise UserError(
+            f"the class folder {folder!r} has no images ({', '.join(IMAGE_SUFFIXES)}): add "
+            "some, move up those in its subfolders, or remove it"
+        )
+    for path in subfolders:
+        left_out.add("folders within class folders", path)
+    return images
 
 
-def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[str]:
-    """Decodes every image once; names and counts those that fail.
+def _advice(folders: list[str], left_out: LeftOut) -> str:
+    """What to do about a folder in a folder, or an archive that is not extracted."""
+    if folders and scan(folders[0], LeftOut())[1]:
+        return f"; did you mean {folders[0]!r}?"
+    archives = [kind for kind in left_out.first if kind.startswith(_ARCHIVES)]
+    return f"; extract {left_out.first[archives[0]]!r}" if archives else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCheck:
+    """Which image files cannot be read, and which TensorFlow does not decode."""
+
+    unreadable: frozenset[str] = frozenset()
+    converted: frozenset[str] = frozenset()
+
+
+def check_images(paths: Sequence[str], limit: float, *, setting: str) -> ImageCheck:
+    """Decodes every image once; counts and names those that cannot be read.
+
+    Args:
+      paths: of the images.
+      limit: largest share of unreadable images.
+      setting: gin name of the limit.
 
     Raises:
-      UserError: a larger share of them than the limit, which is called `setting`.
+      UserError: a larger share of unreadable images.
     """
     if not paths:
-        return set()
+        return ImageCheck()
     with ThreadPoolExecutor() as threads:
         progress = tqdm(
-            threads.map(_is_readable, paths),
+            threads.map(_working_decoder, paths),
             desc="checking images",
             total=len(paths),
             unit="image",
             leave=False,
             disable=None,
         )
-        outcomes = list(progress)
-    unreadable = {path for path, readable in zip(paths, outcomes, strict=True) if not readable}
+        decoders = dict(zip(paths, progress, strict=True))
+    unreadable = frozenset(path for path, decoder in decoders.items() if decoder is None)
     if len(unreadable) > limit * len(paths):
         raise UserError(
             f"{len(unreadable)} of {len(paths)} images cannot be read, first "
@@ -93,34 +219,62 @@ def unreadable_of(paths: Sequence[str], limit: float, *, setting: str) -> set[st
     if unreadable:
         tqdm.write(
             f"left out {len(unreadable)} of {len(paths)} images that cannot be read: "
-            + ", ".join(sorted(unreadable)[:5])
+            + ", ".join(map(repr, sorted(unreadable)[:5]))
             + (", ..." if len(unreadable) > 5 else "")
         )
-    return unreadable
-
-
-def split_of_files(paths: Sequence[str], labels: np.ndarray) -> IndexedSplit:
-    """The files in this order, read when they are asked for."""
-    all_paths = tf.constant(paths, tf.string)
-    return IndexedSplit(
-        labels, lambda number: tf.io.read_file(tf.gather(all_paths, number)), tuple(paths)
+    return ImageCheck(
+        unreadable, frozenset(path for path, decoder in decoders.items() if decoder == "pillow")
     )
 
 
-def _is_readable(path: str) -> bool:
+def split_of_files(
+    paths: Sequence[str], labels: np.ndarray, check: ImageCheck | None = None
+) -> IndexedSplit:
+    """A split that reads these files, in this order.
+
+    Args:
+      paths: of the images. Names that are not UTF-8 are read too.
+      labels: int64 [n] or [n, C].
+      check: of these files, if they were checked. Otherwise the suffix decides which may have to
+        be converted.
+    """
+    all_paths = tf.constant([os.fsencode(path) for path in paths], tf.string)
+    if check is None:
+        converts = [not path.lower().endswith(TENSORFLOW_SUFFIXES) for path in paths]
+    else:
+        converts = [path in check.converted for path in paths]
+
+    def read(number: tf.Tensor) -> tf.Tensor:
+        return tf.io.read_file(tf.gather(all_paths, number))
+
+    def read_or_convert(number: tf.Tensor) -> tf.Tensor:
+        def convert() -> tf.Tensor:
+            path = tf.gather(all_paths, number)
+            return tf.numpy_function(_read_bytes_path, [path], tf.string, stateful=False)
+
+        encoded = tf.cond(tf.gather(converts, number), convert, lambda: read(number))
+        return tf.ensure_shape(encoded, [])
+
+    # One operation per image, where TensorFlow decodes them all.
+    return IndexedSplit(labels, read_or_convert if any(converts) else read, tuple(paths))
+
+
+def _read_bytes_path(path: bytes) -> bytes:
+    return read_encoded(os.fsdecode(path))
+
+
+def _working_decoder(path: str) -> Decoder | None:
+    """The library that decodes this file; None if it fails."""
     try:
-        encoded = tf.io.read_file(path)
-        return bool(tf.size(decode(encoded)) > 0) and not _has_palette(encoded.numpy())
-    except tf.errors.OpError:
-        return False
+        encoded, decoder = read_with_decoder(path)
+        return decoder if _decoded(path, encoded).size else None
+    except UserError:
+        return None
 
 
-def _has_palette(encoded: bytes) -> bool:
-    """A BMP of 256 colours, whose numbers TensorFlow takes for grey levels."""
-    if encoded[:2] != b"BM" or encoded[28:30] != b"\x08\x00":
+def _has_image_header(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return decoder_of(file.read(HEADER_BYTES)) is not None
+    except OSError:
         return False
-    begin = 14 + int.from_bytes(encoded[14:18], "little")
-    end = int.from_bytes(encoded[10:14], "little")
-    palette = np.frombuffer(encoded[begin : begin + (end - begin) // 4 * 4], np.uint8)
-    levels = np.arange(len(palette) // 4, dtype=np.uint8)[:, None]
-    return bool((palette.reshape(-1, 4)[:, :3] != levels).any())

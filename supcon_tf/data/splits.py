@@ -206,6 +206,8 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
       (6, 2)
     """
     check_number("test_share or validation_share", share, above=0, below=1)
+    if len(labels) < 2:
+        raise UserError(f"at least two images are needed to hold one out, got {len(labels)}")
     if labels.ndim == 2:
         return _hold_out_multi_label(labels, share, seed)
     held_out = []

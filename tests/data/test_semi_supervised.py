@@ -77,15 +77,15 @@ def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
     listed.write_text("y/2.jpg\n/data/z/0.jpg\n3\n")
     part = sources.subset(named, list_file=str(listed)).train
     assert part.paths == ("/data/z/0.jpg", "/data/x/1.jpg", "/data/y/2.jpg")
-    for line, message in (("2.jpg", "got 3: give the end"), ("60", "got 0"), ("", "without any")):
+    for line, message in (("2.jpg", "got 3: give the end"), ("60", "got 0"), ("", "is empty")):
         listed.write_text(f"{line}\n")
         with pytest.raises(ValueError, match=message):
             sources.subset(named, list_file=str(listed))
     with pytest.raises(UserError, match="no list_file"):
         sources.subset(source, list_file=str(tmp_path / "none.txt"))
-    with pytest.raises(ValueError, match="one of them, got"):
+    with pytest.raises(ValueError, match="give one of first, per_class, fraction and list_file, got"):
         sources.subset(source, list_file="a.txt", fraction=0.1)
-    with pytest.raises(ValueError, match=r"within \(0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"must be a number > 0 and <= 1, got 1.5"):
         sources.subset(source, fraction=1.5)
 
 

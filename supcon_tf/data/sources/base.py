@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from supcon_tf.data.options import check_number
+from supcon_tf.data.options import check_class_name, check_number
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
 from supcon_tf.errors import UserError
 
@@ -63,18 +63,6 @@ def check_source(setting: str, source: Any) -> None:
         raise UserError(
             f"{setting} must be a source such as @sources.folder() with brackets, got {source!r}"
         )
-
-
-def check_class_name(name: str) -> None:
-    """Raises a UserError for a name that cannot be a line of a text file in UTF-8."""
-    if not name.strip():
-        raise UserError(f"class names must not be empty, got {name!r}: rename the class")
-    if name.splitlines() != [name]:
-        raise UserError(f"class names must not have line breaks, got {name!r}: rename the class")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"class names must be UTF-8, got {name!r}: rename the class") from None
 
 
 def with_validation(source: Source, share: float, seed: int) -> Source:

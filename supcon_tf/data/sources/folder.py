@@ -1,109 +1,121 @@
-"""A folder with a folder of images per class as a source."""
+"""A folder of images as a source."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.image_files import images_by_class, split_of_files, without_unreadable
+from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
+from supcon_tf.data.options import check_flag, check_number, check_text
 from supcon_tf.data.sources.base import Source, with_validation
+from supcon_tf.data.sources.layouts import Layout, find_layout
 from supcon_tf.data.splits import IndexedSplit, hold_out
 from supcon_tf.errors import UserError
-
-_VALIDATION_NAMES = ("val", "valid", "validation")
 
 
 def folder(
     root: str | None = None,
     *,
+    labelled: bool | None = None,
     test_share: float = 0.2,
     validation_share: float = 0.0,
     unreadable_limit: float = 0.05,
     check_images: bool = True,
     seed: int = 0,
 ) -> Source:
-    """A folder of images: root/class/*.jpg, or root/train/class/*.jpg and root/test/class/*.jpg.
+    """A folder of images: root/class/1.jpg, or root/train/class/1.jpg and root/test/class/1.jpg.
 
-    Beside train and test, root/val (or valid, or validation) is the validation split; without
-    test, it is what is held out. With neither, a share of every class is held out, the same for
-    the same seed. JPEG, PNG, WebP, BMP and GIF files are read.
+    The validation split is root/val (or valid, validation). Without root/test it is the test split
+    instead; without either, `test_share` of each class is. ImageNet and Tiny ImageNet are read as
+    downloaded, and images without class folders as images without labels. See
+    `data.image_formats` for the formats.
 
     Args:
-      root: the folder; without it there is an error that says how to set it.
-      test_share: of every class to hold out where there is no folder of held-out images.
-      validation_share: of the training images to set aside, 0 for none; 0 with a validation folder.
-      unreadable_limit: unreadable images are named and left out; a larger share of them than
-        this is an error.
-      check_images: decode every image once at the start, so that an unreadable one cannot end
-        a run in its middle.
-      seed: of the choice of the held-out and the validation images.
+      root: the folder. Required; None for an error that says how to set it.
+      labelled: False to read all images, in subfolders too, without labels; None to see from the
+        folder whether there are labels.
+      test_share: share of each class for the test split, where there is no folder for it.
+      validation_share: share of the training images for the validation split; 0 for none.
+      unreadable_limit: largest share of unreadable images, which are named and left out.
+      check_images: decode every image once at the start, so that no unreadable one stops a run
+        later.
+      seed: seed of the random test and validation splits.
 
     Raises:
-      UserError: no such folder.
-      UserError: no root, no or one class, an empty class folder, other classes in test or
-        validation than in train, two validation folders or one and a share, too few images of a
-        class, or too many unreadable ones.
+      UserError: a folder that does not exist or has no known layout, a class of too few images,
+        two validation splits, or too many unreadable images.
     """
+    check_number("sources.folder.test_share", test_share, above=0, below=1)
+    check_number("sources.folder.validation_share", validation_share, at_least=0, below=1)
+    check_number("sources.folder.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
+    check_flag("sources.folder.check_images", check_images)
+    check_number("sources.folder.seed", seed, at_least=0, integer=True)
+    base = _existing(root)
+    layout = find_layout(base, labelled=labelled)
+    if "validation" in layout.files and validation_share:
+        raise UserError(
+            f"{root!r} has images for validation: sources.folder.validation_share must be 0, got "
+            f"{validation_share}"
+        )
+    checks = _check_and_remove_unreadable(layout, unreadable_limit) if check_images else {}
+    _check_sizes(layout, root=str(root))
+    splits = {
+        name: folder_split(files, layout.class_names, checks.get(name))
+        for name, files in layout.files.items()
+    }
+    if "test" not in splits:
+        whole = splits["train"]
+        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
+        splits |= {"train": whole.take(kept), "test": whole.take(held_out)}
+    return with_validation(Source(base.name, layout.class_names, **splits), validation_share, seed)
+
+
+def folder_split(
+    files: Mapping[str, list[str]], class_names: tuple[str, ...], check: ImageCheck | None = None
+) -> IndexedSplit:
+    """The files class by class, labelled by position in `class_names`; -1 without class names."""
+    names = class_names or tuple(files)
+    paths = [path for name in names for path in files.get(name, ())]
+    labels = [number for number, name in enumerate(names) for _ in files.get(name, ())]
+    numbers = np.array(labels, np.int64) if class_names else np.full(len(paths), -1, np.int64)
+    return split_of_files(paths, numbers, check)
+
+
+def _existing(root: str | None) -> Path:
     if root is None:
         raise UserError(
-            "which folder of images? say --gin_param=\"sources.folder.root = '/data/photos'\""
+            "which folder of images? Set --gin_param=\"sources.folder.root = '/data/photos'\""
         )
+    check_text("sources.folder.root", root, example="/data/photos")
     base = Path(root).expanduser()
     if not base.is_dir():
         raise UserError(
             f"no folder {root!r}: point sources.folder.root at a folder with one folder of "
             "images per class"
         )
-    folders = _folders_of_splits(base)
-    if "validation" in folders and validation_share:
-        raise UserError(
-            f"{str(folders['validation'])!r} holds the validation images: "
-            f"sources.folder.validation_share must be 0, got {validation_share}"
-        )
-    files = {split: images_by_class(path) for split, path in folders.items()}
-    for split, path in folders.items():
-        odd = sorted(files[split].keys() ^ files["train"].keys())
-        if odd:
-            raise UserError(
-                f"train and {path.name} must have the same class folders in {root!r}; only one of "
-                f"them has {odd[0]!r}"
-            )
-    class_names = tuple(sorted(files["train"]))
-    if check_images:
-        files = {
-            split: without_unreadable(of_split, unreadable_limit)
-            for split, of_split in files.items()
+    return base
+
+
+def _check_and_remove_unreadable(layout: Layout, limit: float) -> dict[str, ImageCheck]:
+    """Removes unreadable images from the layout; the check of each split."""
+    checks = {}
+    for split, files in layout.files.items():
+        every = [path for paths in files.values() for path in paths]
+        check = check_images(every, limit, setting="sources.folder.unreadable_limit")
+        layout.files[split] = {
+            name: [path for path in paths if path not in check.unreadable]
+            for name, paths in files.items()
         }
-    needed = 1 if "test" in files else 2
-    for name in class_names:
-        if len(files["train"][name]) < needed:
+        checks[split] = check
+    return checks
+
+
+def _check_sizes(layout: Layout, *, root: str) -> None:
+    needed = 1 if "test" in layout.files else 2
+    for name, paths in layout.files["train"].items():
+        if len(paths) < needed:
+            where = f"the class folder {name!r} in {root!r}" if name else repr(root)
             raise UserError(
-                f"the class folder {name!r} in {root!r} has {len(files['train'][name])} readable "
-                f"images, {needed} are needed: add some, remove it, or give train/ and test/"
+                f"{where} has {len(paths)} readable images, {needed} are needed: add some, remove "
+                "it, or give train/ and test/"
             )
-    splits = {split: folder_split(of_split, class_names) for split, of_split in files.items()}
-    if "test" not in splits:
-        everything = splits["train"]
-        kept, held_out = hold_out(everything.labels, test_share, seed=seed)
-        splits = {"train": everything.take(kept), "test": everything.take(held_out)}
-    return with_validation(Source(base.name, class_names, **splits), validation_share, seed)
-
-
-def _folders_of_splits(base: Path) -> dict[str, Path]:
-    """The folder of "train", and those of "test" and "validation" where there are any."""
-    if not (base / "train").is_dir():
-        return {"train": base}
-    folders = {name: base / name for name in ("train", "test") if (base / name).is_dir()}
-    named = [name for name in _VALIDATION_NAMES if (base / name).is_dir()]
-    if len(named) > 1:
-        raise UserError(f"{str(base)!r} must have one validation folder, got {named}: leave one")
-    if named:
-        folders["validation" if "test" in folders else "test"] = base / named[0]
-    return folders
-
-
-def folder_split(files: Mapping[str, list[str]], class_names: tuple[str, ...]) -> IndexedSplit:
-    """The files of these classes, class by class; labels are places in `class_names`."""
-    paths = tuple(path for name in class_names for path in files.get(name, ()))
-    labels = [number for number, name in enumerate(class_names) for _ in files.get(name, ())]
-    return split_of_files(paths, np.array(labels, np.int64))

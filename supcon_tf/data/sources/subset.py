@@ -1,11 +1,12 @@
-"""Less of a source, or a worse one: for studies of reduced data and of wrong labels."""
+"""A part of a source's training images, or wrong labels: for studies of small and noisy data."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.sources.base import Source
+from supcon_tf.data.options import check_number, check_text
+from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
 
@@ -19,116 +20,57 @@ def subset(
     list_file: str | None = None,
     seed: int = 0,
 ) -> Source:
-    """The source with fewer training images; what is held out stays whole.
+    """Keeps a part of the training images, chosen in one of four ways; other splits stay whole.
 
     Args:
       source: with training images that are read by number.
-      first: the first so many training images, in the stored order, which in a folder is class by
-        class: there, `per_class` is what is wanted.
-      per_class: so many of each class, drawn from the seed; a smaller number is a part of a
-        larger one's choice.
-      fraction: this part of each class, within (0, 1], at least one image, drawn likewise.
-      list_file: a text file in UTF-8 that names the images, one a line: by the end of its path,
-        such as "n01440764_10026.JPEG" or "cats/1.jpg", or by its number in the stored order, from
-        0.
-      seed: of the choice by class.
+      first: number of images to keep from the start of the stored order. A folder is stored class
+        by class: use `per_class` there.
+      per_class: number of images to keep of each class, at random. A smaller number keeps a part
+        of what a larger one keeps.
+      fraction: share of each class to keep, in (0, 1], likewise; at least one image.
+      list_file: a text file in UTF-8 with one image per line: the end of its path, such as
+        "n01440764_10026.JPEG" or "cats/1.jpg", or its number in the stored order, from 0.
+      seed: seed of the random choice.
 
     Raises:
-      UserError: no such list.
-      UserError: not one of the four, a number or a name that is not there, a list that is not in
-        UTF-8, a streamed split, or a choice by class of images with several labels.
+      UserError: none or several of the four, a number out of range, a file that does not exist or
+        names other images, a streamed split, or a choice by class without one label per image.
 
     Example:
       >>> from supcon_tf.data import sources
       >>> sources.subset(sources.digits(), per_class=5).train.num_examples
       50
     """
+    check_source("sources.subset.source", source)
+    check_number("sources.subset.seed", seed, at_least=0, integer=True)
     train = _indexed(source, "a subset")
     ways = {"first": first, "per_class": per_class, "fraction": fraction, "list_file": list_file}
     given = {name: value for name, value in ways.items() if value is not None}
     if len(given) != 1:
         raise UserError(
-            f"give first, per_class, fraction or list_file, one of them, got {given or 'none'}"
+            f"give one of first, per_class, fraction and list_file, got {given or 'none'}"
             + (": set the others to None" if given else "")
         )
     if first is not None:
-        if not 1 <= first <= train.num_examples:
-            raise UserError(
-                f"first must be in 1 ... {train.num_examples}, the training images of "
-                f"{source.name!r}, got {first}"
-            )
-        part = train.take(np.arange(first))
-        if not source.is_multi_label and len(np.unique(part.labels)) < 2:
-            raise UserError(
-                f"the first {first} training images of {source.name!r} are of one class only: give "
-                "per_class instead"
-            )
-        return dataclasses.replace(source, train=part)
-    if list_file is not None:
-        return dataclasses.replace(source, train=train.take(_listed(list_file, source, train)))
-    _check_single_label(source, "a subset by class")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise UserError(f"fraction must be within (0, 1], got {fraction}")
-    chosen = []
-    for label in np.unique(train.labels):
-        members = np.flatnonzero(train.labels == label)
-        count = per_class if fraction is None else max(1, round(fraction * len(members)))
-        if count is None or not 1 <= count <= len(members):
-            raise UserError(
-                f"per_class must be in 1 ... {len(members)}, the training images of class "
-                f"{source.class_names[label]!r}, got {per_class}"
-            )
-        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
-        chosen.append(members[order[:count]])
-    return dataclasses.replace(source, train=train.take(np.sort(np.concatenate(chosen))))
-
-
-def _listed(list_file: str, source: Source, train: IndexedSplit) -> np.ndarray:
-    """The numbers of the images that the lines of a file name, in the stored order."""
-    file = Path(list_file).expanduser()
-    if not file.is_file():
-        raise UserError(f"no list_file {list_file!r}: it holds an image's name a line")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"list_file {list_file!r} is not UTF-8 ({error}): save it as UTF-8"
-        ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbers_of: dict[Path, list[int]] = {}
-    depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
-    for number, path in enumerate(train.paths if depths else ()):
-        for depth in depths:
-            end = Path(*Path(path).parts[-depth:])
-            numbers_of.setdefault(end, []).append(number)
-    chosen = set()
-    for line in lines:
-        if line.isdecimal() and int(line) < train.num_examples:
-            found = [int(line)]
-        else:
-            found = numbers_of.get(Path(line), [])
-        if len(found) != 1:
-            raise UserError(
-                f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
-                f"images of {source.name!r}, got {len(found)}: give the end of its path"
-                + ("" if train.paths else ", which these have not, or rather its number")
-            )
-        chosen.update(found)
-    if not chosen:
-        raise UserError(f"list_file must name an image a line, got {list_file!r} without any")
-    return np.array(sorted(chosen), np.int64)
+        numbers = _first_images(source, train, first)
+    elif list_file is not None:
+        numbers = _listed_images(source, train, list_file)
+    else:
+        numbers = _images_of_each_class(source, train, per_class, fraction, seed)
+    return dataclasses.replace(source, train=train.take(numbers))
 
 
 def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
-    """The source with wrong training labels; what is held out keeps its own.
+    """Replaces training labels at random by a class drawn uniformly, which may be the right one.
 
     Args:
-      source: with training images that are read by number.
-      probability: with which a label is replaced by a class drawn uniformly, its own included.
-      seed: of the choice.
+      source: with training images that are read by number and have one label each.
+      probability: of replacing each label.
+      seed: seed of the choice.
 
     Raises:
-      UserError: a probability outside of [0, 1], a streamed split, or several labels per image.
+      UserError: a probability outside [0, 1], a streamed split, or images without one label each.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -137,29 +79,108 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
       >>> round(float((clean.train.labels == noisy.train.labels).mean()), 2)  # 0.5 + 0.5 / 10
       0.55
     """
-    if not 0 <= probability <= 1:
-        raise UserError(f"probability must be in [0, 1], got {probability}")
+    check_source("sources.label_noise.source", source)
+    check_number("sources.label_noise.probability", probability, at_least=0, at_most=1)
+    check_number("sources.label_noise.seed", seed, at_least=0, integer=True)
     train = _indexed(source, "label noise")
     _check_single_label(source, "label noise")
-    random = np.random.default_rng([seed, train.num_examples])
-    drawn = random.integers(source.num_classes, size=train.num_examples)
-    replaced = random.random(train.num_examples) < probability
+    rng = np.random.default_rng([seed, train.num_examples])
+    drawn = rng.integers(source.num_classes, size=train.num_examples)
+    replaced = rng.random(train.num_examples) < probability
     labels = np.where(replaced, drawn, train.labels).astype(np.int64)
     return dataclasses.replace(source, train=dataclasses.replace(train, labels=labels))
+
+
+def _first_images(source: Source, train: IndexedSplit, first: int) -> np.ndarray:
+    check_number(
+        "sources.subset.first", first, at_least=1, at_most=train.num_examples, integer=True
+    )
+    one_label = source.has_labels and not source.is_multi_label
+    if one_label and len(np.unique(train.labels[:first])) < 2:
+        raise UserError(
+            f"the first {first} training images of {source.name!r} are of one class only: set "
+            "sources.subset.per_class instead of first"
+        )
+    return np.arange(first)
+
+
+def _images_of_each_class(
+    source: Source, train: IndexedSplit, per_class: int | None, fraction: float | None, seed: int
+) -> np.ndarray:
+    if fraction is None or source.has_labels:
+        _check_single_label(source, "a subset by class")
+    if fraction is not None:
+        check_number("sources.subset.fraction", fraction, above=0, at_most=1)
+    chosen = []
+    for label in np.unique(train.labels):
+        members = np.flatnonzero(train.labels == label)
+        count = max(1, round((fraction or 0) * len(members)))
+        if per_class is not None:
+            where = f"sources.subset.per_class for class {source.class_names[label]!r}"
+            check_number(where, per_class, at_least=1, at_most=len(members), integer=True)
+            count = per_class
+        # Images without labels have the label -1, which is no seed.
+        order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
+        chosen.append(members[order[:count]])
+    return np.sort(np.concatenate(chosen))
+
+
+def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.ndarray:
+    """The numbers of the images that the lines of a file name, in the stored order."""
+    lines = _lines(list_file)
+    numbers_by_end: dict[Path, list[int]] = {}
+    depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
+    for number, path in enumerate(train.paths if depths else ()):
+        for depth in depths:
+            end = Path(*Path(path).parts[-depth:])
+            numbers_by_end.setdefault(end, []).append(number)
+    chosen = set()
+    for line in lines:
+        if line.isdecimal() and int(line) < train.num_examples:
+            found = [int(line)]
+        else:
+            found = numbers_by_end.get(Path(line), [])
+        if len(found) != 1:
+            advice = "give the end of its path" if train.paths else "give its number"
+            raise UserError(
+                f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
+                f"images of {source.name!r}, got {len(found)}: {advice}"
+            )
+        chosen.update(found)
+    return np.array(sorted(chosen), np.int64)
+
+
+def _lines(list_file: str) -> list[str]:
+    check_text("sources.subset.list_file", list_file, example="labelled.txt")
+    file = Path(list_file).expanduser()
+    if not file.is_file():
+        raise UserError(f"no list_file {list_file!r}: it must be a text file of one image per line")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"list_file {list_file!r} is not UTF-8 ({error}): save it as UTF-8"
+        ) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"list_file {list_file!r} is empty: it must name one image per line")
+    return lines
 
 
 def _indexed(source: Source, what: str) -> IndexedSplit:
     if not isinstance(source.train, IndexedSplit):
         raise UserError(
-            f"{what} needs images that are read by number, {source.name!r} is streamed: set "
+            f"{what} needs images that are read by number, but {source.name!r} is streamed: set "
             'sources.tfds.cache = "disk", or a slice such as train_split = "train[:10%]"'
         )
     return source.train
 
 
 def _check_single_label(source: Source, what: str) -> None:
+    if not source.has_labels:
+        raise UserError(f"{what} needs labels, but {source.name!r} has none: leave it out")
     if source.is_multi_label:
         raise UserError(
-            f"{what} needs one label per image, those of {source.name!r} may have several: leave "
-            "it out, or take a subset by first or list_file"
+            f"{what} needs one label per image, but those of {source.name!r} may have several: "
+            "leave it out, or take a subset by first or list_file"
         )

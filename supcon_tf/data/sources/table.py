@@ -1,4 +1,4 @@
-"""A CSV file that names images and their labels, one or several each, as a source."""
+"""A CSV file of images and their labels as a source."""
 
 import csv
 import dataclasses
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.image_files import split_of_files, unreadable_of
+from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
+from supcon_tf.data.options import check_flag, check_number, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 from supcon_tf.errors import UserError
@@ -19,7 +20,7 @@ SPLITS = ("train", "test", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """An image of the table, as it is written there."""
+    """One image of the table. `labels` is () in a table without labels."""
 
     number: int
     path: str
@@ -39,84 +40,86 @@ def table(
     check_images: bool = True,
     seed: int = 0,
 ) -> Source:
-    """A CSV file with an image a line, under the header `path,labels` or `path,labels,split`.
+    """A CSV file with one image per line, under a header of path, labels and split.
 
-    Such as
+    For example
 
         path,labels
         photos/1.jpg,dog;person
         photos/2.jpg,dog
 
-    The split is train, test or validation. Without that column, a share is held out, the same for
-    the same seed: see `splits.hold_out`. A label needs an image to train on, and may have none that
-    is held out.
+    The optional column `split` holds train, test or validation; without it, the splits are random.
+    Without the column `labels` the images have no labels. Each label needs a training image.
 
     Args:
-      file: the CSV file, in UTF-8; without it there is an error that says how to set it.
-      root: the folder that paths are relative to, by default the file's own.
-      separator: between the labels of an image.
-      multi_label: whether an image may have several labels; None is whether one has.
-      test_share: to hold out where there is no column for the split.
-      validation_share: of the training images to set aside, 0 for none.
-      unreadable_limit, check_images: as in `sources.folder`.
-      seed: of the choice of the held-out and the validation images.
+      file: the CSV file, in UTF-8. Required; None for an error that says how to set it.
+      root: folder that paths are relative to; None for the folder of the file.
+      separator: text between the labels of an image.
+      multi_label: whether an image may have several labels; None to see from the file.
+      test_share: share of each label for the test split, where there is no column for it.
+      validation_share: share of the training images for the validation split; 0 for none.
+      unreadable_limit: largest share of unreadable images, which are named and left out.
+      check_images: decode every image once at the start, so that no unreadable one stops a run
+        later.
+      seed: seed of the random test and validation splits.
 
     Raises:
-      UserError: no such file, or an image in it that is not there.
-      UserError: no file given, one that is not CSV in UTF-8, other columns, a line that cannot be
-        used, an image twice, too few labels, a split or a label without images, or too many
-        unreadable images.
+      UserError: a file that does not exist or is not such a table, an image that does not exist
+        or is listed twice, a split or a label without images, or too many unreadable images.
     """
+    check_number("sources.table.test_share", test_share, above=0, below=1)
+    check_number("sources.table.validation_share", validation_share, at_least=0, below=1)
+    check_number("sources.table.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
+    check_number("sources.table.seed", seed, at_least=0, integer=True)
+    check_flag("sources.table.check_images", check_images)
+    check_text("sources.table.separator", separator, example=";")
+    if root is not None:
+        check_text("sources.table.root", root, example="/data")
+    path = _existing(file)
+    lines, columns = _read_lines(path, separator)
+    base = path.parent if root is None else Path(root).expanduser()
+    lines = [dataclasses.replace(line, path=str(base / line.path)) for line in lines]
+    _check_files(str(file), lines)
+    lines, check = _readable(lines, unreadable_limit) if check_images else (lines, None)
+    names: tuple[str, ...] = ()
+    if "labels" in columns:
+        if multi_label is None:
+            multi_label = any(len(line.labels) > 1 for line in lines)
+        needed = 1 if "split" in columns else 2
+        names = _class_names(str(file), lines, multi_label, needed=needed)
+    whole = _split(lines, names, bool(multi_label), check)
+    splits = {"train": whole}
+    if "split" in columns:
+        splits = _given_splits(str(file), whole, lines)
+        if "validation" in splits and validation_share:
+            raise UserError(
+                f"{file!r} has a validation split: sources.table.validation_share must be 0, got "
+                f"{validation_share}"
+            )
+    else:
+        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
+        splits = {"train": whole.take(kept), "test": whole.take(held_out)}
+    return with_validation(Source(path.stem, names, **splits), validation_share, seed)
+
+
+def _existing(file: str | None) -> Path:
     if file is None:
         raise UserError(
-            "which table of images? say --gin_param=\"sources.table.file = '/data/images.csv'\""
+            "which table of images? Set --gin_param=\"sources.table.file = '/data/images.csv'\""
         )
+    check_text("sources.table.file", file, example="/data/images.csv")
     path = Path(file).expanduser()
     if not path.is_file():
         raise UserError(
             f"no table {file!r}: point sources.table.file at a CSV file of the columns path,labels"
         )
-    lines, has_splits = _lines(path, separator)
-    base = path.parent if root is None else Path(root).expanduser()
-    lines = [dataclasses.replace(line, path=str(base / line.path)) for line in lines]
-    _check_files(file, lines)
-    if check_images:
-        unreadable = unreadable_of(
-            [line.path for line in lines],
-            unreadable_limit,
-            setting="sources.table.unreadable_limit",
-        )
-        lines = [line for line in lines if line.path not in unreadable]
-    if multi_label is None:
-        multi_label = any(len(line.labels) > 1 for line in lines)
-    names = _class_names(file, lines, multi_label, needed=1 if has_splits else 2)
-    everything = _split(lines, names, multi_label)
-    if not has_splits:
-        kept, held_out = hold_out(everything.labels, test_share, seed=seed)
-        train, test = everything.take(kept), everything.take(held_out)
-        return with_validation(Source(path.stem, names, train, test), validation_share, seed)
-    parts = {
-        name: np.flatnonzero([line.split == name for line in lines]).astype(np.int64)
-        for name in SPLITS
-    }
-    for name in ("train", "test"):
-        if not parts[name].size:
-            raise UserError(f"no image of {file!r} is in the split {name!r}: name some, or none")
-    train, test, validation = (everything.take(parts[name]) for name in SPLITS)
-    if not parts["validation"].size:
-        return with_validation(Source(path.stem, names, train, test), validation_share, seed)
-    if validation_share:
-        raise UserError(
-            f"{file!r} names its validation images: sources.table.validation_share must be 0, got "
-            f"{validation_share}"
-        )
-    return Source(path.stem, names, train, test, validation)
+    return path
 
 
-def _lines(path: Path, separator: str) -> tuple[list[_Line], bool]:
-    """The lines below the header, and whether they say a split."""
+def _read_lines(path: Path, separator: str) -> tuple[list[_Line], list[str]]:
+    """The lines below the header, and the names of the columns."""
     try:
-        # With or without the mark that spreadsheets put at the begin.
+        # Spreadsheets may write a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened)
             header = [name.strip() for name in next(reader, [])]
@@ -125,52 +128,75 @@ def _lines(path: Path, separator: str) -> tuple[list[_Line], bool]:
         raise UserError(
             f"{str(path)!r} is not UTF-8 or not CSV ({error}): save it as CSV UTF-8"
         ) from error
-    if sorted(header) not in (["labels", "path"], ["labels", "path", "split"]):
+    if "path" not in header or len(header) > len({*header} & {"path", "labels", "split"}):
         raise UserError(
             f"the columns of {str(path)!r} must be path,labels or path,labels,split, got "
             f"{','.join(header) or 'an empty file'}"
         )
-    lines = []
-    for number, cells in numbered:
-        where = f"line {number} of {str(path)!r}"
-        if len(cells) != len(header):
-            raise UserError(
-                f"{where} has {len(cells)} columns, {len(header)} are needed: several labels "
-                f"stand in one, with {separator!r} between them"
-            )
-        given = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        labels = tuple(label.strip() for label in given["labels"].split(separator))
-        if not given["path"] or "" in labels:
-            missing = "label" if given["path"] else "path"
-            raise UserError(f"{where} lacks a {missing}, got {','.join(cells)!r}")
-        split = given.get("split", "train")
-        if split not in SPLITS:
-            raise UserError(f"{where}: the split must be one of {SPLITS}, got {split!r}")
-        lines.append(_Line(number, given["path"], labels, split))
-    return lines, "split" in header
+    return [_line(path, header, number, cells, separator) for number, cells in numbered], header
+
+
+def _line(
+    path: Path, header: Sequence[str], number: int, cells: Sequence[str], separator: str
+) -> _Line:
+    where = f"line {number} of {str(path)!r}"
+    if len(cells) != len(header):
+        raise UserError(
+            f"{where} has {len(cells)} columns, {len(header)} are needed: separate the labels of "
+            f"an image by {separator!r}"
+        )
+    given = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    labels = tuple(label.strip() for label in given.get("labels", "").split(separator))
+    if not given["path"] or ("labels" in given and "" in labels):
+        missing = "label" if given["path"] else "path"
+        raise UserError(f"{where} lacks a {missing}, got {','.join(cells)!r}")
+    split = given.get("split", "train")
+    if split not in SPLITS:
+        raise UserError(f"{where}: the split must be one of {SPLITS}, got {split!r}")
+    return _Line(number, given["path"], labels if "labels" in given else (), split)
 
 
 def _check_files(file: str, lines: Sequence[_Line]) -> None:
-    """Every image is there, and once."""
+    """Raises a UserError for an image that does not exist or is listed twice."""
     first_of: dict[str, int] = {}
     for line in lines:
         first = first_of.setdefault(os.path.normpath(line.path), line.number)
         if first != line.number:
             raise UserError(
-                f"{line.path!r} stands in the lines {first} and {line.number} of {file!r}: name "
-                "all its labels in one"
+                f"{line.path!r} is in lines {first} and {line.number} of {file!r}: put all its "
+                "labels in one line"
             )
         if not os.path.isfile(line.path):
             raise UserError(
-                f"no image {line.path!r}, of line {line.number} of {file!r}: paths are relative to "
-                "sources.table.root"
+                f"no image {line.path!r}, which is in line {line.number} of {file!r}: paths are "
+                "relative to sources.table.root"
             )
+
+
+def _readable(lines: list[_Line], limit: float) -> tuple[list[_Line], ImageCheck]:
+    paths = [line.path for line in lines]
+    check = check_images(paths, limit, setting="sources.table.unreadable_limit")
+    return [line for line in lines if line.path not in check.unreadable], check
+
+
+def _given_splits(
+    file: str, whole: IndexedSplit, lines: Sequence[_Line]
+) -> dict[str, IndexedSplit]:
+    """The splits that the lines name."""
+    splits = {}
+    for name in SPLITS:
+        numbers = np.flatnonzero([line.split == name for line in lines]).astype(np.int64)
+        if numbers.size:
+            splits[name] = whole.take(numbers)
+        elif name != "validation":
+            raise UserError(f"no image of {file!r} is in the split {name!r}: add some")
+    return splits
 
 
 def _class_names(
     file: str, lines: Sequence[_Line], multi_label: bool, *, needed: int
 ) -> tuple[str, ...]:
-    """The labels in order, each with as many images to train on or to hold out as needed."""
+    """The labels, sorted, after a check that each has the needed number of images."""
     several = next((line for line in lines if len(line.labels) > 1), None)
     if several is not None and not multi_label:
         raise UserError(
@@ -184,18 +210,21 @@ def _class_names(
     for name in names:
         if counts[name] < needed:
             raise UserError(
-                f"the label {name!r} of {file!r} has {counts[name]} images"
-                f"{' to train on' if needed == 1 else ''}, {needed} needed: add some, or leave it "
-                "out"
+                f"the label {name!r} of {file!r} has {counts[name]} "
+                f"{'training ' if needed == 1 else ''}images, {needed} needed: add some, or leave "
+                "it out"
             )
     return names
 
 
-def _split(lines: Sequence[_Line], names: tuple[str, ...], multi_label: bool) -> IndexedSplit:
+def _split(
+    lines: Sequence[_Line], names: tuple[str, ...], multi_label: bool, check: ImageCheck | None
+) -> IndexedSplit:
+    paths = [line.path for line in lines]
+    if not names:
+        return split_of_files(paths, np.full(len(lines), -1, np.int64), check)
     numbers = {name: number for number, name in enumerate(names)}
-    labels = np.zeros([len(lines), len(names)], np.int64)
-    for row, line in zip(labels, lines, strict=True):
+    rows = np.zeros([len(lines), len(names)], np.int64)
+    for row, line in zip(rows, lines, strict=True):
         row[[numbers[label] for label in line.labels]] = 1
-    return split_of_files(
-        [line.path for line in lines], labels if multi_label else labels.argmax(axis=1)
-    )
+    return split_of_files(paths, rows if multi_label else rows.argmax(axis=1), check)

@@ -1,4 +1,4 @@
-"""Parts of the training images, and wrong labels: how many, which ones, and what stays whole."""
+"""Subsets of the training images, and label noise."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from scipy import stats
 
 from supcon_tf.data import sources
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
+from supcon_tf.errors import UserError
 
 COUNTS = [30, 12, 25, 8]
 
@@ -29,7 +30,7 @@ def numbers_in(split):
     return [int(image) // 10 for image, _ in split.in_order()]
 
 
-def test_the_first_images_are_taken_as_they_are_stored():
+def test_first_images_are_taken_in_the_stored_order():
     source = source_of()
     part = sources.subset(source, first=20)
     assert numbers_in(part.train) == list(range(20))
@@ -41,7 +42,7 @@ def test_the_first_images_are_taken_as_they_are_stored():
 
 
 @pytest.mark.parametrize("per_class", [1, 5, 8])
-def test_so_many_of_each_class_are_taken_with_their_labels(per_class):
+def test_per_class_images_are_taken_with_their_labels(per_class):
     source = source_of()
     part = sources.subset(source, per_class=per_class)
     assert np.bincount(part.train.labels).tolist() == [per_class] * 4
@@ -52,7 +53,7 @@ def test_so_many_of_each_class_are_taken_with_their_labels(per_class):
     assert part.test is source.test
 
 
-def test_a_smaller_subset_is_part_of_a_larger_one_of_the_same_seed():
+def test_smaller_subset_is_part_of_a_larger_one_of_the_same_seed():
     source = source_of()
     for seed in range(3):
         sets = [
@@ -82,7 +83,7 @@ def test_every_image_of_a_class_is_equally_likely():
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
-def test_labels_are_replaced_with_the_probability_by_any_class(probability):
+def test_labels_are_replaced_with_this_probability_by_any_class(probability):
     source = source_of([2000, 2000, 2000, 2000])
     noisy = sources.label_noise(source, probability=probability)
     changed = noisy.train.labels != source.train.labels
@@ -99,7 +100,7 @@ def test_labels_are_replaced_with_the_probability_by_any_class(probability):
     assert noisy.test is source.test
 
 
-def test_noise_is_the_same_for_the_same_seed_and_grows_with_the_probability():
+def test_noise_depends_on_the_seed_and_grows_with_the_probability():
     source = source_of([200, 200])
     labels = {
         (probability, seed): sources.label_noise(
@@ -122,21 +123,21 @@ def test_noise_is_the_same_for_the_same_seed_and_grows_with_the_probability():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give first, per_class, fraction or list_file, one of them, got none"),
-        ({"first": 3, "per_class": 2}, r"one of them, got {'first': 3, 'per_class': 2}"),
-        ({"fraction": 1.5}, r"fraction must be within \(0, 1\], got 1.5"),
-        ({"first": 0}, r"first must be in 1 ... 75, the training images of 'mine', got 0"),
-        ({"first": 76}, r"first must be in 1 ... 75, the training images of 'mine', got 76"),
-        ({"per_class": 0}, r"per_class must be in 1 ... 30, .* of class 'a', got 0"),
-        ({"per_class": 9}, r"per_class must be in 1 ... 8, .* of class 'd', got 9"),
+        ({}, "give one of first, per_class, fraction and list_file, got none"),
+        ({"first": 3, "per_class": 2}, r"and list_file, got {'first': 3, 'per_class': 2}"),
+        ({"fraction": 1.5}, r"fraction must be a number > 0 and <= 1, got 1.5"),
+        ({"first": 0}, "first must be an integer >= 1 and <= 75, got 0"),
+        ({"first": 76}, "first must be an integer >= 1 and <= 75, got 76"),
+        ({"per_class": 0}, "per_class for class 'a' must be an integer >= 1 and <= 30, got 0"),
+        ({"per_class": 9}, "per_class for class 'd' must be an integer >= 1 and <= 8, got 9"),
     ],
 )
-def test_a_subset_that_cannot_be_is_named(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_choice_is_rejected(options, message):
+    with pytest.raises(UserError, match=message):
         sources.subset(source_of(), **options)
 
 
-def test_a_list_is_read_as_utf_8_with_a_mark_or_without(tmp_path):
+def test_list_is_read_as_utf_8_with_or_without_byte_order_mark(tmp_path):
     source, file = source_of(), tmp_path / "list.txt"
     for encoding in ("utf-8", "utf-8-sig"):
         file.write_text("3.jpg\n", encoding=encoding)
@@ -150,13 +151,25 @@ def test_a_list_is_read_as_utf_8_with_a_mark_or_without(tmp_path):
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.01])
-def test_a_probability_outside_of_0_to_1_is_named(probability):
-    with pytest.raises(ValueError, match=rf"probability must be in \[0, 1\], got {probability}"):
+def test_probability_outside_0_to_1_is_rejected(probability):
+    with pytest.raises(
+        UserError, match=rf"probability must be a number >= 0 and <= 1, got {probability}"
+    ):
         sources.label_noise(source_of(), probability=probability)
 
 
-def test_a_streamed_source_is_refused():
-    with pytest.raises(ValueError, match=r"a subset needs .* 'stream' is streamed.*cache = \"disk"):
+def test_streamed_source_is_rejected():
+    with pytest.raises(
+        UserError, match=r"a subset needs .* but 'stream' is streamed.*cache = \"disk"
+    ):
         sources.subset(streamed(), first=2)
-    with pytest.raises(ValueError, match="label noise needs images that are read by number"):
+    with pytest.raises(UserError, match="label noise needs images that are read by number"):
         sources.label_noise(streamed(), probability=0.5)
+
+
+@pytest.mark.parametrize("change", [sources.subset, sources.label_noise])
+@pytest.mark.parametrize("wrong", ["digits", sources.digits])
+def test_source_of_the_wrong_kind_is_rejected(change, wrong):
+    options = {"first": 3} if change is sources.subset else {"probability": 0.5}
+    with pytest.raises(UserError, match=r"source must be a source such as @sources\.folder\(\)"):
+        change(wrong, **options)

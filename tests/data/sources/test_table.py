@@ -1,4 +1,4 @@
-"""A CSV file of images and labels as a source, and what it says of a mistake."""
+"""CSV files of images and labels as a source."""
 
 import re
 
@@ -44,7 +44,7 @@ def rows_of(split):
 def test_several_labels_become_rows_of_0_and_1(table):
     splits = ["train"] * 5 + ["test", "test", "validation"]
     source = sources.table(
-        # Columns in another order, a mark at the begin, and spaces, as spreadsheets write them.
+        # Columns in another order, a byte order mark and spaces, as spreadsheets write them.
         table(
             *(
                 f"{name},{number}.png, {of_image.replace(';', ' ; ')}"
@@ -65,7 +65,7 @@ def test_several_labels_become_rows_of_0_and_1(table):
     assert source.train.labels.dtype == np.int64
 
 
-def test_one_label_each_is_a_single_label_set_unless_told_otherwise(table):
+def test_one_label_each_is_single_label_unless_set_otherwise(table):
     file = table(*written(["dog", "cat"] * 4))
     source = sources.table(file, test_share=0.25)
     assert not source.is_multi_label
@@ -74,11 +74,11 @@ def test_one_label_each_is_a_single_label_set_unless_told_otherwise(table):
     assert all(label == 1 - level % 2 for level, label in rows_of(source.train).items())
     several = sources.table(file, multi_label=True)
     assert several.train.labels.shape[1:] == (2,)
-    with pytest.raises(ValueError, match=r"line 2 of .* has 2 labels: set .*multi_label = True"):
+    with pytest.raises(UserError, match=r"line 2 of .* has 2 labels: set .*multi_label = True"):
         sources.table(table(*written(LABELS)), multi_label=False)
 
 
-def test_without_a_split_column_the_same_share_is_held_out_each_time(table):
+def test_without_a_split_column_the_test_split_depends_on_the_seed_only(table):
     file = table(*written(LABELS))
     source = sources.table(file, test_share=0.25)
     assert sources.table(file, test_share=0.25).test.paths == source.test.paths
@@ -96,7 +96,7 @@ def test_unreadable_images_are_left_out(table, tmp_path, capsys):
     assert source.train.num_examples + source.test.num_examples == 7
     said = capsys.readouterr()
     assert "left out 1 of 8 images" in said.out + said.err
-    with pytest.raises(ValueError, match=r"or raise sources\.table\.unreadable_limit"):
+    with pytest.raises(UserError, match=r"or raise sources\.table\.unreadable_limit"):
         sources.table(file)
 
 
@@ -113,13 +113,13 @@ SPLIT = "path,labels,split"
         ("path,labels", ["0.png,dog", "1.png,"], {}, r"line 3 of .* lacks a label, got '1.png,'"),
         ("path,labels", ["0.png,dog;;cat"], {}, "lacks a label"),
         ("path,labels", [",dog"], {}, "lacks a path"),
-        ("path,labels", ["0.png,a", "1.png,b", "./0.png,b"], {}, r"0.png' stands in the lines 2 and 4"),
-        ("path,labels", ["0.png,a", "9.png,b"], {}, r"no image '.*9.png', of line 3 of"),
+        ("path,labels", ["0.png,a", "1.png,b", "./0.png,b"], {}, r"0.png' is in lines 2 and 4"),
+        ("path,labels", ["0.png,a", "9.png,b"], {}, r"no image '.*9.png', which is in line 3 of"),
         ("path,labels", ["0.png,a", "1.png,a"], {}, r"at least two labels are needed in .* got \('a',\)"),
         ("path,labels", ["0.png,a;b", "1.png,a"], {}, r"the label 'b' of .* has 1 images, 2 needed"),
         (SPLIT, ["0.png,a,train", "1.png,b,dev"], {}, r"line 3 .* must be one of .*, got 'dev'"),
         (SPLIT, ["0.png,a;b,train"], {}, "no image of .* is in the split 'test'"),
-        (SPLIT, ["0.png,a,train", "1.png,b,test"], {}, "'b' of .* has 0 images to train on, 1 needed"),
+        (SPLIT, ["0.png,a,train", "1.png,b,test"], {}, "'b' of .* has 0 training images, 1 needed"),
         (
             SPLIT,
             ["0.png,a;b,train", "1.png,b,test", "2.png,a,validation"],
@@ -128,8 +128,8 @@ SPLIT = "path,labels,split"
         ),
     ],
 )  # fmt: skip
-def test_a_table_that_cannot_be_used_is_named(table, header, lines, options, says):
-    with pytest.raises((ValueError, FileNotFoundError), match=says) as raised:
+def test_invalid_table_is_a_one_line_error(table, header, lines, options, says):
+    with pytest.raises(UserError, match=says) as raised:
         sources.table(table(*lines, header=header), **options)
     assert "\n" not in str(raised.value)
 
@@ -137,7 +137,7 @@ def test_a_table_that_cannot_be_used_is_named(table, header, lines, options, say
 @pytest.mark.parametrize(
     "content", ["path,labels\nä.png,Käfer\n".encode("cp1252"), b'path,labels\n"' + b"a" * 200_000]
 )
-def test_a_file_that_is_not_csv_in_utf_8_is_named(content, tmp_path):
+def test_file_that_is_not_csv_in_utf_8_is_rejected(content, tmp_path):
     file = tmp_path / "images.csv"
     file.write_bytes(content)
     with pytest.raises(
@@ -146,20 +146,50 @@ def test_a_file_that_is_not_csv_in_utf_8_is_named(content, tmp_path):
         sources.table(str(file))
 
 
-def test_a_table_that_is_not_there_is_named():
+def test_missing_table_is_rejected():
     with pytest.raises(UserError, match=r"no table '/nowhere\.csv'"):
         sources.table("/nowhere.csv")
-    with pytest.raises(ValueError, match=re.escape("sources.table.file = '/data/images.csv'")):
+    with pytest.raises(UserError, match=re.escape("sources.table.file = '/data/images.csv'")):
         sources.table()
 
 
-def test_what_needs_one_label_per_image_says_so(table):
+def test_subsets_by_class_and_label_noise_need_one_label_per_image(table):
     source = sources.table(table(*written(LABELS)))
     for change in (
         lambda: sources.subset(source, per_class=1),
         lambda: sources.subset(source, fraction=0.5),
         lambda: sources.label_noise(source, probability=0.5),
     ):
-        with pytest.raises(ValueError, match="needs one label per image, those of 'images' may"):
+        with pytest.raises(UserError, match="needs one label per image, but those of 'images' may"):
             change()
     assert sources.subset(source, first=3).train.labels.shape == (3, 3)
+
+
+def test_table_without_a_labels_column_has_no_labels(table):
+    source = sources.table(table(*(f"{n}.png" for n in range(8)), header="path"), test_share=0.25)
+    assert not source.has_labels
+    assert (source.train.num_examples, source.test.num_examples) == (6, 2)
+    assert set(rows_of(source.train).values()) == {-1}
+    split = ["train"] * 5 + ["test"] * 3
+    lines = [f"{number}.png,{name}" for number, name in enumerate(split)]
+    source = sources.table(table(*lines, header="path,split"))
+    assert set(rows_of(source.test)) == {5, 6, 7}
+    with pytest.raises(UserError, match="at least two images are needed to hold one out, got 0"):
+        sources.table(table(header="path"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"separator": ""}, "sources.table.separator must be text such as ';', got ''"),
+        ({"root": ""}, "sources.table.root must be text such as '/data', got ''"),
+        ({"unreadable_limit": -1.0}, "sources.table.unreadable_limit must be a number >= 0 and"),
+        ({"test_share": 1.0}, "sources.table.test_share must be a number > 0 and < 1, got 1.0"),
+        ({"validation_share": -0.1}, "sources.table.validation_share must be a number >= 0 and"),
+        ({"seed": -1}, "sources.table.seed must be an integer >= 0, got -1"),
+        ({"check_images": "no"}, "sources.table.check_images must be True or False, got 'no'"),
+    ],
+)
+def test_option_of_a_table_out_of_range_is_rejected(table, options, says):
+    with pytest.raises(UserError, match=says):
+        sources.table(table(*written(["dog", "cat"] * 4)), **options)
