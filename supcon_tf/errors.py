@@ -1,4 +1,8 @@
-"""The error for a user's mistake."""
+"""The error for a user's mistake, and checks of option values that raise it."""
+
+import math
+import operator
+from typing import Any
 
 
 class UserError(ValueError):
@@ -7,3 +11,58 @@ class UserError(ValueError):
     The commands print it as one line and exit with code 2. Any other exception is a bug and shows
     its traceback.
     """
+
+
+def check_integer(name: str, value: Any, *, at_least: int) -> int:
+    """Returns `value` as an int.
+
+    Raises:
+      UserError: not an integer, or below `at_least`.
+
+    Example:
+      >>> from supcon_tf.errors import check_integer
+      >>> check_integer("num_views", 2, at_least=1)
+      2
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < at_least:
+        raise UserError(f"{name} must be an integer >= {at_least}, got {value!r}")
+    return number
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Checks that a Python or NumPy number is finite and within its limits.
+
+    Raises:
+      UserError: not a number, NaN, infinite or outside of the limits.
+
+    Example:
+      >>> from supcon_tf.errors import check_number
+      >>> check_number("momentum", 0.9, at_least=0, below=1)
+    """
+    limits = ((">=", at_least), (">", above), ("<=", at_most), ("<", below))
+    wanted = " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    is_right = (
+        math.isfinite(number)
+        and (at_least is None or number >= at_least)
+        and (above is None or number > above)
+        and (at_most is None or number <= at_most)
+        and (below is None or number < below)
+    )
+    if not is_right:
+        raise UserError(f"{name} must be a number{wanted and ' ' + wanted}, got {value!r}")

@@ -1,12 +1,8 @@
-"""Encoders, heads and the models that training compiles."""
+"""Encoders, heads and the Keras models that training compiles."""
 
-from supcon_tf.models.contrastive import (
-    classification_model,
-    contrastive_model,
-    embedding_model,
-    model_parts,
-)
+from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
+from supcon_tf.models.embedding import embedding_model, model_parts
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
 from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
 from supcon_tf.models.momentum_encoder import MomentumProjection

@@ -1,4 +1,4 @@
-"""Batch normalisation by TensorFlow's fused kernel."""
+"""Batch normalization with TensorFlow's fused kernel."""
 
 import keras
 import tensorflow as tf
@@ -7,17 +7,22 @@ from keras import layers
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' batch normalisation, one fused kernel where a replica needs no other's statistics.
+    """Keras' batch normalization with TensorFlow's fused kernel.
 
     y = gamma (x - mean) / sqrt(variance + epsilon) + beta over all axes but the last (Ioffe and
-    Szegedy 2015, arXiv 1502.03167), where Keras' layer passes over the batch for each of these. A
-    training step of a ResNet-18 (width 0.25, 256 views of 32 px, two CPU cores with AVX-512) takes
-    0.22 s with it and 0.28 s with Keras' (`tools/benchmark_step.py --width 0.25 --batch 128`). The
-    variables, their names and the biased variance of the moving average are Keras'. `synchronized`
-    training on several replicas and float64 are left to Keras.
+    Szegedy 2015, arXiv 1502.03167). Keras' layer makes a pass over the batch for each operation.
+    Variables, their names and the biased variance of the moving average are those of Keras. Keras'
+    code still runs where the kernel cannot: statistics synchronized over several replicas, another
+    axis than the last, masks, renormalization and float64.
+
+    One training step of a ResNet-18 (width 0.25, 256 views of 32 px, two CPU cores with AVX-512)
+    takes 0.22 s with this layer and 0.28 s with Keras'
+    (`tools/benchmark_step.py --width 0.25 --batch 128`).
+
+    Maps float [N, ..., C] to the same shape.
 
     Args:
-      **kwargs: of `keras.layers.BatchNormalization`; the channels are last.
+      **kwargs: of `keras.layers.BatchNormalization`.
 
     Example:
       >>> import numpy as np
@@ -30,10 +35,17 @@ class BatchNormalization(layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         on_batch = bool(training) and self.trainable
         is_shared = on_batch and self.synchronized and _num_replicas() > 1
-        if is_shared or mask is not None or self.renorm or inputs.dtype == "float64":
+        is_last_axis = self.axis in (-1, inputs.shape.rank - 1)
+        if (
+            is_shared
+            or not is_last_axis
+            or mask is not None
+            or self.renorm
+            or inputs.dtype == "float64"
+        ):
             return super().call(inputs, training=training, mask=mask)
         shape = tf.shape(inputs)
-        # Height and width are what the kernel knows: [N, ..., C] -> [N * ..., 1, 1, C]
+        # The kernel takes images only: [N, ..., C] -> [N * ..., 1, 1, C]
         images = inputs if inputs.shape.rank == 4 else _as_pixels(inputs)
         ones, zeros = tf.ones_like(self.moving_variance), tf.zeros_like(self.moving_mean)
         normalized = tf.raw_ops.FusedBatchNormV3(
@@ -47,7 +59,7 @@ class BatchNormalization(layers.BatchNormalization):
         )
         if on_batch:
             count = tf.cast(tf.size(images) // tf.shape(images)[-1], tf.float32)
-            # The kernel divides by count - 1.
+            # The kernel's variance is unbiased: divided by count - 1.
             biased = normalized.batch_variance * (tf.maximum(count - 1, 1) / count)
             self._move(self.moving_mean, normalized.batch_mean)
             self._move(self.moving_variance, biased)

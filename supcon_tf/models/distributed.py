@@ -1,5 +1,6 @@
-"""A functional model that Keras can train on several replicas and workers."""
+"""A Keras model that `fit` trains correctly on several replicas and workers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,62 +11,81 @@ from supcon_tf.errors import UserError
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class ReplicatedModel(keras.Model):
-    """A `keras.Model` whose `fit` and `evaluate` work under every `tf.distribute` strategy.
+    """A functional `keras.Model` whose `fit` and `evaluate` work under every `tf.distribute` strategy.
 
-    Keras 3.15 builds a model from the mean of the replicas' batches, which makes floats of integer
-    labels and fails between workers, and it averages the workers' logs over an axis that scalars
-    have not. Here it builds from the first local replica's batch, and the logs have that axis.
+    All models of this package are of this class. It differs from `keras.Model` of Keras 3.15:
+
+    - It builds from the first replica's batch. Keras builds from the mean of the replicas' batches,
+      which turns integer labels into floats and fails between workers.
+    - Its logs have an axis over which Keras averages the logs of workers.
+    - On several replicas it refuses settings that Keras would get wrong or fail on: see
+      `make_train_function`.
+    - It builds the optimizer before the first step. `keras.optimizers.ScheduleFreeAdamW` copies the
+      weights when it is built, and Keras builds it in a graph that is never run.
+
+    docs/distribution.md says what a stock `keras.Model` can do with the losses of this package.
+
+    Args:
+      *args, **kwargs: of a functional `keras.Model`: inputs, outputs, name.
 
     Example:
       >>> import keras
-      >>> from supcon_tf.models.distributed import ReplicatedModel
+      >>> from supcon_tf.models import ReplicatedModel
       >>> inputs = keras.Input((4,))
       >>> ReplicatedModel(inputs, keras.layers.Dense(2)(inputs)).output_shape
       (None, 2)
     """
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras' own, which `fit` begins with, but refuses what goes wrong on several replicas.
+        """Checks the compiled settings, then makes the training function as Keras does.
 
         Raises:
-          UserError: an optimizer that clips (each replica would clip its own part), jit_compile
-            or steps_per_execution, for a model of several replicas that are no TPU's.
+          UserError: on several replicas, if the optimizer clips gradients, accumulates them or
+            overwrites weights by their moving average, if the loss is scaled (mixed_float16), or
+            unless on TPUs, with jit_compile or steps_per_execution.
         """
-        self._check_replicas()
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            self._check_replicas(strategy.num_replicas_in_sync)
+        if self.built and not self.optimizer.built:
+            with strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def _check_replicas(self) -> None:
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if replicas == 1:
-            return
-        for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-            if (value := getattr(self.optimizer, name, None)) is not None:
-                raise UserError(
-                    f"{name} = {value} would clip on each of the {replicas} replicas before their "
-                    "sum: leave it out; a run clips the sum by pretrain.run.clip_norm"
-                )
+    def _check_replicas(self, num_replicas: int) -> None:
+        for optimizer in _with_inner(self.optimizer):
+            for name, reason, fix in _WRONG_ON_REPLICAS:
+                value = getattr(optimizer, name, None)
+                is_used = optimizer.use_ema if name == "ema_overwrite_frequency" else True
+                if value is not None and is_used:
+                    raise UserError(
+                        f"{name} = {value} of {optimizer.name} does not work on {num_replicas} "
+                        f"replicas: {reason}; {fix}"
+                    )
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            raise UserError(
+                f"mixed_float16 does not work on {num_replicas} replicas: each would skip steps on "
+                "its own; use mixed_bfloat16 or float32"
+            )
         if isinstance(self.distribute_strategy, tf.distribute.TPUStrategy):
             return
         for name, possible in (("jit_compile", False), ("steps_per_execution", 1)):
-            if (value := getattr(self, name)) != possible:
+            value = getattr(self, name)
+            if value != possible:
                 raise UserError(
-                    f"{name} = {value} does not work on {replicas} replicas: set it to {possible}"
+                    f"{name} = {value} does not work on {num_replicas} replicas: set it to "
+                    f"{possible}"
                 )
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            raise UserError(
-                f"mixed_float16 does not work on {replicas} replicas, which would skip steps each "
-                "for itself: use mixed_bfloat16 or float32"
-            )
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Keras' step, or what a subclass makes of it."""
-        return self._for_workers(super().train_step(data))
+        """Keras' training step."""
+        return self._logs_for_workers(super().train_step(data))
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Keras' step."""
-        return self._for_workers(super().test_step(data))
+        """Keras' evaluation step."""
+        return self._logs_for_workers(super().test_step(data))
 
-    def _for_workers(self, logs: dict[str, Any]) -> dict[str, Any]:
+    def _logs_for_workers(self, logs: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return logs
         return {name: tf.reshape(value, [1]) for name, value in logs.items()}
@@ -79,3 +99,34 @@ class ReplicatedModel(keras.Model):
             )
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
+_CLIPPING = (
+    "each would clip its own part of the gradient",
+    "leave it out; a run clips the whole gradient with pretrain.run.clip_norm",
+)
+# Option of a Keras optimizer, what Keras would do on several replicas, what to do instead.
+_WRONG_ON_REPLICAS = (
+    ("clipnorm", *_CLIPPING),
+    ("global_clipnorm", *_CLIPPING),
+    ("clipvalue", *_CLIPPING),
+    (
+        "gradient_accumulation_steps",
+        "Keras cannot update the replicas' weights conditionally",
+        "leave it out; on one device, a run compares larger batches with "
+        "pretrain.run.gradient_cache_chunk",
+    ),
+    (
+        "ema_overwrite_frequency",
+        "Keras cannot update the replicas' weights conditionally",
+        "set it to None: fit overwrites the weights by their average when it ends",
+    ),
+)
+
+
+def _with_inner(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
+    """The optimizer and those inside of a `MultiOptimizer` or a `LossScaleOptimizer`."""
+    yield optimizer
+    inner = getattr(optimizer, "inner_optimizer", None)
+    for part in (*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", ())):
+        yield from _with_inner(part)

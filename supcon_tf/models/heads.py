@@ -1,20 +1,22 @@
-"""Heads on top of an embedding: the contrastive projection and the classifier."""
+"""Heads that take an embedding: the projection head and the linear classifier."""
 
 from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 from supcon_tf.models.batch_norm import BatchNormalization
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class L2Normalization(layers.Layer):
-    """Scales vectors to unit length, in float32 whatever the global dtype policy.
+    """Scales vectors to unit length, in float32 under any global dtype policy.
 
-    z / max(||z||, 1e-6). Unlike `keras.layers.UnitNormalization`, whose gradient is NaN at zero,
-    the gradient is finite everywhere.
+    z / max(||z||, 1e-6). Its gradient is finite everywhere; that of
+    `keras.layers.UnitNormalization` is NaN at zero.
+
+    Maps float [..., D] to float32 [..., D].
 
     Example:
       >>> import numpy as np
@@ -42,32 +44,31 @@ def projection_head(
     normalize: bool = True,
     name: str = "projection_head",
 ) -> keras.Model:
-    """The multi-layer perceptron between the embedding and the contrastive loss.
+    """A multi-layer perceptron from the embedding to the projection that contrastive losses take.
 
-    z = W_k relu(... relu(W_1 x + b_1)), scaled to unit length; kernels start as N(0, 0.01), the
-    last layer has no bias (Khosla et al. 2020, arXiv 2004.11362). With `batch_norm` the hidden
-    layers have batch normalisation instead of a bias (the head of SimCLR).
+    z = W_k relu(... relu(W_1 x + b_1)), L2-normalized. Kernels are initialized with N(0, 0.01), and
+    the last layer has no bias (Khosla et al. 2020, arXiv 2004.11362). With `batch_norm` the hidden
+    layers have batch normalization in place of a bias, as in SimCLR.
 
     Args:
       input_dim: length of the embedding.
-      units: outputs of each layer, the last is the length of the projection.
-      batch_norm: normalise the hidden layers over the global batch.
-      normalize: scale the projection to unit length.
+      units: size of each layer; the last one is the length of the projection.
+      batch_norm: batch normalization of the hidden layers, over the global batch.
+      normalize: L2-normalize the projection.
       name: of the model, and the prefix of its layers' names.
 
     Returns:
       A model from float [B, input_dim] to float32 [B, units[-1]].
 
     Raises:
-      UserError: if `units` is empty.
+      UserError: if `units` is not a sequence of one or more integers >= 1.
 
     Example:
       >>> from supcon_tf import models
       >>> models.projection_head(512, units=(128,)).count_params() == 512 * 128
       True
     """
-    if not units:
-        raise UserError(f"units must name at least the projection's length, got {units!r}")
+    units = check_units(units)
     x = inputs = keras.Input((input_dim,), name="embedding")
     for i, hidden in enumerate(units[:-1], start=1):
         x = _dense(hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")(x)
@@ -84,6 +85,21 @@ def projection_head(
     return keras.Model(inputs, x, name=name)
 
 
+def check_units(units: Sequence[int]) -> tuple[int, ...]:
+    """Returns the layer sizes of a projection head as integers.
+
+    Raises:
+      UserError: if `units` is not a sequence of one or more integers >= 1.
+    """
+    is_sequence = isinstance(units, Sequence) and not isinstance(units, str)
+    if not is_sequence or not units:
+        raise UserError(
+            "projection must be a sequence of the head's layer sizes, such as (2048, 128) or "
+            f"(128,), got {units!r}"
+        )
+    return tuple(check_integer("each layer size of projection", size, at_least=1) for size in units)
+
+
 def classification_head(
     input_dim: int, num_classes: int, *, zero_init: bool = False, name: str = "classifier"
 ) -> keras.Model:
@@ -91,18 +107,22 @@ def classification_head(
 
     Args:
       input_dim: length of the embedding.
-      num_classes: number of logits.
-      zero_init: start from a kernel of zeros instead of Glorot's uniform one.
+      num_classes: C, at least 2.
+      zero_init: initialize the kernel with zeros, otherwise with Glorot's uniform distribution.
       name: of the model and of its layer.
 
     Returns:
-      A model from float [B, input_dim] to float32 [B, num_classes].
+      A model from float [B, input_dim] to float32 [B, C].
+
+    Raises:
+      UserError: if `num_classes` is below 2.
 
     Example:
       >>> from supcon_tf import models
       >>> models.classification_head(512, 10).output_shape
       (None, 10)
     """
+    num_classes = check_integer("num_classes", num_classes, at_least=2)
     inputs = keras.Input((input_dim,), name="embedding")
     logits = layers.Dense(
         num_classes,

@@ -1,34 +1,41 @@
-"""The classifier of large-margin softmax, whose output tells the angles to the classes."""
+"""The classifier of large-margin softmax: class scores and what their angles need."""
 
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from supcon_tf.errors import check_integer
+
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class LargeMarginHead(layers.Layer):
-    """Class scores without a bias, and the lengths that turn them into cosines.
+    """A linear classifier without bias that also returns the norms behind each score.
 
-    Outputs w_j . x and ||w_j|| ||x|| of each class, what `losses.LargeMarginSoftmaxLoss` takes
-    (Liu et al. 2016, arXiv 1612.02295). Both are float32 under any global dtype policy, because
-    the loss divides one by the other. The plain class scores are `[..., 0]`.
+    For an embedding x and class weights w_j it returns w_j . x and ||w_j|| ||x||; their quotient is
+    the cosine that `losses.LargeMarginSoftmaxLoss` needs (Liu et al. 2016, arXiv 1612.02295). Both
+    are float32 under any global dtype policy.
+
+    Maps float [B, D] to float32 [B, C, 2]; the class scores are `[..., 0]`.
 
     Args:
-      num_classes: C.
+      num_classes: C, at least 2.
+
+    Raises:
+      UserError: if `num_classes` is below 2.
 
     Example:
       >>> import keras
       >>> from supcon_tf.models.large_margin_head import LargeMarginHead
       >>> embedding = keras.Input((512,))
-      >>> scores_and_lengths = LargeMarginHead(10)(embedding)
-      >>> scores_and_lengths.shape, scores_and_lengths[..., 0].shape
+      >>> logits = LargeMarginHead(10)(embedding)
+      >>> logits.shape, logits[..., 0].shape
       ((None, 10, 2), (None, 10))
     """
 
     def __init__(self, num_classes: int, *, dtype: Any = "float32", **kwargs: Any):
         super().__init__(dtype=dtype, **kwargs)
-        self.num_classes = num_classes
+        self.num_classes = check_integer("num_classes", num_classes, at_least=2)
 
     def build(self, input_shape):
         self.kernel = self.add_weight(
@@ -38,8 +45,8 @@ class LargeMarginHead(layers.Layer):
     def call(self, embeddings):
         scores = ops.matmul(embeddings, self.kernel)
         # Outer product: [B, 1] * [1, C] -> [B, C]
-        lengths = _length(embeddings, axis=1) * _length(self.kernel, axis=0)
-        return ops.stack([scores, lengths], axis=-1)
+        norms = _norm(embeddings, axis=1) * _norm(self.kernel, axis=0)
+        return ops.stack([scores, norms], axis=-1)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.num_classes, 2)
@@ -49,13 +56,13 @@ class LargeMarginHead(layers.Layer):
 
 
 def class_scores(logits):
-    """The class scores in a classifier's output, which a `LargeMarginHead` gives with lengths.
+    """The class scores of a plain classifier or of a `LargeMarginHead`.
 
     Args:
-      logits: [B, C], or [B, C, 2] as `LargeMarginHead` gives them.
+      logits: float [B, C], or [B, C, 2] from a `LargeMarginHead`.
 
     Returns:
-      [B, C].
+      float [B, C].
 
     Example:
       >>> import keras
@@ -66,7 +73,7 @@ def class_scores(logits):
     return logits[..., 0] if len(logits.shape) == 3 else logits
 
 
-def _length(vectors, *, axis):
-    # The smallest square keeps the gradient of the root finite at zero.
+def _norm(vectors, *, axis):
+    # A lower bound above zero keeps the gradient of the root finite at zero.
     square = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     return ops.sqrt(ops.maximum(square, 1e-37))

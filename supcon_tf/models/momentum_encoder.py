@@ -1,4 +1,4 @@
-"""Layers whose weights follow those of others with a momentum."""
+"""A copy of layers whose weights are moving averages of the layers' weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,54 +7,58 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import check_number
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class MomentumProjection(keras.layers.Layer):
-    """Layers one after the other with weights that follow theirs: no gradient, moving averages.
+    """Runs layers one after the other with momentum copies of their weights, without a gradient.
 
-    In training, k <- k + (1 - momentum) (q - k) for every trainable weight before the layers run,
-    in training mode, and what they keep beside weights (batch statistics, seeds) moves for this
-    copy alone.
+    In training mode every call first updates the copies of the trainable weights,
+    k <- k + (1 - momentum) (q - k), then runs the layers in training mode. Non-trainable variables
+    (batch statistics, random seeds) are copied once and then updated by these calls alone.
+
+    Maps the first layer's input to the last layer's output.
 
     Args:
-      parts: built layers, with whom this shares no weights.
-      momentum: m, within [0, 1].
-      kwargs: of a Keras layer.
+      parts: built layers; this layer copies their variables and leaves theirs unchanged.
+      momentum: m, in [0, 1].
+      **kwargs: of a Keras layer.
+
+    Raises:
+      UserError: if `momentum` is outside of [0, 1].
     """
 
     def __init__(self, parts: Sequence[keras.layers.Layer], *, momentum: float = 0.999, **kwargs):
-        if not 0 <= momentum <= 1:
-            raise UserError(f"momentum must be within [0, 1], got {momentum}")
-        # In float32 whatever the global policy: bfloat16 would lose a thousandth of a weight.
+        check_number("momentum", momentum, at_least=0, at_most=1)
+        # Always float32: the 8 bits of bfloat16 lose an update of a thousandth of a weight.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.parts = list(parts)
         self.momentum = momentum
 
     def build(self, input_shape: Any) -> None:
         del input_shape
-        self.weights_of_parts = [self._copies(part.trainable_variables) for part in self.parts]
-        self.states_of_parts = [self._copies(part.non_trainable_variables) for part in self.parts]
+        self.part_weights = [self._copies(part.trainable_variables) for part in self.parts]
+        self.part_states = [self._copies(part.non_trainable_variables) for part in self.parts]
 
     def sync(self) -> None:
-        """Gives the copies the weights that the parts have now, as after taking over others."""
-        copies = zip(self.parts, self.weights_of_parts, self.states_of_parts, strict=True)
-        for part, weights, states in copies:
-            theirs = (*part.trainable_variables, *part.non_trainable_variables)
-            for copy, value in zip((*weights, *states), theirs, strict=True):
-                copy.assign(value)
+        """Sets every copy to the current value of its variable, as after loading weights."""
+        for part, weights, states in self._parts_with_copies():
+            variables = (*part.trainable_variables, *part.non_trainable_variables)
+            for copy, variable in zip((*weights, *states), variables, strict=True):
+                copy.assign(variable)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = inputs
-        copies = zip(self.parts, self.weights_of_parts, self.states_of_parts, strict=True)
-        for part, weights, states in copies:
+        for part, weights, states in self._parts_with_copies():
             if training:
-                for weight, followed in zip(weights, part.trainable_variables, strict=True):
-                    weight.assign(weight + (1.0 - self.momentum) * (followed - weight))
-            outputs, moved = part.stateless_call(weights, states, outputs, training=bool(training))
+                for copy, weight in zip(weights, part.trainable_variables, strict=True):
+                    copy.assign(copy + (1.0 - self.momentum) * (weight - copy))
+            outputs, updated = part.stateless_call(
+                weights, states, outputs, training=bool(training)
+            )
             if training:
-                for state, value in zip(states, moved, strict=True):
+                for state, value in zip(states, updated, strict=True):
                     state.assign(value)
         return ops.stop_gradient(outputs)
 
@@ -71,6 +75,9 @@ class MomentumProjection(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "MomentumProjection":
         parts = [keras.saving.deserialize_keras_object(part) for part in config.pop("parts")]
         return cls(parts, **config)
+
+    def _parts_with_copies(self) -> Any:
+        return zip(self.parts, self.part_weights, self.part_states, strict=True)
 
     def _copies(self, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
         return [

@@ -1,28 +1,28 @@
-"""SupCon with memory: keys of a momentum encoder that wait in a queue with their labels.
+"""SupCon with a memory: keys of a momentum encoder in a queue with their labels.
 
 He et al. 2020, "Momentum Contrast", arXiv 1911.05722, with the labels of Khosla et al. 2020, arXiv
-2004.11362. The first views of an image are queries, projected by the encoder that trains; the
-others are keys, projected by an encoder whose weights follow with a momentum. A query's contrast
-set are the keys of the global batch and those of the steps before, which a queue keeps; the keys
-of its class are its positives. A key is never the view that the query is made of.
+2004.11362. The first views of a sample are queries: the trained encoder projects them. The other
+views are keys: a momentum encoder projects them. The contrast set of a query is the keys of the
+global batch and the keys of earlier steps, which a queue holds. Its positives are the keys of its
+class. A key is never made from the same view as the query.
 
-The state moves within the layers' and the loss's own calls, so that `fit` needs no other training
-step, and all of it is in `model.variables`:
+All state changes within calls of the layers and of the loss, so `fit` needs no other training step,
+and `model.variables` holds all of it:
 
-- weights, k <- k + (1 - m) (q - k), as the keys of a training step are made. The optimizer's step
-  before has moved q, so the keys are those of an update after each step;
-- queue, as the loss of a training step is taken, after it has read the queue.
+- The key encoder's weights change when a training step computes its keys,
+  k <- k + (1 - m) (q - k). They use the q of the optimizer's last step, so the keys equal those of
+  an update after each step.
+- The queue changes when the loss of a training step has been computed from it.
 """
 
 from collections.abc import Sequence
-from typing import Any
-
 import keras
 from keras import ops
 
-from supcon_tf.errors import UserError
-from supcon_tf.models.contrastive import contrastive_model, embedding_model, model_parts
+from supcon_tf.errors import UserError, check_integer
+from supcon_tf.models.contrastive import contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
+from supcon_tf.models.embedding import embedding_model, fold_views, model_parts, unfold_views
 from supcon_tf.models.momentum_encoder import MomentumProjection
 from supcon_tf.models.momentum_queue import Contrast, KeyMemory
 
@@ -30,7 +30,7 @@ from supcon_tf.models.momentum_queue import Contrast, KeyMemory
 def momentum_memory_model(
     encoder: keras.Model,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     num_views: int = 2,
     num_queries: int = 1,
     projection: Sequence[int] = (2048, 128),
@@ -43,34 +43,35 @@ def momentum_memory_model(
     contrast: Contrast = "batch_and_queue",
     name: str = "momentum_memory_model",
 ) -> keras.Model:
-    """Encoder and head over queries, their moving averages over keys, and the queue of keys.
+    """Encoder and head over queries, a momentum encoder over keys, and the queue of keys.
 
-    Train it with `MemoryLoss`; for embeddings it is a `contrastive_model` (`embedding_model` and
-    `model_parts` give the encoder that trains). The keys' batch normalisation runs on their own
-    batch in training, as MoCo's does, over all replicas, without MoCo's shuffling between them.
-    Only weights follow with the momentum: batch statistics for inference are the keys' own.
+    Train it with `MemoryLoss`. `embedding_model` and `model_parts` return the trained encoder, as
+    for a `contrastive_model`. In training, batch normalization of the keys uses the keys' own batch
+    statistics over all replicas, as MoCo does, without MoCo's shuffling between them. Momentum
+    applies to weights only; the moving batch statistics are those of the keys.
 
-    The queue takes 4 memory_size projection[-1] bytes: 8,192 keys of 128 numbers are 4 MiB, and
-    their labels 64 KiB.
+    The queue takes 4 memory_size projection[-1] bytes: 4 MiB for 8,192 keys of 128 numbers, and
+    64 KiB for their labels.
 
     Args:
-      encoder: any Keras model from images to vectors. Keys begin with the weights that it has now.
+      encoder: any Keras model that maps one batch of samples to vectors [B, D]. The key encoder is
+        initialized with its current weights.
       image_shape, projection, batch_norm, normalize_embedding, num_classes, zero_init_classifier:
         as in `contrastive_model`.
-      num_views: views per image, V.
-      num_queries: Q, how many of them are queries, the first ones; the others are keys.
-      memory_size: keys in the queue.
-      momentum: m of the weights, MoCo's 0.999.
-      contrast: "batch_and_queue", the keys of this batch and the queue's, or "queue" alone.
+      num_views: V, views per sample.
+      num_queries: Q, how many of them are queries; the other V - Q are keys.
+      memory_size: number of keys in the queue.
+      momentum: m of the weights, 0.999 in MoCo.
+      contrast: "batch_and_queue" (keys of this batch and of the queue) or "queue" alone.
       name: of the model.
 
     Returns:
-      A model from float [B, V, H, W, C] to the projection, float32 [B, V, projection[-1]], first
-      of the Q queries and then of the keys, without a gradient; with `num_classes` to
-      {"projection": that, "logits": float32 [B, num_classes]}.
+      A model from float [B, V, *image_shape] to the projection, float32 [B, V, P], of the Q queries
+      and then of the keys, which have no gradient; with `num_classes` to {"projection": float32
+      [B, V, P], "logits": float32 [B, C]}.
 
     Raises:
-      UserError: an option that is not as described, or as in `contrastive_model`.
+      UserError: if an option is out of range, or as in `contrastive_model`.
 
     Example:
       >>> from supcon_tf import models
@@ -80,9 +81,12 @@ def momentum_memory_model(
       >>> model.output_shape, tuple(model.get_layer("memory").keys.shape)
       ((None, 2, 128), (1024, 128))
     """
-    if not 1 <= num_queries < num_views:
+    num_views = check_integer("num_views", num_views, at_least=2)
+    num_queries = check_integer("num_queries", num_queries, at_least=1)
+    if num_queries >= num_views:
         raise UserError(
-            f"num_queries must be in 1 ... num_views - 1, got {num_queries} of {num_views} views"
+            f"num_queries must be below num_views = {num_views}, got {num_queries}: the other "
+            "views are keys"
         )
     parts = contrastive_model(
         encoder,
@@ -95,32 +99,27 @@ def momentum_memory_model(
         zero_init_classifier=zero_init_classifier,
     )
     embed, head = embedding_model(parts), model_parts(parts)["projection_head"]
-    momentum_projection = MomentumProjection([embed, head], momentum=momentum, name="key_encoder")
+    key_encoder = MomentumProjection([embed, head], momentum=momentum, name="key_encoder")
     memory = KeyMemory(memory_size, num_queries=num_queries, contrast=contrast, name="memory")
 
     views = keras.Input((num_views, *image_shape), name="views")
-    embedding = embed(_folded(views[:, :num_queries]))  # [B*Q, D]
-    keys = momentum_projection(_folded(views[:, num_queries:]))  # [B*K, P]
+    embedding = embed(fold_views(views[:, :num_queries]))  # [B*Q, D]
+    keys = key_encoder(fold_views(views[:, num_queries:]))  # [B*(V-Q), P]
     projected = ops.concatenate(
         [
-            ops.reshape(head(embedding), (-1, num_queries, projection[-1])),
-            ops.reshape(keys, (-1, num_views - num_queries, projection[-1])),
+            unfold_views(head(embedding), num_queries),  # [B, Q, P]
+            unfold_views(keys, num_views - num_queries),  # [B, V-Q, P]
         ],
         axis=1,
     )
     projected = memory(projected)  # [B, V, P]
     if num_classes is None:
         return ReplicatedModel(views, projected, name=name)
-    first_view = ops.reshape(embedding, (-1, num_queries, embedding.shape[-1]))[:, 0]
+    first_view = unfold_views(embedding, num_queries)[:, 0]  # [B*Q, D] -> [B, D]
     logits = model_parts(parts)["classifier"](ops.stop_gradient(first_view))
     return ReplicatedModel(views, {"projection": projected, "logits": logits}, name=name)
 
 
 def find_memory(model: keras.Model) -> KeyMemory | None:
-    """The queue of a `momentum_memory_model`; None for a model without one."""
+    """Returns the queue of a `momentum_memory_model`, or None for another model."""
     return next((layer for layer in model.layers if isinstance(layer, KeyMemory)), None)
-
-
-def _folded(views: Any) -> Any:
-    """[B, V, H, W, C] -> [B*V, H, W, C]."""
-    return ops.reshape(views, (-1, *views.shape[2:]))

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 from supcon_tf.losses import SimCLRLoss, SupConLoss, contrast_set_supcon_loss
 from supcon_tf.losses.base import PerSampleLoss
 from supcon_tf.losses.contrast_set import positive_mask
@@ -17,18 +17,23 @@ Contrast = Literal["queue", "batch_and_queue"]
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class KeyMemory(keras.layers.Layer):
-    """A queue of keys with their labels, the newest last, the same on all replicas.
+    """A queue of keys and their labels, newest last, the same on all replicas.
 
-    It hands projections [B, V, P] on as they are; `MemoryLoss` reads and fills it.
+    The layer returns its input, projections float32 [B, V, P]; `MemoryLoss` reads and fills it.
 
     Args:
-      size: keys that it holds; the oldest leave.
-      num_queries: views of the projections that are queries; the others are keys.
-      contrast: what a query stands against, "queue" or "batch_and_queue".
-      kwargs: of a Keras layer.
+      size: number of keys; the oldest are dropped.
+      num_queries: Q, the first Q views are queries, the others are keys.
+      contrast: contrast set of a query, "queue" or "batch_and_queue".
+      **kwargs: of a Keras layer.
 
-    The attributes `keys`, float32 [size, P], `labels`, int64 [size], and `count`, int64, of all
-    keys that ever came, are variables; the last min(size, count) keys and labels are there.
+    Attributes:
+      keys: float32 [size, P]. Only the last min(size, count) rows hold keys.
+      labels: int64 [size], of the keys.
+      count: int64, number of keys pushed so far.
+
+    Raises:
+      UserError: if an option is out of range.
     """
 
     def __init__(
@@ -39,8 +44,7 @@ class KeyMemory(keras.layers.Layer):
         contrast: Contrast = "batch_and_queue",
         **kwargs,
     ):
-        if size < 1:
-            raise UserError(f"memory_size must be >= 1, got {size}")
+        size = check_integer("memory_size", size, at_least=1)
         if contrast not in get_args(Contrast):
             raise UserError(f"contrast must be one of {get_args(Contrast)}, got {contrast!r}")
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -56,7 +60,7 @@ class KeyMemory(keras.layers.Layer):
                 dtype=dtype,
                 initializer="zeros",
                 trainable=False,
-                # Every replica writes the keys of all.
+                # Every replica writes the keys of all replicas.
                 aggregation="only_first_replica",
                 name=name,
             )
@@ -66,7 +70,7 @@ class KeyMemory(keras.layers.Layer):
         self.count = state("count", (), "int64")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        # The loss of this call, which is not told, fills the queue in training only.
+        # Keras does not pass `training` to losses; MemoryLoss fills the queue in training only.
         self.is_training = bool(training)
         return inputs
 
@@ -75,21 +79,21 @@ class KeyMemory(keras.layers.Layer):
 
     @property
     def num_bytes(self) -> int:
-        """Of keys, labels and count."""
+        """Memory of keys, labels and count."""
         return sum(
             variable.shape.num_elements() * variable.value.dtype.size for variable in self.weights
         )
 
     def is_filled(self) -> tf.Tensor:
-        """Which slots hold a key: bool [size]."""
+        """Returns which rows hold a key: bool [size]."""
         newest_first = tf.range(self.size - 1, -1, -1, dtype=tf.int64)
         return newest_first < tf.convert_to_tensor(self.count)
 
     def push(self, keys: tf.Tensor, labels: tf.Tensor) -> None:
-        """Adds keys float32 [n, P] with labels int64 [n]; the oldest leave."""
+        """Appends keys float32 [n, P] with labels int64 [n] and drops the oldest."""
         for queue, new in ((self.keys, keys), (self.labels, labels)):
-            moved = tf.concat([tf.convert_to_tensor(queue), new], axis=0)[-self.size :]
-            queue.assign(tf.ensure_shape(moved, queue.shape))
+            newest = tf.concat([tf.convert_to_tensor(queue), new], axis=0)[-self.size :]
+            queue.assign(tf.ensure_shape(newest, queue.shape))
         self.count.assign(tf.convert_to_tensor(self.count) + tf.shape(labels, out_type=tf.int64)[0])
 
     def get_config(self) -> dict[str, Any]:
@@ -103,23 +107,24 @@ class KeyMemory(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class MemoryLoss(PerSampleLoss):
-    """A contrastive loss of queries against a `momentum_memory_model`'s batch keys and queue.
+    """Contrastive loss of queries against the keys of the batch and of the queue.
 
-    `contrast_set_supcon_loss` with the options of `loss`; queries without a positive are left out
-    of the mean, also over replicas. In a training step the keys of the global batch are pushed
-    into the queue after it was read. `y_true` are class numbers [N], or None with SimCLR (the
-    labels are then not used), which makes it MoCo: the keys of the query's own image are its
-    positives.
+    `contrast_set_supcon_loss` with the options of `loss`. Queries without a positive are left out
+    of the mean over the global batch. In a training step the keys of the global batch are then
+    pushed into the queue. `y_true` is class numbers, int [N]. With `SimCLRLoss` labels are ignored
+    and may be None; the positives of a query are the keys of its own image, as in MoCo.
+
+    Maps labels [N] and projections float32 [N, V, P] to a scalar.
 
     Args:
-      loss: a `SupConLoss` or a `SimCLRLoss`, for its options. The similarities are dense, and
-        there is no positives_cap.
-      memory: of the model, as `find_memory` gives it. None is what a loss loaded from a file has:
-        compile the loaded model again, with its own memory, before it trains on.
-      name: of the loss; its reduction is that of `loss`.
+      loss: a `SupConLoss` or a `SimCLRLoss` with the options. The implementation is dense, without
+        positives_cap.
+      memory: the model's queue, from `find_memory`. A loss that was loaded from a file has None:
+        compile the loaded model with its own memory before training goes on.
+      name: of the loss; the reduction is that of `loss`.
 
     Raises:
-      UserError: another loss or option, or SimCLR against the queue alone, where a query has no
+      UserError: for another loss or option, or SimCLR against the queue alone, where a query has no
         positive.
 
     Example:
@@ -162,42 +167,42 @@ class MemoryLoss(PerSampleLoss):
         self._options = options
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples that have a positive."""
+        """Returns float32 [N] values whose mean is the mean over samples with a positive."""
         memory = self.memory
         if memory is None:
             raise UserError(
-                "MemoryLoss has no memory, got a loss from a file: compile the model again with "
-                "MemoryLoss(loss, find_memory(model))"
+                "MemoryLoss was loaded from a file without its memory: compile the model again "
+                "with MemoryLoss(loss, find_memory(model))"
             )
         num_queries = memory.num_queries
         queries, keys = y_pred[:, :num_queries], y_pred[:, num_queries:]
         labels = self._class_numbers(y_true, queries, memory)
-        num_keys, length = keys.shape[1:]
-        new_keys = tf.reshape(distribution.gather(keys), [-1, length])  # [B, K, P] -> [R*B*K, P]
+        num_keys, dim = keys.shape[1:]
+        new_keys = tf.reshape(distribution.gather(keys), [-1, dim])  # [B, K, P] -> [R*B*K, P]
         new_labels = tf.repeat(distribution.gather(labels), num_keys)
         contrast = tf.convert_to_tensor(memory.keys)
         contrast_labels = tf.convert_to_tensor(memory.labels)
-        is_there = memory.is_filled()
+        is_key = memory.is_filled()
         if memory.contrast == "batch_and_queue":
             contrast = tf.concat([new_keys, contrast], axis=0)
             contrast_labels = tf.concat([new_labels, contrast_labels], axis=0)
-            is_there = tf.concat([tf.ones_like(new_labels, tf.bool), is_there], axis=0)
+            is_key = tf.concat([tf.ones_like(new_labels, tf.bool), is_key], axis=0)
         values = contrast_set_supcon_loss(
             labels,
             queries[:, :1] if self._anchors == "one_view" else queries,
             contrast_labels,
             contrast,
-            contrast_mask=is_there,
+            contrast_mask=is_key,
             **self._options,
         )
         positives = positive_mask(labels, queries, contrast_labels, contrast[:, None])
-        values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_there, axis=1))
+        values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_key, axis=1))
         if memory.is_training:
             memory.push(new_keys, new_labels)
         return values
 
     def get_config(self) -> dict[str, Any]:
-        # The memory is the model's; a copy of it would be another queue.
+        # The memory belongs to the model; a copy of it would be another queue.
         return {"name": self.name, "loss": keras.saving.serialize_keras_object(self.loss)}
 
     @classmethod
@@ -207,7 +212,7 @@ class MemoryLoss(PerSampleLoss):
     def _class_numbers(self, labels: Any, queries: tf.Tensor, memory: KeyMemory) -> tf.Tensor:
         first = distribution.first_row(tf.shape(queries)[0])
         if isinstance(self.loss, SimCLRLoss):
-            # The number of its first key: no image before or in this batch has it.
+            # A number that no earlier image and no other image of this batch has.
             return tf.convert_to_tensor(memory.count) + as_labels(None, queries, first)
         labels = None if labels is None else as_labels(labels, queries, first)
         if labels is None or labels.shape.rank != 1:

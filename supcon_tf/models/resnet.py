@@ -1,13 +1,13 @@
-"""Residual networks of the contrastive-learning papers, as functional Keras models."""
+"""ResNet and ResNeXt encoders of the contrastive-learning papers, as functional Keras models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import keras
 from keras import layers
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 from supcon_tf.models.batch_norm import BatchNormalization
 
 Stem = Literal["imagenet", "cifar"]
@@ -33,27 +33,28 @@ def resnet(
     synchronized_batch_norm: bool = True,
     name: str | None = None,
 ) -> keras.Model:
-    """ResNet v1 without a classifier: images to globally averaged features.
+    """ResNet v1 encoder without a classifier: images to globally averaged features.
 
-    y = relu(F(x) + shortcut(x)) per block (He et al. 2015, arXiv 1512.03385), with the stride on
-    the 3x3 convolution of a bottleneck and a projection shortcut in the first block of every
-    group, also where the shapes agree, as in the released SupCon and SimCLR code.
+    Each block computes y = relu(F(x) + shortcut(x)) (He et al. 2015, arXiv 1512.03385). As in the
+    released SupCon and SimCLR code, the 3x3 convolution of a bottleneck has the stride, and the
+    first block of every group has a projection shortcut, also where the shapes agree.
 
     Args:
-      depth: 18 or 34 (two 3x3 convolutions a block), 50, 101, 152 or 200 (bottlenecks).
-      width: multiplies the filters of every convolution.
+      depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200 (bottleneck blocks).
+      width: multiplies the number of filters of every convolution.
       stem: "imagenet" is a 7x7 convolution with stride 2 and a 3x3 max pool with stride 2;
         "cifar" is a 3x3 convolution with stride 1.
-      input_shape: height and width in pixels (None: any) and channels.
-      zero_init_last_gamma: every block starts as the identity (Goyal et al. 2017).
-      synchronized_batch_norm: statistics over the global batch instead of each replica's own.
-      name: of the model; "resnet50" and so on by default.
+      input_shape: (height, width, channels) of an image in pixels; None is any height or width.
+      zero_init_last_gamma: initialize the last gamma of each block with zeros, so that the block
+        starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677).
+      synchronized_batch_norm: batch statistics of the global batch; False is of each replica.
+      name: of the model; "resnet50" and so on when None.
 
     Returns:
       A model from float [B, H, W, C] to float32 [B, D], D = 512 width (18, 34) or 2048 width.
 
     Raises:
-      UserError: for an unknown depth or stem, or a width that leaves no filter.
+      UserError: for an unknown depth or stem, a width below 1/64, or another input shape.
 
     Example:
       >>> from supcon_tf import models
@@ -61,7 +62,8 @@ def resnet(
       (None, 512)
     """
     if depth not in _BLOCKS_PER_GROUP:
-        raise UserError(f"depth must be one of {[*_BLOCKS_PER_GROUP]}, got {depth}")
+        raise UserError(f"depth must be one of {[*_BLOCKS_PER_GROUP]}, got {depth!r}")
+    check_number("width", width, above=0)
     if width < 1 / 64:
         raise UserError(f"width must be >= 1/64 (one filter in the stem), got {width}")
     return _residual_network(
@@ -86,27 +88,26 @@ def resnext(
     synchronized_batch_norm: bool = True,
     name: str | None = None,
 ) -> keras.Model:
-    """ResNeXt: a ResNet whose 3x3 convolutions have 64 groups and twice the filters.
+    """ResNeXt encoder: a ResNet whose 3x3 convolutions have 64 groups and twice the filters.
 
-    Xie et al. 2016 (arXiv 1611.05431). Keras compiles every grouped convolution with XLA, because
-    TensorFlow has no gradient of it on CPU. There, compile the whole step too (`jit_compile=True`):
-    a step of ResNeXt-50 on 2 cores took 0.3 s with and 7 s without (8 images of 32 px).
+    Xie et al. 2016, arXiv 1611.05431. TensorFlow has no gradient of a grouped convolution on CPU,
+    so Keras compiles each one with XLA. On a CPU, compile the whole step as well
+    (`jit_compile=True`): on 2 cores, a step of ResNeXt-50 (8 images of 32 px) took 0.3 s with it
+    and 7 s without.
 
     Args:
       depth: 50, 101, 152 or 200.
-      width: multiplies the filters of every convolution; a multiple of 0.5, because the groups
-        must divide them.
-      stem: as in `resnet`.
-      input_shape: height and width in pixels (None: any) and channels.
-      zero_init_last_gamma: as in `resnet`, off in the released models.
-      synchronized_batch_norm: statistics over the global batch instead of each replica's own.
-      name: of the model; "resnext50" and so on by default.
+      width: multiplies the number of filters of every convolution; a multiple of 0.5, because 64
+        groups must divide them.
+      stem, input_shape, synchronized_batch_norm: as in `resnet`.
+      zero_init_last_gamma: as in `resnet`; False in the released models.
+      name: of the model; "resnext50" and so on when None.
 
     Returns:
       A model from float [B, H, W, C] to float32 [B, 2048 width].
 
     Raises:
-      UserError: for an unknown depth or stem, or a width that 64 groups do not divide.
+      UserError: for an unknown depth or stem, another width, or another input shape.
 
     Example:
       >>> from supcon_tf import models
@@ -115,8 +116,9 @@ def resnext(
     """
     depths = [depth for depth in _BLOCKS_PER_GROUP if depth >= 50]
     if depth not in depths:
-        raise UserError(f"depth must be one of {depths}, got {depth}")
-    if width <= 0 or width % 0.5:
+        raise UserError(f"depth must be one of {depths}, got {depth!r}")
+    check_number("width", width, above=0)
+    if width % 0.5:
         raise UserError(f"width must be a positive multiple of 0.5, got {width}")
     return _residual_network(
         _resnext_convs,
@@ -173,13 +175,15 @@ def _residual_network(
         synchronized=synchronized_batch_norm,
     )
 
-    images = keras.Input(input_shape, name="images")
+    images = keras.Input(_check_input_shape(input_shape), name="images")
     kernel_size, strides = (7, 2) if stem == "imagenet" else (3, 1)
     x = _convolve(images, _Conv(int(64 * width), kernel_size, strides), name="stem_conv")
     x = batch_norm(name="stem_bn")(x)
     x = layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
-        x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+        x = layers.MaxPooling2D(
+            3, strides=2, padding="same", data_format="channels_last", name="stem_pool"
+        )(x)
     for group, blocks in enumerate(_BLOCKS_PER_GROUP[depth]):
         filters = int(64 * 2**group * width)
         for block in range(blocks):
@@ -191,9 +195,22 @@ def _residual_network(
                 last_gamma="zeros" if zero_init_last_gamma else "ones",
                 name=f"group{group + 1}_block{block + 1}",
             )
-    # Averaged in float32, so that a bfloat16 network still gives a float32 embedding.
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)
+    # float32, so that a bfloat16 network also returns a float32 embedding.
+    x = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="pool")(x)
     return keras.Model(images, x, name=name)
+
+
+def _check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    is_sequence = isinstance(input_shape, Sequence) and not isinstance(input_shape, str)
+    if not is_sequence or len(input_shape) != 3 or input_shape[2] is None:
+        raise UserError(
+            "input_shape must be (height, width, channels) with known channels, "
+            f"got {input_shape!r}"
+        )
+    return tuple(
+        size if size is None else check_integer("each size of input_shape", size, at_least=1)
+        for size in input_shape
+    )
 
 
 def _residual_block(
@@ -205,7 +222,7 @@ def _residual_block(
     last_gamma: str,
     name: str,
 ) -> keras.KerasTensor:
-    """relu(F(x) + shortcut(x)): F is the convolutions, each with BN and all but the last a ReLU."""
+    """relu(F(x) + shortcut(x)); F is convolutions with batch norm, and ReLU after all but one."""
     shortcut = x
     if project:
         strides = max(conv.strides for conv in convs)
@@ -224,21 +241,26 @@ def _residual_block(
 def _convolve(x: keras.KerasTensor, conv: _Conv, *, name: str) -> keras.KerasTensor:
     strides, padding = conv.strides, "same"
     if strides > 1 and conv.kernel_size == 1:
-        # Skips pixels before the convolution: TensorFlow 2.21 with oneDNN gets the gradient of a
-        # strided 1x1 kernel wrong below 8 input channels.
-        x = layers.AveragePooling2D(1, strides=strides, name=f"{name}_subsample")(x)
+        # Drops pixels before the convolution, because TensorFlow 2.21 with oneDNN computes a wrong
+        # gradient of a strided 1x1 kernel with fewer than 8 input channels.
+        x = layers.AveragePooling2D(
+            1, strides=strides, data_format="channels_last", name=f"{name}_subsample"
+        )(x)
         strides = 1
     elif strides > 1:
-        # "same" would pad a strided convolution differently for odd and even sizes.
+        # "same" pads a strided convolution differently for odd and even sizes.
         before = (conv.kernel_size - 1) // 2
         after = conv.kernel_size - 1 - before
-        x = layers.ZeroPadding2D(((before, after), (before, after)), name=f"{name}_pad")(x)
+        x = layers.ZeroPadding2D(
+            ((before, after), (before, after)), data_format="channels_last", name=f"{name}_pad"
+        )(x)
         padding = "valid"
     return layers.Conv2D(
         conv.filters,
         conv.kernel_size,
         strides=strides,
         padding=padding,
+        data_format="channels_last",
         groups=conv.groups,
         use_bias=False,
         kernel_initializer="variance_scaling",

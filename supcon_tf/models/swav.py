@@ -1,7 +1,7 @@
-"""SwAV's model: crops of several sizes, prototypes, and a queue of features.
+"""SwAV's model: crops of several sizes, prototypes, and a queue of projections.
 
 Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
-arXiv 2006.09882. All state is in variables of the model, so that a checkpoint holds it.
+arXiv 2006.09882. All state is in variables of the model, so a checkpoint holds it.
 """
 
 from collections.abc import Sequence
@@ -13,35 +13,41 @@ from keras import layers, ops
 
 from supcon_tf import distribution
 from supcon_tf.data.multi_crop import CropGroup, check_crops, group_name
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 from supcon_tf.losses import sinkhorn_knopp
 from supcon_tf.models.distributed import ReplicatedModel
-from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+from supcon_tf.models.embedding import (
+    build_embedding,
+    check_image_shape,
+    fold_views,
+    unfold_views,
+)
+from supcon_tf.models.heads import check_units, classification_head, projection_head
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class Prototypes(layers.Layer):
-    """Scores of projections for prototypes, and the codes of the large crops.
+    """Scores of projections for K prototypes, and the codes of the assigned crops.
 
-    The scores are products with unit vectors, which the optimizer's steps leave at unit length. The
-    codes are those of `sinkhorn_knopp` over the global batch, for each assigned crop by itself,
-    from `queue_from_step` on together with a queue of the projections of earlier steps, once it is
-    full.
+    A score is the product of a projection and a prototype, both of unit length; the kernel is
+    normalised after each step of the optimizer. The codes are those of `sinkhorn_knopp` over the
+    global batch, one crop at a time. With a queue, once it is full, the projections in it take part
+    in the codes.
+
+    Maps unit vectors [B, V, D] to float32 [B, A + V, K]: the codes of the assigned crops, without a
+    gradient, then the scores of all crops, as `losses.SwAVLoss` takes them.
 
     Args:
       num_prototypes: K.
-      num_assigned: A, crops of each sample that get codes, the first ones.
+      num_assigned: A, the first A crops of each sample get codes.
       epsilon, rounds: of `sinkhorn_knopp`.
-      frozen_steps: training steps at the beginning that do not move the prototypes.
-      queue_length: projections of each assigned crop in the queue; 0 for no queue.
-      queue_from_step: training step from which the queue fills.
+      frozen_steps: number of first training steps that do not train the prototypes.
+      queue_length: projections per assigned crop in the queue; 0 for no queue.
+      queue_from_step: first training step whose projections enter the queue.
       **kwargs: of a Keras layer.
 
-    It maps unit vectors [B, V, D] to float32 [B, A + V, K]: the codes of the assigned crops,
-    without a gradient, and the scores of all crops, as `losses.SwAVLoss` takes them.
-
     Raises:
-      UserError: a number that cannot be.
+      UserError: if an option is out of range.
 
     Example:
       >>> import keras
@@ -63,30 +69,28 @@ class Prototypes(layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
-        least = {"num_prototypes": 1, "num_assigned": 1, "rounds": 1}
         self.options: dict[str, Any] = {
-            "num_prototypes": num_prototypes,
-            "num_assigned": num_assigned,
-            "rounds": rounds,
-            "frozen_steps": frozen_steps,
-            "queue_length": queue_length,
-            "queue_from_step": queue_from_step,
+            name: check_integer(name, value, at_least=at_least)
+            for name, value, at_least in (
+                ("num_prototypes", num_prototypes, 1),
+                ("num_assigned", num_assigned, 1),
+                ("rounds", rounds, 1),
+                ("frozen_steps", frozen_steps, 0),
+                ("queue_length", queue_length, 0),
+                ("queue_from_step", queue_from_step, 0),
+            )
         }
-        for name, value in self.options.items():
-            if value < least.get(name, 0):
-                raise UserError(f"{name} must be >= {least.get(name, 0)}, got {value}")
-        if not epsilon > 0:
-            raise UserError(f"epsilon must be > 0, got {epsilon}")
+        check_number("epsilon", epsilon, above=0)
         self.options["epsilon"] = epsilon
 
     def build(self, input_shape: Any) -> None:
         dim = input_shape[-1]
         unit_columns = keras.constraints.UnitNorm(axis=0)
-        start = keras.initializers.GlorotUniform()
+        glorot_uniform = keras.initializers.GlorotUniform()
         self.kernel = self.add_weight(
             name="kernel",
             shape=(dim, self.options["num_prototypes"]),
-            initializer=lambda shape, dtype=None: unit_columns(start(shape, dtype)),
+            initializer=lambda shape, dtype=None: unit_columns(glorot_uniform(shape, dtype)),
             constraint=unit_columns,
         )
 
@@ -97,7 +101,7 @@ class Prototypes(layers.Layer):
                 dtype=dtype,
                 initializer="zeros",
                 trainable=False,
-                # Every replica writes what it has gathered from all.
+                # Every replica writes the gathered projections of all replicas.
                 aggregation="only_first_replica",
             )
 
@@ -123,7 +127,7 @@ class Prototypes(layers.Layer):
         return tf.concat([codes, scores], axis=1)
 
     def _codes(self, scores: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """[B, V, K] -> [B, A, K]."""
+        """Scores [B, V, K] -> codes [B, A, K]."""
         options = {name: self.options[name] for name in ("epsilon", "rounds")}
         if self.options["queue_length"]:
             is_full = tf.convert_to_tensor(self.queued) >= self.options["queue_length"]
@@ -137,13 +141,13 @@ class Prototypes(layers.Layer):
         return tf.stack(codes, axis=1)
 
     def _push(self, assigned: tf.Tensor, step: tf.Tensor) -> None:
-        """The newest first; the oldest leave."""
+        """Puts projections [B, A, D] in front of the queue and drops the oldest."""
         new = distribution.gather(assigned)
-        begins = step >= self.options["queue_from_step"]
+        has_started = step >= self.options["queue_from_step"]
         queue = tf.convert_to_tensor(self.queue)
-        moved = tf.concat([new, queue], axis=0)[: self.options["queue_length"]]
-        self.queue.assign(tf.ensure_shape(tf.where(begins, moved, queue), self.queue.shape))
-        added = tf.where(begins, tf.shape(new, tf.int64)[0], tf.constant(0, tf.int64))
+        pushed = tf.concat([new, queue], axis=0)[: self.options["queue_length"]]
+        self.queue.assign(tf.ensure_shape(tf.where(has_started, pushed, queue), self.queue.shape))
+        added = tf.where(has_started, tf.shape(new, tf.int64)[0], tf.constant(0, tf.int64))
         self.queued.assign(tf.convert_to_tensor(self.queued) + added)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -157,7 +161,7 @@ class Prototypes(layers.Layer):
 def swav_model(
     encoder: keras.Model,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     num_classes: int | None = None,
     crops: Sequence[CropGroup] = ((224, 2, (0.14, 1.0)), (96, 6, (0.05, 0.14))),
     projection: Sequence[int] = (2048, 128),
@@ -174,15 +178,16 @@ def swav_model(
 ) -> keras.Model:
     """Encoder, projection head and prototypes over groups of crops of several sizes.
 
-    The crops of the first group get codes. Each group goes through the encoder by itself, as its
-    size is another one, and all projections go through the head together. Train it with
-    `losses.SwAVLoss` on "prototypes", with another loss on "projection" or without one.
+    The encoder runs once per group, because each group has its own crop size; the head runs once
+    over all projections. The crops of the first group get codes. Train it with `losses.SwAVLoss` on
+    "prototypes", optionally with a second loss on "projection".
 
     Args:
-      encoder: any Keras model from images of any size to vectors, as `models.resnet`.
-      image_shape: of a crop of the first group, which is the size of evaluation.
-      num_classes: classes of a linear probe on the first crop; None for no probe.
-      crops: as in `data.multi_crop.batches`; the ranges of areas are not used here.
+      encoder: any Keras model that maps images of any size to vectors, as `models.resnet`.
+      image_shape: (height, width, channels) of a crop of the first group and of evaluation.
+      num_classes: C, classes of a linear probe on the first crop; None for no probe.
+      crops: (side in pixels, number of crops, range of areas) of each group, as in
+        `data.multi_crop.batches`; the ranges of areas are not used here.
       projection, batch_norm, normalize_embedding, zero_init_classifier: as in
         `models.contrastive_model`.
       num_prototypes, epsilon, rounds, frozen_steps, queue_length, queue_from_step: as in
@@ -191,12 +196,12 @@ def swav_model(
 
     Returns:
       A model from {"crops224": float [B, 2, 224, 224, 3], ...} to {"prototypes": float32
-      [B, A + V, K] as `Prototypes` gives it, "projection": float32 [B, A, D] of the A crops of the
-      first group, "logits": float32 [B, num_classes]}.
+      [B, A + V, K] as from `Prototypes`, "projection": float32 [B, A, P] of the A crops of the
+      first group, "logits": float32 [B, C]}.
 
     Raises:
-      UserError: a first group of another size than the images, an encoder of one size only, or as
-        in `Prototypes`.
+      UserError: if the first group's crops are not as large as the images, the encoder takes images
+        of one size only, or an option is out of range.
 
     Example:
       >>> from supcon_tf import models
@@ -209,28 +214,30 @@ def swav_model(
       ((None, 8, 30), (None, 2, 128))
     """
     check_crops(crops)
-    if crops[0][0] != image_shape[0]:
+    projection = check_units(projection)
+    height, width, channels = check_image_shape(image_shape)
+    if not height == width == crops[0][0]:
         raise UserError(
-            f"the first crops must be as large as the images, got {crops[0][0]} and "
-            f"{image_shape[0]} px: set views.Preprocessing.image_px = {crops[0][0]}"
+            f"the first crops must be as large as the images, got {crops[0][0]} px and "
+            f"{height} x {width} px: set views.Preprocessing.image_px = {crops[0][0]}"
         )
-    embed = _embedding(encoder, image_shape[2], normalize=normalize_embedding)
+    _check_any_size(encoder)
+    embed = build_embedding(encoder, (None, None, channels), normalize=normalize_embedding)
     dim = embed.output_shape[-1]
     head = projection_head(dim, units=projection, batch_norm=batch_norm)
     inputs = {
         group_name(group): keras.Input(
-            (group[1], group[0], group[0], image_shape[2]), name=group_name(group)
+            (group[1], group[0], group[0], channels), name=group_name(group)
         )
         for group in crops
     }
     num_assigned, num_crops = crops[0][1], sum(count for _, count, _ in crops)
-    embedded = []
-    for views in inputs.values():
-        images = ops.reshape(views, (-1, *views.shape[2:]))  # [B, v, H, W, C] -> [B*v, H, W, C]
-        embedded.append(ops.reshape(embed(images), (-1, views.shape[1], dim)))
-    embedding = ops.concatenate(embedded, axis=1)  # [B, V, D]
-    projected = head(ops.reshape(embedding, (-1, dim)))
-    projected = ops.reshape(projected, (-1, num_crops, projection[-1]))
+    embedding = ops.concatenate(
+        # [B, v, H, W, C] -> [B*v, D] -> [B, v, D] of each group -> [B, V, D]
+        [unfold_views(embed(fold_views(views)), views.shape[1]) for views in inputs.values()],
+        axis=1,
+    )
+    projected = unfold_views(head(fold_views(embedding)), num_crops)  # [B, V, P]
     outputs = {
         "prototypes": Prototypes(
             num_prototypes,
@@ -250,17 +257,10 @@ def swav_model(
     return ReplicatedModel(inputs, outputs, name=name)
 
 
-def _embedding(encoder: keras.Model, channels: int, *, normalize: bool) -> keras.Model:
-    """As in the other models, of images of any size."""
-    images = keras.Input((None, None, channels), name="images")
-    features = encoder(images)
-    if any(size is not None for size in encoder.input_shape[1:3]):
-        raise UserError(
-            f"crops of several sizes need an encoder of images of any size, got {encoder.name} of "
-            f"{encoder.input_shape[1:]}"
-        )
-    if normalize:
-        final = L2Normalization(name="normalize")
-    else:
-        final = layers.Activation("linear", dtype="float32", name="float32")
-    return keras.Model(images, final(features), name="embedding")
+def _check_any_size(encoder: keras.Model) -> None:
+    for tensor in getattr(encoder, "inputs", None) or ():
+        if any(size is not None for size in tensor.shape[1:3]):
+            raise UserError(
+                f"crops of several sizes need an encoder of images of any size, got {encoder.name} "
+                f"of {tensor.shape[1:]}"
+            )

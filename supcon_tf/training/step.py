@@ -59,7 +59,7 @@ class TrainingModel(ReplicatedModel):
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(whole_loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
-        return self._for_workers(self.compute_metrics(x, y, outputs, sample_weight))
+        return self._logs_for_workers(self.compute_metrics(x, y, outputs, sample_weight))
 
     def _cached_gradients(self, x: Any, y: Any, sample_weight: Any) -> tuple[list, Any, tf.Tensor]:
         chunk = self.gradient_cache_chunk

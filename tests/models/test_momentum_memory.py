@@ -36,7 +36,7 @@ def small_model(*, num_views=2, seed=0, **options):
     # The head's own start is too small to see its keys move.
     kernel = models.model_parts(model)["projection_head"].trainable_variables[0]
     kernel.assign(RNG_OF_KERNEL)
-    model.get_layer("key_encoder").weights_of_parts[1][0].assign(RNG_OF_KERNEL)
+    model.get_layer("key_encoder").part_weights[1][0].assign(RNG_OF_KERNEL)
     return model
 
 
@@ -132,7 +132,7 @@ def test_keys_follow_with_the_momentum_after_every_step():
     model = compiled(small_model())
     key_encoder = model.get_layer("key_encoder")
     followed = [v for part in key_encoder.parts for v in part.trainable_variables]
-    keys = [v for weights in key_encoder.weights_of_parts for v in weights]
+    keys = [v for weights in key_encoder.part_weights for v in weights]
     assert len(keys) == 5
     expected = [value.astype(np.float64) for value in values_of(followed)]
     assert_all_equal(values_of(keys), values_of(followed))
@@ -156,7 +156,7 @@ def test_keys_are_normalised_by_their_own_batch_and_keep_its_statistics():
     embedding = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     keys = reference.normalized(embedding @ RNG_OF_KERNEL)
     np.testing.assert_allclose(projected[:, 1], keys, rtol=1e-3, atol=1e-4)
-    moving_mean = key_encoder.states_of_parts[0][0].numpy()
+    moving_mean = key_encoder.part_states[0][0].numpy()
     np.testing.assert_allclose(moving_mean, 0.01 * mean, rtol=1e-4, atol=1e-7)
     assert not np.allclose(moving_mean, encoder.get_layer("norm").moving_mean.numpy())
 
@@ -193,7 +193,7 @@ def test_weights_follow_in_float32_under_mixed_precision():
     finally:
         keras.mixed_precision.set_global_policy("float32")
     key_encoder = model.get_layer("key_encoder")
-    (kernel, *_), query = key_encoder.weights_of_parts[0], key_encoder.parts[0].variables[0]
+    (kernel, *_), query = key_encoder.part_weights[0], key_encoder.parts[0].variables[0]
     before = kernel.numpy()
     query.assign(before + 0.5)
     assert model(IMAGES[:, :2], training=True).dtype == tf.float32

@@ -368,7 +368,7 @@ def test_keys_begin_with_the_weights_that_were_taken_over(trained, compiled):
         loss=losses.SupConLoss(),
         warm_start=str(folder.root),
     )
-    keys = got["model"].get_layer("key_encoder").weights_of_parts[0]
+    keys = got["model"].get_layer("key_encoder").part_weights[0]
     for copy, weight in zip(keys, pretrained["encoder"].trainable_variables, strict=True):
         np.testing.assert_array_equal(copy.numpy(), weight.numpy())
 
