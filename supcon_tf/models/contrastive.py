@@ -5,11 +5,13 @@ user's encoder, then normalization), "projection_head" and "classifier".
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from supcon_tf.errors import UserError, check_integer
+from supcon_tf.losses import LossInput
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import (
     build_embedding,
@@ -85,7 +87,8 @@ def contrastive_model(
     classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
     first_view = unfold_views(embedding, num_views)[:, 0]  # [B*V, D] -> [B, D]
     logits = classify(ops.stop_gradient(first_view) if stop_classifier_gradient else first_view)
-    return ReplicatedModel(views, {"projection": projected, "logits": logits}, name=name)
+    outputs: dict[LossInput, Any] = {"projection": projected, "logits": logits}
+    return ReplicatedModel(views, outputs, name=name)
 
 
 def classification_model(
@@ -144,4 +147,5 @@ def classification_model(
     else:
         classify = classification_head(embed.output_shape[-1], num_classes, zero_init=zero_init)
     images = keras.Input(image_shape, name="images")
-    return ReplicatedModel(images, {"logits": classify(embed(images))}, name=name)
+    outputs: dict[LossInput, Any] = {"logits": classify(embed(images))}
+    return ReplicatedModel(images, outputs, name=name)

@@ -11,7 +11,7 @@ from supcon_tf.errors import UserError
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class ReplicatedModel(keras.Model):
-    """A functional `keras.Model` whose `fit` and `evaluate` work under every `tf.distribute` strategy.
+    """A functional `keras.Model` that can be trained under every `tf.distribute` strategy.
 
     All models of this package are of this class. It differs from `keras.Model` of Keras 3.15:
 

@@ -136,17 +136,15 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     Raises:
       UserError: if it is not a sequence of 1 to 3 known sizes.
     """
-    shape = image_shape
-    if isinstance(shape, str) or not isinstance(shape, Sequence) or not 1 <= len(shape) <= 3:
-        shape = None
-    elif None in shape:
-        shape = None
-    if shape is None:
+    is_sequence = isinstance(image_shape, Sequence) and not isinstance(image_shape, str)
+    if not is_sequence or not 1 <= len(image_shape) <= 3 or None in image_shape:
         raise UserError(
             "image_shape must be known sizes of one sample: (height, width, channels), "
             f"(steps, features) or (features,), got {image_shape!r}"
         )
-    return tuple(check_integer("each size of image_shape", size, at_least=1) for size in shape)
+    return tuple(
+        check_integer("each size of image_shape", size, at_least=1) for size in image_shape
+    )
 
 
 def _check_encoder(encoder: layers.Layer, image_shape: tuple[int | None, ...]) -> None:

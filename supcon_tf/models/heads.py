@@ -97,7 +97,7 @@ def check_units(units: Sequence[int]) -> tuple[int, ...]:
             "projection must be a sequence of the head's layer sizes, such as (2048, 128) or "
             f"(128,), got {units!r}"
         )
-    return tuple(check_integer("each layer size of projection", size, at_least=1) for size in units)
+    return tuple(check_integer("a layer size of projection", size, at_least=1) for size in units)
 
 
 def classification_head(

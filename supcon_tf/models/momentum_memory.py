@@ -16,10 +16,13 @@ and `model.variables` holds all of it:
 """
 
 from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from supcon_tf.errors import UserError, check_integer
+from supcon_tf.losses import LossInput
 from supcon_tf.models.contrastive import contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, fold_views, model_parts, unfold_views
@@ -117,7 +120,8 @@ def momentum_memory_model(
         return ReplicatedModel(views, projected, name=name)
     first_view = unfold_views(embedding, num_queries)[:, 0]  # [B*Q, D] -> [B, D]
     logits = model_parts(parts)["classifier"](ops.stop_gradient(first_view))
-    return ReplicatedModel(views, {"projection": projected, "logits": logits}, name=name)
+    outputs: dict[LossInput, Any] = {"projection": projected, "logits": logits}
+    return ReplicatedModel(views, outputs, name=name)
 
 
 def find_memory(model: keras.Model) -> KeyMemory | None:

@@ -208,7 +208,7 @@ def _check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, .
             f"got {input_shape!r}"
         )
     return tuple(
-        size if size is None else check_integer("each size of input_shape", size, at_least=1)
+        size if size is None else check_integer("a size of input_shape", size, at_least=1)
         for size in input_shape
     )
 

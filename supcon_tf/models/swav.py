@@ -14,7 +14,7 @@ from keras import layers, ops
 from supcon_tf import distribution
 from supcon_tf.data.multi_crop import CropGroup, check_crops, group_name
 from supcon_tf.errors import UserError, check_integer, check_number
-from supcon_tf.losses import sinkhorn_knopp
+from supcon_tf.losses import LossInput, sinkhorn_knopp
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import (
     build_embedding,
@@ -238,7 +238,7 @@ def swav_model(
         axis=1,
     )
     projected = unfold_views(head(fold_views(embedding)), num_crops)  # [B, V, P]
-    outputs = {
+    outputs: dict[LossInput, Any] = {
         "prototypes": Prototypes(
             num_prototypes,
             num_assigned=num_assigned,

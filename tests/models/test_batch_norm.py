@@ -32,7 +32,7 @@ def results(layer, inputs, training):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (16, 3), (8, 7, 3), (1, 3)])
-def test_values_gradients_and_averages_are_those_of_keras(shape, training):
+def test_values_gradients_and_moving_averages_equal_keras(shape, training):
     inputs = tf.random.stateless_normal(shape, [1, 2]) * 3 + 1
     layers = both(shape, momentum=0.9, epsilon=1e-5, synchronized=True)
     for expected, value in zip(
@@ -41,7 +41,7 @@ def test_values_gradients_and_averages_are_those_of_keras(shape, training):
         np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_a_frozen_layer_and_one_without_scale_work_as_in_keras():
+def test_frozen_unscaled_and_uncentered_layers_equal_keras():
     inputs = tf.random.stateless_normal((9, 4), [1, 2])
     for options in ({"scale": False}, {"center": False}, {"trainable": False}):
         for expected, value in zip(
@@ -50,7 +50,7 @@ def test_a_frozen_layer_and_one_without_scale_work_as_in_keras():
             np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_bfloat16_goes_through_with_float32_statistics():
+def test_bfloat16_input_has_float32_statistics():
     inputs = tf.cast(tf.random.stateless_normal((64, 4, 4, 2), [1, 2]), tf.bfloat16)
     layer = BatchNormalization(momentum=0.0, dtype="mixed_bfloat16")
     assert layer(inputs, training=True).dtype == tf.bfloat16

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import layers
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 
 # Keras saves a variable by np.array, which NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -62,7 +63,7 @@ def gradients(model, images, output):
 
 
 @pytest.mark.parametrize("num_views", [1, 2, 3])
-def test_projection_of_every_view_is_that_of_the_view_alone(num_views):
+def test_projection_of_a_view_does_not_depend_on_the_other_views(num_views):
     model = small_model(num_views=num_views)
     images = views(count=num_views)
     projection = model(images)
@@ -94,7 +95,7 @@ def test_permuted_views_give_permuted_projections():
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_embedding_is_of_unit_length_only_when_normalized(normalize):
+def test_embedding_has_unit_length_only_when_normalized(normalize):
     model = small_model(normalize_embedding=normalize, num_classes=3)
     images = views()
     features = models.model_parts(model)["encoder"](images[:, 0]).numpy()
@@ -109,7 +110,7 @@ def test_embedding_is_of_unit_length_only_when_normalized(normalize):
     np.testing.assert_allclose(logits, expected @ kernel + bias, rtol=1e-4, atol=1e-5)
 
 
-def test_probe_sees_view_zero_and_changes_nothing_but_itself():
+def test_probe_sees_view_zero_and_trains_only_itself():
     model = small_model(num_classes=3)
     images = views()
     logits = model(images)["logits"]
@@ -216,7 +217,7 @@ def test_backward_graph_holds_the_encoder_only_when_it_trains(train_encoder):
     assert ("Conv2DBackpropFilter" in kinds) == train_encoder
 
 
-def test_encoder_frozen_by_one_stage_trains_again_in_the_next():
+def test_encoder_frozen_in_one_model_trains_in_the_next():
     encoder = small_encoder()
     options = {"image_shape": SHAPE, "num_classes": 3}
     models.classification_model(encoder, train_encoder=False, **options)
@@ -225,7 +226,7 @@ def test_encoder_frozen_by_one_stage_trains_again_in_the_next():
     assert len(finetuned.trainable_variables) == 4 + 2
 
 
-def test_encoder_of_a_saved_frozen_model_trains_again(tmp_path):
+def test_encoder_loaded_from_a_frozen_model_trains(tmp_path):
     options = {"image_shape": SHAPE, "num_classes": 3, "normalize_embedding": True}
     linear = models.classification_model(small_encoder(), train_encoder=False, **options)
     linear.save(tmp_path / "linear.keras")
@@ -328,20 +329,20 @@ def test_keras_application_is_an_encoder():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_views": 0}, "num_views must be >= 1, got 0"),
+        ({"num_views": 0}, "num_views must be an integer >= 1, got 0"),
         ({"image_shape": (None, 8, 3)}, r"image_shape must be .*, got \(None, 8, 3\)"),
-        ({"image_shape": (8, 8)}, r"image_shape must be .*, got \(8, 8\)"),
+        ({"image_shape": (8, 8)}, r"images of shape \(8, 8\), got 'users_encoder'"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_would_do(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_options_out_of_range_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
         models.contrastive_model(small_encoder(), **{"image_shape": SHAPE, **options})
 
 
-def test_encoder_of_anything_but_vectors_is_refused():
+def test_encoder_that_does_not_return_vectors_is_rejected():
     images = keras.Input(SHAPE)
     maps = layers.Conv2D(6, 3)(images)
     for output, shown in ((maps, r"shape=\(None, 6, 6, 6\)"), ({"maps": maps}, "'maps': ")):
         encoder = keras.Model(images, output, name="users_encoder")
-        with pytest.raises(ValueError, match=f"to vectors .* got users_encoder with .*{shown}"):
+        with pytest.raises(UserError, match=f"to vectors .* got users_encoder with .*{shown}"):
             models.classification_model(encoder, image_shape=SHAPE, num_classes=3)

@@ -35,7 +35,7 @@ def assert_same(some, others, *, atol):
         ("cross-entropy", "sgd"),
     ],
 )
-def test_a_step_on_two_replicas_is_that_of_one(loss, optimizer):
+def test_one_step_on_two_replicas_equals_one_device(loss, optimizer):
     one, two = (
         replica_steps.trained(strategy, loss, optimizer, num_steps=1)
         for strategy in (tf.distribute.get_strategy(), two_replicas())
@@ -43,7 +43,7 @@ def test_a_step_on_two_replicas_is_that_of_one(loss, optimizer):
     assert_same(one, two, atol=1e-6)
 
 
-def test_twenty_steps_on_two_replicas_stay_those_of_one():
+def test_twenty_steps_on_two_replicas_equal_one_device():
     one, two = (
         replica_steps.trained(strategy, "supcon dense", "momentum", num_steps=20)
         for strategy in (tf.distribute.get_strategy(), two_replicas())
@@ -81,7 +81,7 @@ def processes(arguments, *, workers=1):
     ],
     ids=["four_replicas", "two_workers"],
 )
-def test_a_step_in_other_processes_is_that_of_one_device(options, case, tmp_path):
+def test_one_step_on_four_replicas_or_two_workers_equals_one_device(options, case, tmp_path):
     output = tmp_path / "steps.npz"
     arguments = ["tests.replica_steps", str(output), *options, f"--case={case}"]
     started = processes(arguments, workers=2 if "multi" in options[0] else 1)
@@ -92,7 +92,7 @@ def test_a_step_in_other_processes_is_that_of_one_device(options, case, tmp_path
     assert_same(alone, {name.split(": ")[1]: others[name] for name in others}, atol=1e-6)
 
 
-def test_two_workers_train_one_run_and_go_on_after_one_of_them_died(image_folder, tmp_path):
+def test_two_workers_train_one_run_and_resume_after_one_died(image_folder, tmp_path):
     workdir = tmp_path / "run"
     bindings = [
         f"sources.folder.root = '{image_folder}'",
@@ -150,7 +150,7 @@ def small_model(strategy, optimizer, **options):
     return trained
 
 
-def test_clipping_on_two_replicas_is_that_of_the_whole_gradient():
+def test_clip_norm_on_two_replicas_clips_the_whole_gradient():
     views = np.random.default_rng(0).normal(size=(8, 2, 8, 8, 3)).astype(np.float32)
     batch = tf.data.Dataset.from_tensors((views, np.arange(8) % 3))
     weights = []
@@ -180,29 +180,29 @@ def test_clipping_on_two_replicas_is_that_of_the_whole_gradient():
         ({}, {"jit_compile": True}, "jit_compile = True does not work on 2 replicas"),
     ],
 )
-def test_what_goes_wrong_on_replicas_is_refused(optimizer, settings, message):
+def test_settings_that_are_wrong_on_replicas_are_rejected(optimizer, settings, message):
     model = small_model(two_replicas(), "sgd")
     model.compile(keras.optimizers.SGD(0.1, **optimizer), losses.SupConLoss(), **settings)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         model.fit(np.zeros((4, 2, 8, 8, 3)), np.zeros(4, int), verbose=0)
 
 
-def test_a_scaled_loss_on_replicas_is_refused():
+def test_loss_scaling_on_replicas_is_rejected():
     model = small_model(two_replicas(), keras.optimizers.SGD(0.1))
     scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     model.compile(scaling, losses.SupConLoss())
-    with pytest.raises(ValueError, match="mixed_float16 does not work on 2 replicas"):
+    with pytest.raises(UserError, match="mixed_float16 does not work on 2 replicas"):
         model.make_train_function()
 
 
-def test_rows_that_replicas_cannot_share_are_refused():
+def test_batch_that_does_not_split_over_replicas_is_rejected():
     seven = tf.data.Dataset.from_tensors(tf.zeros([7, 3]))
-    with pytest.raises(ValueError, match="a multiple of its 2 replicas, got 7 rows"):
+    with pytest.raises(UserError, match="a multiple of its 2 replicas, got 7 rows"):
         distribution.input_of_replicas(two_replicas(), lambda *_: seven, 0, 1)
 
 
 @pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
-def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
+def test_worker_that_dies_between_epochs_is_a_one_line_error(error, tmp_path):
     def stage_of_a_survivor(folder):
         raise error(None, None, "Collective ops is aborted by: Connection reset by peer")
 
@@ -212,17 +212,17 @@ def test_a_worker_that_dies_between_epochs_is_one_line_too(error, tmp_path):
         )
 
 
-def test_several_workers_need_a_cluster(monkeypatch):
+def test_multi_worker_requires_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ValueError, match="reads the cluster from TF_CONFIG, which is not set"):
+    with pytest.raises(UserError, match="reads the cluster from TF_CONFIG, which is not set"):
         distribution.strategy("multi_worker")
 
 
-def test_a_strategy_is_made_once():
+def test_strategy_is_created_once_and_unknown_names_are_rejected():
     assert distribution.strategy("one_device") is distribution.strategy(name="one_device")
     assert distribution.strategy("auto") is distribution.strategy("auto", cpu_replicas=1)
     assert distribution.is_chief(distribution.strategy("auto"))
-    with pytest.raises(ValueError, match=r"must be one of .* got 'two'"):
+    with pytest.raises(UserError, match=r"must be one of .* got 'two'"):
         distribution.strategy("two")
-    with pytest.raises(ValueError, match=r"cpu_replicas must be .* got 2 for 'auto'"):
+    with pytest.raises(UserError, match=r"cpu_replicas must be .* got 2 for 'auto'"):
         distribution.strategy("auto", cpu_replicas=2)

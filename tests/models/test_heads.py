@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 
 # Keras saves a variable by np.array, which NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -29,7 +30,7 @@ def kinds(head):
     return [type(layer).__name__ for layer in head.layers[1:]]
 
 
-def test_projection_is_dense_relu_dense_without_bias_on_the_unit_sphere():
+def test_projection_is_dense_relu_dense_without_last_bias_and_normalized():
     head = models.projection_head(5, units=(16, 3))
     head.set_weights([10 * weight + 0.1 for weight in head.get_weights()])
     kernel_1, bias_1, kernel_2 = (weight.astype("float64") for weight in head.get_weights())
@@ -41,7 +42,7 @@ def test_projection_is_dense_relu_dense_without_bias_on_the_unit_sphere():
     np.testing.assert_allclose(head(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_unnormalized_projection_is_the_last_layer_itself():
+def test_unnormalized_projection_is_the_output_of_the_last_layer():
     head = models.projection_head(5, units=(3,), normalize=False)
     x = embeddings()
     np.testing.assert_allclose(head(x), x @ head.get_weights()[0], rtol=1e-5, atol=1e-7)
@@ -61,7 +62,7 @@ def test_batch_norm_replaces_the_bias_of_hidden_layers_only():
     }
 
 
-def test_kernels_start_as_normals_of_deviation_one_hundredth():
+def test_kernels_are_initialized_with_standard_deviation_one_hundredth():
     head = models.projection_head(300, units=(200, 100))
     for kernel in head.get_weights()[::2]:
         assert kernel.std() == pytest.approx(0.01, rel=0.03)
@@ -126,7 +127,7 @@ def test_classification_head_is_one_dense_layer_with_bias():
     assert 0 < np.abs(kernel).max() <= limit
 
 
-def test_zero_initialised_classifier_starts_undecided():
+def test_zero_initialized_classifier_returns_zeros():
     head = models.classification_head(5, 3, zero_init=True)
     np.testing.assert_array_equal(head(embeddings()), np.zeros((6, 3)))
 
@@ -146,6 +147,15 @@ def test_trained_heads_survive_a_keras_file(tmp_path):
         ]
 
 
-def test_head_without_layers_is_refused():
-    with pytest.raises(ValueError, match=r"units must name .*, got \(\)"):
-        models.projection_head(5, units=())
+def test_layer_sizes_that_are_not_positive_integers_are_rejected():
+    for units, message in (
+        ((), r"must be a sequence .* got \(\)"),
+        (128, "must be a sequence .* got 128"),
+        ("128", "must be a sequence .* got '128'"),
+        ((0,), "must be an integer >= 1, got 0"),
+        ((128, -1), "must be an integer >= 1, got -1"),
+        ((2.5,), "must be an integer >= 1, got 2.5"),
+        ((True,), "must be an integer >= 1, got True"),
+    ):
+        with pytest.raises(UserError, match=f"projection {message}"):
+            models.projection_head(5, units=units)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 from supcon_tf.losses import NPairsLoss, SimCLRLoss, SupConLoss
 from supcon_tf.models import KeyMemory, MemoryLoss, find_memory, momentum_memory_model
 from supcon_tf.run_dir import RunDir
@@ -83,7 +84,7 @@ def test_8192_keys_of_128_numbers_are_4_mebibytes():
 
 
 @pytest.mark.parametrize("contrast", ["queue", "batch_and_queue"])
-def test_losses_and_queue_are_those_of_the_loop(contrast):
+def test_losses_and_queue_equal_a_loop_over_steps(contrast):
     model = small_model(num_views=3, num_queries=2 if contrast == "queue" else 1, contrast=contrast)
     memory = find_memory(model)
     options = {"temperature": 0.3, "summation": "inside"}
@@ -113,7 +114,7 @@ def test_losses_and_queue_are_those_of_the_loop(contrast):
         np.testing.assert_array_equal(memory.labels.numpy()[-len(queue) :], queue_labels)
 
 
-def test_with_simclr_it_is_moco():
+def test_simclr_with_memory_equals_moco():
     model = small_model()
     loss = MemoryLoss(SimCLRLoss(temperature=0.2), find_memory(model))
     queue = np.zeros((0, 4))
@@ -128,7 +129,7 @@ def test_with_simclr_it_is_moco():
         queue = np.concatenate([queue, keys])[-20:]
 
 
-def test_keys_follow_with_the_momentum_after_every_step():
+def test_key_weights_are_moving_averages_of_the_query_weights():
     model = compiled(small_model())
     key_encoder = model.get_layer("key_encoder")
     followed = [v for part in key_encoder.parts for v in part.trainable_variables]
@@ -145,7 +146,7 @@ def test_keys_follow_with_the_momentum_after_every_step():
     assert np.abs(keys[0].numpy() - followed[0].numpy()).max() > 1e-3
 
 
-def test_keys_are_normalised_by_their_own_batch_and_keep_its_statistics():
+def test_keys_have_their_own_batch_statistics():
     model = small_model()
     key_encoder = model.get_layer("key_encoder")
     encoder = models.model_parts(model)["encoder"]
@@ -177,7 +178,7 @@ def test_no_gradient_reaches_the_keys():
     assert not any("key_encoder" in path or "memory" in path for path in paths)
 
 
-def test_evaluation_and_prediction_change_nothing():
+def test_evaluation_and_prediction_change_no_variable():
     model = compiled(small_model())
     model.fit(IMAGES[:, :2], LABELS, batch_size=8, verbose=0)
     before = values_of(model.variables)
@@ -186,7 +187,7 @@ def test_evaluation_and_prediction_change_nothing():
     assert_all_equal(values_of(model.variables), before)
 
 
-def test_weights_follow_in_float32_under_mixed_precision():
+def test_key_weights_are_updated_in_float32_under_mixed_precision():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         model = small_model(momentum=0.999)
@@ -218,7 +219,7 @@ def two_parts(model, folder, *, epochs):
     return values_of([*model.variables, *model.optimizer.variables])
 
 
-def test_a_run_in_two_parts_equals_a_run_in_one_bit_for_bit(tmp_path):
+def test_resumed_run_equals_an_uninterrupted_run_bit_for_bit(tmp_path):
     def built(seed):
         model = compiled(small_model(seed=seed))
         model.optimizer.build(model.trainable_variables)
@@ -232,7 +233,7 @@ def test_a_run_in_two_parts_equals_a_run_in_one_bit_for_bit(tmp_path):
     assert find_memory(model).count.numpy() == 48
 
 
-def test_a_saved_model_goes_on_with_its_keys_and_its_queue(tmp_path):
+def test_saved_model_keeps_its_key_encoder_and_its_queue(tmp_path):
     model = compiled(small_model(num_classes=None))
     model.fit(IMAGES[:, :2], LABELS, batch_size=8, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -240,7 +241,7 @@ def test_a_saved_model_goes_on_with_its_keys_and_its_queue(tmp_path):
     assert_all_equal(values_of(loaded.variables), values_of(model.variables))
     # The parts that it follows are the loaded model's own.
     assert loaded.get_layer("key_encoder").parts[0] is loaded.get_layer("embedding")
-    with pytest.raises(ValueError, match="compile the model again with MemoryLoss"):
+    with pytest.raises(UserError, match="compile the model again with MemoryLoss"):
         loaded.evaluate(IMAGES[:, :2], LABELS, verbose=0)
     for again in (model, loaded):
         compiled(again)
@@ -248,7 +249,7 @@ def test_a_saved_model_goes_on_with_its_keys_and_its_queue(tmp_path):
     assert_all_equal(values_of(loaded.variables), values_of(model.variables))
 
 
-def test_two_replicas_train_and_remember_like_one_on_the_whole_batch():
+def test_two_replicas_train_and_fill_the_queue_like_one_device():
     def trained(strategy):
         with strategy.scope():
             model = small_model()
@@ -281,16 +282,16 @@ def test_two_replicas_train_and_remember_like_one_on_the_whole_batch():
         np.testing.assert_array_equal(first.numpy(), second.numpy())
 
 
-def test_what_cannot_be_is_refused():
+def test_options_out_of_range_are_rejected():
     encoder = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
     for options, message in (
-        ({"num_queries": 2}, "in 1 ... num_views - 1, got 2 of 2 views"),
-        ({"num_queries": 0}, "in 1 ... num_views - 1, got 0 of 2 views"),
-        ({"memory_size": 0}, "memory_size must be >= 1, got 0"),
-        ({"momentum": 1.5}, r"momentum must be within \[0, 1\], got 1.5"),
+        ({"num_queries": 2}, "below num_views = 2, got 2"),
+        ({"num_queries": 0}, "num_queries must be an integer >= 1, got 0"),
+        ({"memory_size": 0}, "memory_size must be an integer >= 1, got 0"),
+        ({"momentum": 1.5}, "momentum must be a number >= 0 and <= 1, got 1.5"),
         ({"contrast": "batch"}, "contrast must be one of .* got 'batch'"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             momentum_memory_model(encoder, image_shape=SHAPE, projection=(4,), **options)
     memory = KeyMemory(8, contrast="queue")
     for loss, message in (
@@ -299,9 +300,9 @@ def test_what_cannot_be_is_refused():
         (SupConLoss(positives_cap=2), "positives_cap must be None with a memory, got 2"),
         (SupConLoss(implementation="streaming"), "must be 'dense' with a memory, got 'streaming'"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             MemoryLoss(loss, memory)
     memory.build((None, 2, 4))
     for labels, message in ((None, "got None"), (np.ones((3, 5)), r"got shape \(3, 5\)")):
-        with pytest.raises(ValueError, match=f"takes class numbers .*{message}"):
+        with pytest.raises(UserError, match=f"takes class numbers .*{message}"):
             MemoryLoss(SupConLoss(), memory)(labels, tf.ones([3, 2, 4]))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 from supcon_tf.models.resnet import _Conv, _convolve
 
 BLOCKS = {
@@ -81,7 +82,7 @@ def train_one_step(model, images):
     model.fit(images, targets, batch_size=len(images), verbose=0)
 
 
-def test_formula_gives_the_published_counts():
+def test_parameter_formula_gives_the_published_counts():
     # torchvision's ResNet-18 (11,689,512) and ResNet-50 (25,557,032) less their classifiers; its
     # ResNet-18 has no projection in the first group.
     assert trainable_parameters(18) == 11_689_512 - 513 * 1000 + (64 * 64 + 2 * 64) == 11_180_736
@@ -164,7 +165,7 @@ def test_bottlenecks_stride_on_their_3x3_convolution_and_project_in_first_blocks
             assert (f"{prefix}_shortcut_conv" in names) == (block == 1)
 
 
-def test_convolutions_have_no_bias_and_start_as_truncated_normals_of_variance_one_over_fan_in():
+def test_convolutions_have_no_bias_and_variance_scaling_initialization():
     model = untrained(models.resnet, 18, 1.0)
     convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convs) == 1 + 16 + 4
@@ -176,7 +177,7 @@ def test_convolutions_have_no_bias_and_start_as_truncated_normals_of_variance_on
         assert np.abs(scaled).max() <= 2 / 0.8796 + 1e-3
 
 
-def test_zero_gamma_makes_every_block_without_projection_the_identity():
+def test_zero_last_gamma_makes_blocks_without_projection_the_identity():
     model = tiny()
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     for group in range(1, 5):
@@ -187,7 +188,7 @@ def test_zero_gamma_makes_every_block_without_projection_the_identity():
         np.testing.assert_array_equal(first(x), second(x))
 
 
-def test_only_the_last_gammas_start_at_zero_and_resnext_has_none():
+def test_only_last_gammas_of_resnet_are_initialized_with_zeros():
     assert {layer.name for layer in bn_layers(tiny()) if not layer.gamma.numpy().any()} == {
         f"group{group}_block{block}_bn2" for group in range(1, 5) for block in (1, 2)
     }
@@ -206,7 +207,7 @@ def test_moving_statistics_take_a_tenth_of_the_batch():
     assert {layer.epsilon for layer in bn_layers(model)} == {1e-5}
 
 
-def test_variables_read_as_layer_and_kind():
+def test_variable_paths_are_layer_name_and_kind():
     paths = {variable.path for variable in tiny().variables}
     assert {"stem_conv/kernel", "group1_block1_conv1/kernel", "group4_block2_bn2/gamma"} <= paths
     assert {path.rsplit("/")[-1] for path in paths} == {
@@ -214,7 +215,7 @@ def test_variables_read_as_layer_and_kind():
     }
 
 
-def test_one_replica_trains_alike_eagerly_in_a_graph_and_under_xla():
+def test_eager_graph_and_xla_gradients_agree():
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
 
     def update(run):
@@ -308,12 +309,18 @@ def test_grouped_convolution_trains_in_a_graph_like_one_convolution_per_group():
     [
         (lambda: models.resnet(20), r"depth must be one of \[18, 34, .*, 200\], got 20"),
         (lambda: models.resnext(18), r"depth must be one of \[50, 101, 152, 200\], got 18"),
-        (lambda: models.resnet(18, width=0), r"width must be >= 1/64 .*, got 0"),
-        (lambda: models.resnet(18, width=-1.0), r"width must be >= 1/64 .*, got -1.0"),
+        (lambda: models.resnet(18, width=0), "width must be a number > 0, got 0"),
+        (lambda: models.resnet(18, width=-1.0), "width must be a number > 0, got -1.0"),
+        (lambda: models.resnet(18, width=1 / 65), "width must be >= 1/64"),
+        (lambda: models.resnet(18, width=float("nan")), "width must be a number > 0, got nan"),
+        (lambda: models.resnext(50, width="1"), "width must be a number > 0, got '1'"),
+        (lambda: models.resnet(18, input_shape=(8, 8)), r"input_shape must be .* got \(8, 8\)"),
+        (lambda: models.resnet(18, input_shape=(8, 8, None)), "input_shape must be .* known"),
+        (lambda: models.resnet(18, input_shape=(0, 8, 3)), "input_shape must be .* >= 1, got 0"),
         (lambda: models.resnext(50, width=0.25), r"width must be .* multiple of 0.5, got 0.25"),
         (lambda: models.resnet(18, stem="mnist"), r"stem must be .*'cifar'.*, got 'mnist'"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_would_do(build, message):
-    with pytest.raises(ValueError, match=message):
+def test_options_out_of_range_are_rejected(build, message):
+    with pytest.raises(UserError, match=message):
         build()

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import distribution
+from supcon_tf.errors import UserError
 from supcon_tf.losses import SemiSupervisedLoss, SuNCEtLoss, SwAVLoss
 from supcon_tf.models import Prototypes, embedding_model, model_parts, swav_model
 from supcon_tf.run_dir import RunDir
@@ -43,7 +44,7 @@ def unit(*shape, seed=0):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def test_the_layer_gives_the_codes_of_the_scores():
+def test_prototypes_return_scores_and_their_sinkhorn_codes():
     layer, projected = Prototypes(6, num_assigned=2), unit(7, 5, 4)
     packed = layer(projected).numpy()
     kernel = layer.kernel.numpy()
@@ -55,7 +56,7 @@ def test_the_layer_gives_the_codes_of_the_scores():
         np.testing.assert_allclose(packed[:, crop], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_frozen_steps_leave_the_prototypes_and_later_ones_move_them_at_unit_length():
+def test_prototypes_train_only_after_the_frozen_steps_and_keep_unit_length():
     model = keras.Sequential([keras.Input((3, 4)), Prototypes(6, frozen_steps=2)])
     layer = model.layers[-1]
     # Momentum and a large step, which would show what was kept of the frozen gradients.
@@ -70,7 +71,7 @@ def test_frozen_steps_leave_the_prototypes_and_later_ones_move_them_at_unit_leng
     assert int(layer.step) == 3
 
 
-def test_the_queue_takes_part_once_it_is_full_and_drops_the_oldest():
+def test_queue_joins_the_codes_once_full_and_drops_the_oldest():
     layer = Prototypes(5, num_assigned=2, queue_length=6, queue_from_step=1)
     batches = [unit(4, 3, 4, seed=step) for step in range(4)]
     for step, batch in enumerate(batches):
@@ -89,7 +90,7 @@ def test_the_queue_takes_part_once_it_is_full_and_drops_the_oldest():
     np.testing.assert_array_equal(layer.queue[:4], batches[3][:, :2])
 
 
-def test_the_model_has_the_outputs_and_parts_that_stages_use(tmp_path):
+def test_model_has_its_outputs_and_parts_also_after_saving(tmp_path):
     model = small_model(queue_length=8)
     outputs = model(crops_of(4))
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
@@ -107,7 +108,7 @@ def test_the_model_has_the_outputs_and_parts_that_stages_use(tmp_path):
     )
 
 
-def test_two_replicas_train_as_one():
+def test_two_replicas_train_like_one_device():
     """SwAV with a queue that fills, and SuNCEt on the labelled half, for three steps."""
     labels = np.array([-1, 0, 1, -1, 0, 1, -1, -1])
     results = []
@@ -154,22 +155,25 @@ def test_two_replicas_train_as_one():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Prototypes(0), "num_prototypes must be >= 1, got 0"),
-        (lambda: Prototypes(3, queue_length=-1), "queue_length must be >= 0, got -1"),
-        (lambda: Prototypes(3, epsilon=0.0), "epsilon must be > 0, got 0.0"),
-        (lambda: swav_model(encoder(), image_shape=(9, 9, 3), crops=CROPS), "got 8 and 9 px"),
+        (lambda: Prototypes(0), "num_prototypes must be an integer >= 1, got 0"),
+        (lambda: Prototypes(3, queue_length=-1), "queue_length must be an integer >= 0, got -1"),
+        (lambda: Prototypes(3, epsilon=0.0), "epsilon must be a number > 0, got 0.0"),
+        (
+            lambda: swav_model(encoder(), image_shape=(9, 9, 3), crops=CROPS),
+            "got 8 px and 9 x 9 px",
+        ),
         (
             lambda: swav_model(replica_steps.encoder(), image_shape=(8, 8, 3), crops=CROPS),
             "need an encoder of images of any size",
         ),
     ],
 )
-def test_a_bad_option_is_named_with_what_would_do(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_options_out_of_range_are_rejected(call, message):
+    with pytest.raises(UserError, match=message):
         call()
 
 
-def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
+def test_resumed_run_equals_an_uninterrupted_run(tmp_path):
     """The queue, the prototypes and the count of steps come back with a checkpoint."""
 
     def steps(start, stop):
@@ -215,7 +219,7 @@ SMALL_SWAV = (
 )
 
 
-def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):
+def test_swav_with_suncet_gin_file_runs(photos, tmp_path):
     folder = RunDir(tmp_path / "run")
     run(
         folder.root,
@@ -238,19 +242,19 @@ def test_swav_with_suncet_runs_by_its_gin_file(photos, tmp_path):
     assert int(model.get_layer("prototypes").queued) == 4 * (8 + 4)
 
 
-def test_swav_runs_by_its_gin_file(photos, tmp_path, without_export):
+def test_swav_gin_file_runs(photos, tmp_path, without_export):
     settings = (*SMALL_SWAV, f"sources.folder.root = '{photos}'")
     folder = RunDir(tmp_path / "run")
     run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")
     assert np.isfinite(folder.metrics()["pretrain"]["loss"])
-    with pytest.raises(ValueError, match=r"num_assigned must be 2, the crops of .* group, got 1"):
+    with pytest.raises(UserError, match=r"num_assigned must be 2, the crops of .* group, got 1"):
         run(
             tmp_path / "codes",
             *settings,
             "losses.SwAVLoss.num_assigned = 1",
             gin_file="semi/swav_cifar10_resnet18.gin",
         )
-    with pytest.raises(ValueError, match="would make SwAV's codes of a chunk, got 4"):
+    with pytest.raises(UserError, match="would make SwAV's codes of a chunk, got 4"):
         run(
             tmp_path / "chunks",
             *settings,

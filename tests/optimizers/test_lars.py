@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
 from supcon_tf.optimizers import LARS, warmup_schedule
 from tests.replicas import two_replicas
 
@@ -168,7 +169,7 @@ def test_bfloat16_variables_are_updated_in_float32():
     np.testing.assert_array_equal(keras.ops.cast(variable, "float32"), 0.75 * weights)
 
 
-def test_config_gives_back_every_argument():
+def test_config_holds_every_argument():
     schedule = warmup_schedule(base_learning_rate=0.3, batch_size=256, steps_per_epoch=2, epochs=3)
     options = {
         "momentum": 0.8,
@@ -208,7 +209,7 @@ def small_data():
     return random.normal(size=(8, 4)).astype("float32"), np.ones((8, 2), "float32")
 
 
-def test_training_goes_on_from_a_keras_file_as_if_never_stopped(tmp_path):
+def test_training_resumes_from_a_keras_file_exactly(tmp_path):
     model = small_model()
     data = small_data()
     model.fit(*data, batch_size=4, shuffle=False, verbose=0)
@@ -220,7 +221,7 @@ def test_training_goes_on_from_a_keras_file_as_if_never_stopped(tmp_path):
         np.testing.assert_array_equal(weight, resumed_weight)
 
 
-def test_two_replicas_step_like_one():
+def test_two_replicas_train_like_one_device():
     def trained(strategy):
         keras.utils.set_random_seed(1)
         with strategy.scope():
@@ -242,6 +243,6 @@ def test_two_replicas_step_like_one():
         ({"exclude": "bias"}, "exclude must be a sequence .* got the string 'bias'"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_would_do(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_options_out_of_range_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
         LARS(0.1, **options)

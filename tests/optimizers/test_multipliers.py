@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from supcon_tf.errors import UserError
 from supcon_tf.optimizers import LARS, WarmupSchedule, multiply_learning_rates
 from tests.replicas import two_replicas
 
@@ -24,7 +25,7 @@ def variable(name):
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_a_multiplied_variable_goes_as_with_that_rate(make):
+def test_multiplied_variable_trains_as_with_the_multiplied_rate(make):
     low, high = variable("low_kernel"), variable("high_kernel")
     optimizer = make(0.5)
     optimizer.build([low, high])
@@ -54,7 +55,7 @@ def fitted(*, multipliers, rate, **compile_options):
     return before, model.get_weights()
 
 
-def test_compiled_and_over_replicas_the_steps_are_the_same():
+def test_xla_and_two_replicas_give_the_same_steps():
     expected = fitted(multipliers={"first/": 0.0, "second/kernel": 0.1}, rate=1.0)
     compiled = fitted(multipliers={"first/": 0.0, "second/kernel": 0.1}, rate=1.0, jit_compile=True)
     with two_replicas().scope():
@@ -66,7 +67,7 @@ def test_compiled_and_over_replicas_the_steps_are_the_same():
     assert stayed == [True, True, False, False]
 
 
-def test_the_first_pattern_that_is_found_counts():
+def test_first_matching_pattern_sets_the_multiplier():
     low = variable("group1_kernel")
     optimizer = keras.optimizers.SGD(1.0)
     optimizer.build([low])
@@ -75,10 +76,10 @@ def test_the_first_pattern_that_is_found_counts():
     np.testing.assert_allclose(low.numpy(), [0.5, -2.5, 2.5])
 
 
-def test_a_pattern_that_names_nothing_and_a_negative_factor_are_refused():
+def test_wrong_patterns_and_multipliers_are_rejected():
     low = variable("low_kernel")
     optimizer = keras.optimizers.SGD(1.0)
-    with pytest.raises(ValueError, match="no variable has 'hihg', known are low_kernel"):
+    with pytest.raises(UserError, match="no variable has 'hihg', known are low_kernel"):
         multiply_learning_rates(optimizer, [low], {"hihg": 0.1})
-    with pytest.raises(ValueError, match=r"must be >= 0, got -1 of 'low'"):
+    with pytest.raises(UserError, match=r"must be >= 0, got -1 of 'low'"):
         multiply_learning_rates(optimizer, [low], {"low": -1})

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
 from supcon_tf.optimizers import WarmupSchedule, warmup_schedule
 
 
@@ -124,7 +125,7 @@ def test_a_million_steps_lose_no_precision(decay):
         ({"decay": "piecewise", "decay_rate": 0.5, "boundary_epochs": (4,)}, 0.25),
     ],
 )
-def test_after_the_last_epoch_the_rate_stays_where_it_ended(decay, expected):
+def test_rate_is_constant_after_the_last_epoch(decay, expected):
     schedule = warmup_schedule(
         base_learning_rate=0.5,
         batch_size=256,
@@ -137,7 +138,7 @@ def test_after_the_last_epoch_the_rate_stays_where_it_ended(decay, expected):
         assert float(schedule(step)) == pytest.approx(expected)
 
 
-def test_absolute_rates_are_taken_as_they_are():
+def test_scale_by_batch_false_uses_absolute_rates():
     schedule = warmup_schedule(
         base_learning_rate=4.8,
         batch_size=2816,
@@ -152,7 +153,7 @@ def test_absolute_rates_are_taken_as_they_are():
     assert rates == pytest.approx([0.6, 4.8, 0.048])
 
 
-def test_a_drop_falls_on_the_step_that_rounding_missed():
+def test_exponential_drop_ignores_rounding_of_its_step():
     # 1.1 epochs of 100 steps are 110.00000000000001 steps in floating point.
     schedule = warmup_schedule(
         base_learning_rate=1.0,
@@ -165,7 +166,7 @@ def test_a_drop_falls_on_the_step_that_rounding_missed():
     assert [round(float(schedule(step)), 6) for step in (109, 110)] == [1.0, 0.1]
 
 
-def test_training_that_is_all_warm_up_ends_below_its_peak():
+def test_warm_up_over_all_epochs_ends_below_the_peak():
     schedule = warmup_schedule(
         base_learning_rate=1.0, batch_size=256, steps_per_epoch=4, epochs=1, warmup_epochs=1
     )
@@ -219,7 +220,7 @@ def test_schedule_survives_serialization_in_an_optimizer():
         ({"decay": "piecewise"}, "decay='piecewise' needs boundary_epochs"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_would_do(options, message):
+def test_options_out_of_range_are_rejected(options, message):
     right = {"base_learning_rate": 0.1, "batch_size": 8, "steps_per_epoch": 5, "epochs": 10}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         warmup_schedule(**(right | options))

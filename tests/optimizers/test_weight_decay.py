@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 from supcon_tf.optimizers import LARS, apply_weight_decay
 from tests.replicas import two_replicas
 
@@ -90,7 +91,7 @@ def assert_decayed_step(loss, moved, plain_loss, plain):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_gradient_gains_weight_decay_times_weights_for_those_and_only_those(jit_compile):
+def test_only_decayed_variables_gain_weight_decay_times_weight(jit_compile):
     plain_loss, plain = fit_one_step(probed_model(), keras.optimizers.SGD(LEARNING_RATE))
     model, optimizer = probed_model(), keras.optimizers.SGD(LEARNING_RATE)
     decay_all_but_the_probe(model, optimizer)
@@ -98,7 +99,7 @@ def test_gradient_gains_weight_decay_times_weights_for_those_and_only_those(jit_
     assert_decayed_step(loss, moved, plain_loss, plain)
 
 
-def test_two_replicas_decay_as_much_as_one():
+def test_two_replicas_decay_like_one_device():
     plain_loss, plain = fit_one_step(probed_model(), keras.optimizers.SGD(LEARNING_RATE))
     with two_replicas().scope():
         model, optimizer = probed_model(), keras.optimizers.SGD(LEARNING_RATE)
@@ -107,7 +108,7 @@ def test_two_replicas_decay_as_much_as_one():
     assert_decayed_step(loss, moved, plain_loss, plain)
 
 
-def test_lars_decays_inside_and_leaves_the_others_to_plain_momentum():
+def test_lars_decays_by_itself_and_gives_the_others_plain_momentum():
     plain_loss, gradients = fit_one_step(probed_model(), keras.optimizers.SGD(1.0))
     model = probed_model()
     optimizer = LARS(LEARNING_RATE, trust_coefficient=0.01)
@@ -125,20 +126,20 @@ def test_lars_decays_inside_and_leaves_the_others_to_plain_momentum():
         np.testing.assert_allclose(step, LEARNING_RATE * expected, rtol=2e-3, atol=1e-6)
 
 
-def test_lars_keeps_its_exclusions_and_gains_the_paths_of_the_others():
+def test_lars_excludes_the_others_in_addition():
     optimizer = LARS(0.1, exclude=(r"/bias$",))
     decay_all_but_the_probe(probed_model(), optimizer)
     assert optimizer.get_config()["weight_decay"] == WEIGHT_DECAY
     assert optimizer.exclude == (r"/bias$", r"^classifier/bias$", r"^classifier/kernel$")
 
 
-def test_lars_keeps_its_own_weight_decay_where_the_stage_has_none():
+def test_lars_keeps_its_weight_decay_when_the_stage_has_none():
     optimizer = LARS(0.1, weight_decay=0.2)
     decay_all_but_the_probe(probed_model(), optimizer, weight_decay=0.0)
     assert optimizer.get_config()["weight_decay"] == 0.2
 
 
-def test_applying_again_replaces_what_was_applied():
+def test_applying_again_replaces_the_earlier_weight_decay():
     model = probed_model()
     decay_all_but_the_probe(model, keras.optimizers.SGD())
     assert len(model.losses) == len(DECAYED)
@@ -149,7 +150,7 @@ def test_applying_again_replaces_what_was_applied():
     assert not model.losses
 
 
-def test_frozen_encoder_adds_nothing_to_the_loss_of_the_next_stage():
+def test_frozen_encoder_adds_no_weight_decay_to_the_next_model():
     model = probed_model()
     decay_all_but_the_probe(model, keras.optimizers.SGD())
     linear = models.classification_model(
@@ -161,7 +162,7 @@ def test_frozen_encoder_adds_nothing_to_the_loss_of_the_next_stage():
     assert not linear.losses
 
 
-def test_keras_file_does_not_keep_the_term(tmp_path):
+def test_keras_file_does_not_save_the_weight_decay(tmp_path):
     model = probed_model()
     decay_all_but_the_probe(model, keras.optimizers.SGD())
     model.save(tmp_path / "model.keras")
@@ -171,24 +172,24 @@ def test_keras_file_does_not_keep_the_term(tmp_path):
     assert float(sum(loaded.losses)) == pytest.approx(float(sum(model.losses)))
 
 
-def test_negative_weight_decay_is_refused():
-    with pytest.raises(ValueError, match="weight_decay must be >= 0, got -1"):
+def test_negative_weight_decay_is_rejected():
+    with pytest.raises(UserError, match="weight_decay must be >= 0, got -1"):
         apply_weight_decay(keras.optimizers.SGD(), -1, decayed=[])
 
 
-def test_lars_with_a_weight_decay_of_its_own_is_refused():
-    with pytest.raises(ValueError, match=r"already has weight_decay=0.2, got 0.1 as well"):
+def test_lars_with_another_weight_decay_is_rejected():
+    with pytest.raises(UserError, match=r"already has weight_decay=0.2, got 0.1 as well"):
         apply_weight_decay(LARS(0.1, weight_decay=0.2), 0.1, decayed=[])
 
 
-def test_built_lars_is_refused():
+def test_built_lars_is_rejected():
     optimizer = LARS(0.1)
     optimizer.build([keras.Variable([1.0], name="kernel")])
-    with pytest.raises(ValueError, match="LARS must not be built"):
+    with pytest.raises(UserError, match="LARS must not be built"):
         apply_weight_decay(optimizer, 0.1, decayed=[])
 
 
-def test_lars_refuses_variables_that_it_cannot_tell_apart():
+def test_variables_with_the_same_path_are_rejected_for_lars():
     twins = [keras.Variable([1.0], name="twin") for _ in range(2)]
-    with pytest.raises(ValueError, match=r"both to decay and not: \{'twin'\}"):
+    with pytest.raises(UserError, match=r"both to decay and not: \{'twin'\}"):
         apply_weight_decay(LARS(0.1), 0.1, decayed=twins[:1], others=twins[1:])
