@@ -36,38 +36,39 @@ class ReplicatedModel(keras.Model):
       (None, 2)
     """
 
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does, after the checks of `make_train_function`."""
+        self._check_replicas()
+        return super().fit(*args, **kwargs)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Checks the compiled settings, then makes the training function as Keras does.
 
         Raises:
-          UserError: on several replicas, if the optimizer clips gradients, accumulates them or
-            overwrites weights by their moving average, if the loss is scaled (mixed_float16), or
-            unless on TPUs, with jit_compile or steps_per_execution.
+          UserError: on several replicas, if the optimizer was created outside of the strategy's
+            scope, clips gradients, accumulates them or overwrites weights by their moving average,
+            if the loss is scaled (mixed_float16), or, except on TPUs, with jit_compile or
+            steps_per_execution.
         """
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync > 1:
-            self._check_replicas(strategy.num_replicas_in_sync)
+        self._check_replicas()
         if self.built and not self.optimizer.built:
-            with strategy.scope():
+            with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def _check_replicas(self, num_replicas: int) -> None:
+    def _check_replicas(self) -> None:
+        strategy = self.distribute_strategy
+        num_replicas = strategy.num_replicas_in_sync
+        if num_replicas == 1 or not self.compiled:
+            return
         for optimizer in _with_inner(self.optimizer):
-            for name, reason, fix in _WRONG_ON_REPLICAS:
-                value = getattr(optimizer, name, None)
-                is_used = optimizer.use_ema if name == "ema_overwrite_frequency" else True
-                if value is not None and is_used:
-                    raise UserError(
-                        f"{name} = {value} of {optimizer.name} does not work on {num_replicas} "
-                        f"replicas: {reason}; {fix}"
-                    )
+            _check_optimizer(optimizer, strategy)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             raise UserError(
                 f"mixed_float16 does not work on {num_replicas} replicas: each would skip steps on "
                 "its own; use mixed_bfloat16 or float32"
             )
-        if isinstance(self.distribute_strategy, tf.distribute.TPUStrategy):
+        if isinstance(strategy, tf.distribute.TPUStrategy):
             return
         for name, possible in (("jit_compile", False), ("steps_per_execution", 1)):
             value = getattr(self, name)
@@ -122,6 +123,26 @@ _WRONG_ON_REPLICAS = (
         "set it to None: fit overwrites the weights by their average when it ends",
     ),
 )
+
+
+def _check_optimizer(
+    optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy
+) -> None:
+    num_replicas = strategy.num_replicas_in_sync
+    for name, reason, fix in _WRONG_ON_REPLICAS:
+        value = getattr(optimizer, name, None)
+        if name == "ema_overwrite_frequency" and not optimizer.use_ema:
+            continue
+        if value is not None:
+            raise UserError(
+                f"{name} = {value} of {optimizer.name} does not work on {num_replicas} replicas: "
+                f"{reason}; {fix}"
+            )
+    if optimizer._distribution_strategy is not strategy:
+        raise UserError(
+            f"{optimizer.name} was created outside of the scope of the strategy, where each of "
+            f"{num_replicas} replicas would count its steps: create it under strategy.scope()"
+        )
 
 
 def _with_inner(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:

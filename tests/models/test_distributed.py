@@ -175,22 +175,82 @@ def test_clip_norm_on_two_replicas_clips_the_whole_gradient():
 @pytest.mark.parametrize(
     ("optimizer", "settings", "message"),
     [
-        ({"global_clipnorm": 1.0}, {}, "clip on each of the 2 replicas"),
+        ({"global_clipnorm": 1.0}, {}, "global_clipnorm = 1.0 .* 2 replicas: each would clip"),
+        (
+            {"gradient_accumulation_steps": 2},
+            {},
+            "gradient_accumulation_steps = 2 of sgd.* does not work on 2 replicas",
+        ),
+        (
+            {"use_ema": True, "ema_overwrite_frequency": 3},
+            {},
+            "ema_overwrite_frequency = 3 of sgd.* does not work on 2 replicas",
+        ),
         ({}, {"steps_per_execution": 2}, "steps_per_execution = 2 does not work on 2 replicas"),
         ({}, {"jit_compile": True}, "jit_compile = True does not work on 2 replicas"),
     ],
 )
 def test_settings_that_are_wrong_on_replicas_are_rejected(optimizer, settings, message):
     model = small_model(two_replicas(), "sgd")
-    model.compile(keras.optimizers.SGD(0.1, **optimizer), losses.SupConLoss(), **settings)
+    with two_replicas().scope():
+        model.compile(keras.optimizers.SGD(0.1, **optimizer), losses.SupConLoss(), **settings)
     with pytest.raises(UserError, match=message):
         model.fit(np.zeros((4, 2, 8, 8, 3)), np.zeros(4, int), verbose=0)
 
 
+def test_settings_inside_a_multi_optimizer_are_checked_too():
+    model = small_model(two_replicas(), "sgd")
+    with two_replicas().scope():
+        optimizers = keras.optimizers.OptimizerMap(
+            keras.optimizers.SGD(0.1), {"conv/.*": keras.optimizers.Adam(clipvalue=1.0)}
+        )
+        model.compile(keras.optimizers.MultiOptimizer(optimizers), losses.SupConLoss())
+    with pytest.raises(UserError, match=r"clipvalue = 1.0 of adam.* does not work on 2 replicas"):
+        model.make_train_function()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        # It copies the weights when it is built.
+        lambda: keras.optimizers.ScheduleFreeAdamW(0.01),
+    ],
+    ids=["ema", "weight_decay", "schedule_free"],
+)
+def test_optimizers_with_more_state_train_on_two_replicas_like_one_device(optimizer):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(16, 4)).astype("float32")
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            inputs = keras.Input((4,))
+            model = models.ReplicatedModel(inputs, keras.layers.Dense(3)(inputs))
+            model.compile(optimizer(), "mse")
+        start = model.get_weights()[0]
+        model.fit(x, x[:, :3] ** 2, batch_size=8, shuffle=False, verbose=0)
+        weights.append(model.get_weights()[0])
+        # Two steps of at most 0.01, and the decay.
+        assert 1e-3 < np.abs(weights[-1] - start).max() < 0.03
+    np.testing.assert_allclose(*weights, rtol=0, atol=1e-6)
+
+
+def test_optimizer_created_outside_of_the_scope_is_rejected():
+    """Its step count is not mirrored: each replica adds one, and a schedule runs twice as fast."""
+    with two_replicas().scope():
+        model = small_model(two_replicas(), "sgd")
+    model.compile(keras.optimizers.SGD(0.1), losses.SupConLoss())
+    with pytest.raises(UserError, match=r"sgd.* was created outside of the scope"):
+        model.fit(np.zeros((4, 2, 8, 8, 3)), np.zeros(4, int), verbose=0)
+
+
 def test_loss_scaling_on_replicas_is_rejected():
-    model = small_model(two_replicas(), keras.optimizers.SGD(0.1))
-    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
-    model.compile(scaling, losses.SupConLoss())
+    with two_replicas().scope():
+        model = small_model(two_replicas(), "sgd")
+        scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+        model.compile(scaling, losses.SupConLoss())
     with pytest.raises(UserError, match="mixed_float16 does not work on 2 replicas"):
         model.make_train_function()
 
