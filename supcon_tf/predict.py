@@ -23,6 +23,9 @@ from tqdm import tqdm
 from supcon_tf import cli
 from supcon_tf.errors import UserError
 
+# The outputs of the model that are written.
+OUTPUTS = ("embedding", "label", "labels", "probabilities")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
@@ -62,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept, outputs = predictions(model, paths, batch_size=options.batch_size)
     names_file = Path(options.export) / "labels.txt"
     if "label" in outputs:
-        names = np.array(names_file.read_text().splitlines())
+        names = np.array(names_file.read_text(encoding="utf-8").splitlines())
         outputs["label"] = names[outputs["label"]]
     elif "labels" in outputs:
-        names = np.array(names_file.read_text().splitlines())
+        names = np.array(names_file.read_text(encoding="utf-8").splitlines())
         outputs["labels"] = np.array([";".join(names[row > 0]) for row in outputs["labels"]])
     if output.suffix == ".npz":
         np.savez_compressed(output, allow_pickle=False, **_columns(kept, outputs))
@@ -137,7 +140,8 @@ def _readable_parts(
 
     try:
         encoded = tf.constant([path.read_bytes() for path in paths])
-        yield paths, {name: value.numpy() for name, value in model(encoded=encoded).items()}
+        outputs = model(encoded=encoded)
+        yield paths, {name: outputs[name].numpy() for name in OUTPUTS if name in outputs}
     except (tf.errors.InvalidArgumentError, OSError):
         if len(paths) == 1:
             print(f"left out {paths[0]}: it cannot be read as an image", file=sys.stderr)

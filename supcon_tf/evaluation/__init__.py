@@ -1,4 +1,4 @@
-"""What a trained encoder is worth: features, accuracies, neighbours, calibration, robustness."""
+"""Evaluation: accuracies, nearest neighbours, calibration and robustness."""
 
 from supcon_tf.evaluation.calibration import (
     Reliability,

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, computed once and kept in the run's folder."""
+"""Features of a frozen encoder, computed once and kept in the run directory."""
 
 import dataclasses
 import hashlib
@@ -15,18 +15,18 @@ from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import IndexedSplit, Split
 from supcon_tf.evaluation import predict
 
-# How many images of a split are looked at to tell whether a file holds its features.
-NUM_PROBES = 32
+# Images of a split that enter the hash of its features.
+NUM_HASHED = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What an encoder says of a split's images in their stored order.
+    """Embeddings of a split's images in their stored order.
 
     Args:
       embeddings: float32 [n, D].
       labels: int64, [n] or [n, C].
-      seconds: that it took to compute them.
+      seconds: time to compute them.
     """
 
     embeddings: np.ndarray
@@ -34,7 +34,7 @@ class Features:
     seconds: float
 
     def as_split(self) -> IndexedSplit:
-        """A split with rows of features [D] where images would be, for `FeaturePassthrough`."""
+        """A split with features [D] in place of images, for `FeaturePassthrough`."""
         rows = tf.constant(self.embeddings)
         return IndexedSplit(
             self.labels,
@@ -46,7 +46,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class FeaturePassthrough(Preprocessing):
-    """Preprocessing of rows that are features already: [..., D] -> one view [..., 1, D]."""
+    """Leaves features unchanged: [..., D] -> one view [..., 1, D]."""
 
     image_px: int = 1
 
@@ -72,22 +72,22 @@ def cached_features(
     batch_size: int,
     description: str,
 ) -> Features:
-    """The features of a split's evaluation views, from a file in the folder where it has them.
+    """Features of the evaluation views of a split, read from a file or computed and saved.
 
-    A file is named by a hash of all that its features depend on: the encoder's file, the split's
-    labels and files, and the evaluation views of some of its images and of a made one, which tell
-    other pixels, crops, sizes and scales. It appears whole or not at all, and takes the place of
-    one with another hash. It takes 4 n D bytes, in memory as on disk.
+    The file name has a hash of what the features depend on: the encoder's file, the split's labels
+    and image files, and the evaluation views of some of its images and of a random one, which
+    change with pixels, crop, size and normalization. The file is written atomically and replaces
+    one with another hash. It takes 4 n D bytes, in memory and on disk.
 
     Args:
-      folder: of the files.
+      folder: directory of the files.
       name: of the split, such as "training".
       split: the images.
-      encoder: images -> embeddings, in inference mode.
-      encoder_file: that it was loaded from.
-      preprocessing: crop and scale.
-      batch_size: images at a time.
-      description: what the progress bar says.
+      encoder: images -> embeddings, run in inference mode.
+      encoder_file: the file it was loaded from.
+      preprocessing: crop and normalization.
+      batch_size: images per prediction.
+      description: title of the progress bar.
     """
     key = _fingerprint(split, encoder_file=encoder_file, preprocessing=preprocessing)
     file = folder / f"{name}-{key}.npz"
@@ -121,17 +121,18 @@ def _fingerprint(split: Split, *, encoder_file: Path, preprocessing: Preprocessi
         for path in split.paths:
             stat = os.stat(path)
             digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        count = min(NUM_PROBES, split.num_examples)
+        count = min(NUM_HASHED, split.num_examples)
         numbers = np.linspace(0, split.num_examples - 1, count).astype(np.int64)
-        probes = tf.data.Dataset.from_tensor_slices(numbers).map(split.example)
+        hashed = tf.data.Dataset.from_tensor_slices(numbers).map(split.example)
     else:
-        probes = split.in_order().take(NUM_PROBES)
+        hashed = split.in_order().take(NUM_HASHED)
     for views, labels in evaluation_batches(
-        probes, preprocessing=preprocessing, batch_size=NUM_PROBES
+        hashed, preprocessing=preprocessing, batch_size=NUM_HASHED
     ):
         digest.update(views.numpy().tobytes())
         digest.update(labels.numpy().tobytes())
-    # A picture of an odd size, as crops may agree on all that are there.
-    made = np.random.default_rng(0).integers(0, 256, (61, 47, 3), np.uint8)
-    digest.update(preprocessing.evaluation_view(tf.constant(made)).numpy().tobytes())
+    channels = preprocessing.image_shape[-1]
+    # Crops may be equal for all images of the split, but differ for an image of odd size.
+    random_image = np.random.default_rng(0).integers(0, 256, (61, 47, channels), np.uint8)
+    digest.update(preprocessing.evaluation_view(tf.constant(random_image)).numpy().tobytes())
     return digest.hexdigest()[:32]

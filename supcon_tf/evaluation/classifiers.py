@@ -1,4 +1,4 @@
-"""Any exported classifier, ours or not: images in, class probabilities out."""
+"""Exported classifiers, from this package or not: images in, class probabilities out."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ Scores = Literal["auto", "probabilities", "logits"]
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """What answers images with probabilities.
+    """A function from images to class probabilities.
 
     Args:
-      description: what it is; results of another description are not mixed.
-      num_classes: C; None where it does not say before it has run.
+      description: identifies the classifier; results of different descriptions are not mixed.
+      num_classes: C; None if unknown before it has run.
       classify: uint8 [B, H, W, 3] -> float32 [B, C].
     """
 
@@ -28,15 +28,15 @@ class Classifier:
     classify: Callable[[np.ndarray], np.ndarray]
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Float32 [B, C] of images uint8 [H, W, 3] that need not have one size."""
+        """Images uint8 [H, W, 3] of any sizes -> float32 [B, C]."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, image in enumerate(images):
-            by_shape.setdefault(image.shape, []).append(number)
-        answers: dict[int, np.ndarray] = {}
-        for numbers in by_shape.values():
-            answer = self.classify(np.stack([images[number] for number in numbers]))
-            answers |= zip(numbers, answer, strict=True)
-        return np.stack([answers[number] for number in range(len(images))])
+        for index, image in enumerate(images):
+            by_shape.setdefault(image.shape, []).append(index)
+        rows: dict[int, np.ndarray] = {}
+        for indices in by_shape.values():
+            answer = self.classify(np.stack([images[index] for index in indices]))
+            rows |= zip(indices, answer, strict=True)
+        return np.stack([rows[index] for index in range(len(images))])
 
 
 def saved_model(
@@ -48,60 +48,45 @@ def saved_model(
     scores: Scores = "auto",
     pixel_range: tuple[float, float] | None = None,
 ) -> Classifier:
-    """A SavedModel's signature that takes images [B, H, W, 3] and gives a score per class.
+    """Loads a SavedModel signature that maps images [B, H, W, 3] to a score per class.
 
-    An input of a fixed size gets the largest centred part of its aspect, scaled to it with
-    averaging; one of any size gets the images as they are.
+    An input of fixed size gets the largest centred part with its aspect ratio, resized with
+    antialiasing; an input of any size gets the whole images.
 
     Args:
-      path: the SavedModel's folder.
-      signature: its name.
-      input_key: of the images; None is the only input.
-      output_key: of the scores; None is "probabilities", else "logits", else the only output.
-      scores: what the output holds; "auto" goes by its key. Logits get a softmax.
-      pixel_range: what black and white are to a model of floats, such as (-1, 1). Needed there,
-        as no SavedModel says; a model of uint8 takes 0 and 255.
+      path: directory of the SavedModel.
+      signature: name of the signature.
+      input_key: name of the images. None takes the only input.
+      output_key: name of the scores. None takes "probabilities", else "logits", else the only
+        output.
+      scores: whether the output has probabilities or logits, which get a softmax. "auto" decides by
+        the name of the output.
+      pixel_range: values of black and white, such as (-1, 1). Required for a float input, as
+        SavedModels do not store it; must be None for uint8.
 
     Raises:
-      UserError: no SavedModel there.
-      UserError: something that the model does not have, with what it has, or that it does not
-        say.
+      UserError: no SavedModel, an unknown signature, input or output, or a missing option; the
+        message lists what the model has.
     """
     if scores not in get_args(Scores):
         raise UserError(
             f"classifiers.saved_model.scores must be one of {get_args(Scores)}, got {scores!r}"
         )
     where = f"the SavedModel in {str(path)!r}"
-    if not (path / "saved_model.pb").is_file():
-        raise UserError(
-            f'no SavedModel in {str(path)!r}: put "linear" before "robustness" in '
-            "experiment.run.stages, or set robustness.run.export to one"
-        )
-    model = tf.saved_model.load(str(path))
-    if signature not in model.signatures:
-        raise UserError(
-            f"{where} has no signature {signature!r}: set classifiers.saved_model.signature to "
-            f"one of {sorted(model.signatures)}"
-        )
+    model = _load(path, signature, where)
     function = model.signatures[signature]
-    inputs = function.structured_input_signature[1]
-    input_key = _chosen(where, "input", inputs, input_key)
-    outputs = function.structured_outputs
-    output_key = _chosen(where, "output", outputs, output_key, likely=("probabilities", "logits"))
+    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
+    input_key = _key(where, "input", inputs, input_key)
+    output_key = _key(where, "output", outputs, output_key, preferred=("probabilities", "logits"))
     if scores == "auto":
-        if output_key not in ("probabilities", "logits"):
-            raise UserError(
-                f"the output {output_key!r} of {where} may be probabilities or logits: set "
-                "classifiers.saved_model.scores to 'probabilities' or 'logits'"
-            )
-        scores = "logits" if output_key == "logits" else "probabilities"
+        scores = _kind_of_scores(where, output_key)
     prepare = _preparation(where, inputs[input_key], pixel_range)
     shape = outputs[output_key].shape
     if shape.rank not in (2, None):
         raise UserError(f"the output {output_key!r} of {where} must be [B, C], got {shape}")
 
     def classify(images: np.ndarray) -> np.ndarray:
-        # `model` holds the variables of the signature, which live only as long as it does.
+        # Refers to `model`, as the variables are deleted with it.
         answer = model.signatures[signature](**{input_key: prepare(tf.constant(images))})
         values = tf.cast(answer[output_key], tf.float32)
         return (tf.nn.softmax(values) if scores == "logits" else values).numpy()
@@ -113,15 +98,41 @@ def saved_model(
     )
 
 
-def _chosen(
+def _load(path: Path, signature: str, where: str) -> Any:
+    if not (path / "saved_model.pb").is_file():
+        raise UserError(
+            f'no SavedModel in {str(path)!r}: put "linear" before "robustness" in '
+            "experiment.run.stages, or set robustness.run.export to one"
+        )
+    model = tf.saved_model.load(str(path))
+    if signature not in model.signatures:
+        raise UserError(
+            f"{where} has no signature {signature!r}: set classifiers.saved_model.signature to "
+            f"one of {sorted(model.signatures)}"
+        )
+    return model
+
+
+def _kind_of_scores(where: str, output_key: str) -> Literal["probabilities", "logits"]:
+    if output_key == "probabilities":
+        return "probabilities"
+    if output_key == "logits":
+        return "logits"
+    raise UserError(
+        f"the output {output_key!r} of {where} may be probabilities or logits: set "
+        "classifiers.saved_model.scores to 'probabilities' or 'logits'"
+    )
+
+
+def _key(
     where: str,
     kind: str,
     tensors: Mapping[str, Any],
     key: str | None,
     *,
-    likely: Sequence[str] = (),
+    preferred: Sequence[str] = (),
 ) -> str:
-    """The key that was asked for, a likely one, or the only one."""
+    """The requested key, else a preferred one, else the only one."""
     setting = f"classifiers.saved_model.{kind}_key"
     if key is not None:
         if key not in tensors:
@@ -129,22 +140,21 @@ def _chosen(
                 f"{where} has no {kind} {key!r}: set {setting} to one of {sorted(tensors)}"
             )
         return key
-    named = [name for name in likely if name in tensors]
-    if named or len(tensors) == 1:
-        only = named[0] if named else next(iter(tensors))
-        if only == "embedding":
-            raise UserError(
-                f'{where} has no class scores: put "linear" before "robustness" in '
-                "experiment.run.stages, or set robustness.run.export to one with them"
-            )
-        return only
+    if set(tensors) <= {"embedding", "projection"}:
+        raise UserError(
+            f'{where} has no class scores: put "linear" before "robustness" in '
+            "experiment.run.stages, or set robustness.run.export to one with them"
+        )
+    found = [name for name in preferred if name in tensors]
+    if found or len(tensors) == 1:
+        return found[0] if found else next(iter(tensors))
     raise UserError(f"{where} has several {kind}s: set {setting} to one of {sorted(tensors)}")
 
 
 def _preparation(
     where: str, spec: tf.TensorSpec, pixel_range: tuple[float, float] | None
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """uint8 images [B, H, W, 3] -> what the input takes."""
+    """A function from uint8 images [B, H, W, 3] to the input of the model."""
     shape = spec.shape
     if shape.rank != 4 or shape[3] not in (3, None) or shape[0] is not None:
         raise UserError(
@@ -155,15 +165,15 @@ def _preparation(
         raise UserError(f"the input of {where} must be uint8 or floats, got {spec.dtype.name}")
     if takes_floats and pixel_range is None:
         raise UserError(
-            f"{where} takes {spec.dtype.name} and does not say of what range: set "
+            f"{where} takes {spec.dtype.name} of unknown range: set "
             "classifiers.saved_model.pixel_range to (0, 1), (-1, 1) or (0, 255)"
         )
     if not takes_floats and pixel_range is not None:
-        raise UserError(f"{where} takes uint8: leave classifiers.saved_model.pixel_range out")
+        raise UserError(f"{where} takes uint8: remove classifiers.saved_model.pixel_range")
 
     def prepare(images: tf.Tensor) -> tf.Tensor:
         if shape[1] is not None and shape[2] is not None and images.shape[1:3] != shape[1:3]:
-            images = _fitted(images, shape[1], shape[2])
+            images = _centre_crop(images, shape[1], shape[2])
         if pixel_range is None:
             return tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
         low, high = pixel_range
@@ -172,8 +182,8 @@ def _preparation(
     return prepare
 
 
-def _fitted(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """The largest centred part of this aspect, float32 [B, height, width, 3] in 0 to 255."""
+def _centre_crop(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """The largest centred part with this aspect ratio, float32 [B, height, width, 3]."""
     scale = max(height / images.shape[1], width / images.shape[2])
     size = [max(height, round(images.shape[1] * scale)), max(width, round(images.shape[2] * scale))]
     resized = tf.image.resize(images, size, antialias=True)

@@ -1,6 +1,7 @@
-"""What the robustness stage measures of each corruption and severity, and keeps as it goes."""
+"""Measures of a classifier for each corruption and severity ("cell"), kept as they are measured."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,22 +13,23 @@ from tqdm import tqdm
 
 from supcon_tf.data.corruptions.base import Cell, Images
 from supcon_tf.errors import UserError
-from supcon_tf.evaluation import reliability
+from supcon_tf.evaluation import Reliability, reliability
 from supcon_tf.evaluation.classifiers import Classifier
+from supcon_tf.evaluation.thumbnails import resize_longer_side
 from supcon_tf.run_dir import RunDir, read_json, write_json
 
 CLEAN = ("clean", 0)
-# The side of the example that is kept of each cell.
+# Side of the example picture of each cell; smaller images keep their size.
 PICTURE_PX = 96
 
 
 def cell_name(corruption: str, severity: int) -> str:
-    """Of a cell in robustness.json."""
+    """The key of a cell in the run directory."""
     return f"{corruption}/{severity}"
 
 
 def measure_all(
-    folder: RunDir,
+    run_dir: RunDir,
     wanted: Sequence[Cell],
     images: Callable[[str, int], Images],
     model: Classifier,
@@ -36,89 +38,113 @@ def measure_all(
     class_names: Sequence[str],
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """What is known of every cell that is wanted, by its name, measured unless it was before.
+    """Measures the wanted cells that have not been measured with the same settings before.
 
-    What was measured with other settings stays until all that is wanted is there.
+    Cells measured with other settings are replaced when all wanted cells have been measured.
+
+    Args:
+      run_dir: keeps the cells and the example pictures.
+      wanted: the cells.
+      images: corruption, severity -> its labelled images.
+      model: the classifier.
+      settings: what the measures depend on, with "num_images" per cell.
+      class_names: names of the labels, for the report.
+      batch_size: images per prediction.
+
+    Returns:
+      Cell name -> its measures, at least for all wanted cells.
     """
-    kept, begun = folder.root / "robustness.json", folder.root / "robustness_next.json"
-    record = kept if read_json(kept).get("settings", settings) == settings else begun
-    content = read_json(record)
+    finished = run_dir.robustness_cells
+    is_same = read_json(finished).get("settings", settings) == settings
+    file = finished if is_same else run_dir.next_robustness_cells
+    pictures = run_dir.robustness_examples if is_same else run_dir.next_robustness_examples
+    content = read_json(file)
     cells = content["cells"] if content.get("settings") == settings else {}
-    pictures = folder.root / ("robustness" if record == kept else "robustness_next")
     missing = [cell for cell in wanted if cell_name(*cell) not in cells]
     if len(missing) < len(wanted):
         print(f"robustness: {len(wanted) - len(missing)} of {len(wanted)} finished before")
-    num_images = settings["num_images"]
-    with tqdm(total=len(missing) * num_images, unit="image", leave=False, disable=None) as progress:
+    total = len(missing) * settings["num_images"]
+    with tqdm(total=total, unit="image", leave=False, disable=None) as progress:
         for corruption, severity in missing:
             progress.set_description(f"robustness: {corruption} {severity or ''}")
-            picture = pictures / folder.robustness_example(corruption, severity).name
             cells[cell_name(corruption, severity)] = _measure(
                 model,
                 images(corruption, severity),
                 batch_size=batch_size,
                 progress=progress,
-                picture=picture,
+                picture=pictures / run_dir.robustness_example(corruption, severity).name,
             )
-            write_json(
-                record,
-                {"settings": settings, "class_names": list(class_names), "cells": cells},
-            )
-    if record == begun:
-        for picture in pictures.iterdir():
-            picture.replace(folder.root / "robustness" / picture.name)
-        pictures.rmdir()
-        begun.replace(kept)
+            content = {"settings": settings, "class_names": list(class_names), "cells": cells}
+            write_json(file, content)
+    if not is_same:
+        _replace_finished(run_dir)
     return cells
+
+
+def _replace_finished(run_dir: RunDir) -> None:
+    """Replaces the cells and pictures of other settings by the new ones."""
+    pictures = run_dir.next_robustness_examples
+    if pictures.is_dir():
+        run_dir.robustness_examples.mkdir(exist_ok=True)
+        for picture in pictures.iterdir():
+            picture.replace(run_dir.robustness_examples / picture.name)
+        pictures.rmdir()
+    run_dir.next_robustness_cells.replace(run_dir.robustness_cells)
 
 
 def _measure(
     model: Classifier, images: Images, *, batch_size: int, progress: tqdm, picture: Path
 ) -> dict[str, Any]:
-    """One cell: its errors, its reliability diagram, and what was said of its first image."""
+    """Error, calibration and an example of one cell."""
     start = time.perf_counter()
     confidences, is_right = [], []
     example: dict[str, Any] = {}
     while batch := list(itertools.islice(images, batch_size)):
         probabilities = model.probabilities([image for image, _ in batch])
         labels = np.array([label for _, label in batch])
-        if labels.max() >= probabilities.shape[1]:
-            raise UserError(
-                f"the classifier has {probabilities.shape[1]} classes, an image the label "
-                f"{labels.max()}: set robustness.run.source to the images it was trained for"
-            )
-        guesses = probabilities.argmax(axis=1)
+        for label in (labels.min(), labels.max()):
+            if not 0 <= label < probabilities.shape[1]:
+                raise UserError(
+                    f"the classifier has {probabilities.shape[1]} classes, but an image has label "
+                    f"{label}: set robustness.run.source to the images it was trained for"
+                )
+        predictions = probabilities.argmax(axis=1)
         confidences.append(probabilities.max(axis=1))
-        is_right.append(guesses == labels)
+        is_right.append(predictions == labels)
         if not example:
             _save_picture(picture, batch[0][0])
             example = {
                 "label": int(labels[0]),
-                "guess": int(guesses[0]),
+                "guess": int(predictions[0]),
                 "probability": float(confidences[0][0]),
             }
         progress.update(len(batch))
-    confidence, right = np.concatenate(confidences), np.concatenate(is_right)
-    found = reliability(confidence, right)
+    if not confidences:
+        raise UserError(f"no images to measure for {picture.stem}")
+    measures = _measures(np.concatenate(confidences), np.concatenate(is_right))
+    return {**measures, "example": example, "seconds": time.perf_counter() - start}
+
+
+def _measures(confidences: np.ndarray, is_right: np.ndarray) -> dict[str, Any]:
+    diagram: Reliability = reliability(confidences, is_right)
+    equal_mass = reliability(confidences, is_right, binning="equal_mass")
     return {
-        "error": 1 - float(np.mean(right)),
-        "calibration_error": found.error,
-        "adaptive_calibration_error": reliability(confidence, right, binning="equal_mass").error,
+        "error": 1 - float(np.mean(is_right)),
+        "calibration_error": diagram.error,
+        "adaptive_calibration_error": equal_mass.error,
         "reliability": {
-            "counts": found.counts.tolist(),
-            "confidences": found.confidences.tolist(),
-            "hits": found.hits.tolist(),
+            "counts": diagram.counts.tolist(),
+            "confidences": diagram.confidences.tolist(),
+            "hits": diagram.hits.tolist(),
         },
-        "example": example,
-        "seconds": time.perf_counter() - start,
     }
 
 
 def _save_picture(path: Path, image: np.ndarray) -> None:
-    """The image as a PNG whose longer side is at most `PICTURE_PX`."""
-    height, width = image.shape[:2]
-    scale = min(1.0, PICTURE_PX / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = tf.image.resize(image, size, antialias=True)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(tf.io.encode_png(tf.cast(tf.round(small), tf.uint8)).numpy())
+    """Saves a PNG; one that cannot be drawn is logged and left out."""
+    try:
+        small = resize_longer_side(image, min(PICTURE_PX, max(image.shape[:2])))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(tf.io.encode_png(small).numpy())
+    except Exception:
+        logging.getLogger(__name__).exception("no picture of %s", path.stem)

@@ -1,4 +1,4 @@
-"""The mean corruption error of ImageNet-C."""
+"""Mean corruption error (mCE) of ImageNet-C."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ import numpy as np
 
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
 
 # Mean error over the severities, as published with ImageNet-C.
 ALEXNET = {
@@ -34,14 +35,15 @@ ALEXNET = {
 
 @dataclasses.dataclass(frozen=True)
 class CorruptionError:
-    """What `mean_corruption_error` found.
+    """Result of `mean_corruption_error`.
 
     Args:
-      mce: mean of the 15 corruption errors, in percent of the baseline's.
-      relative_mce: the same of what corruption adds to the clean error; None without that.
-      mean_errors: of each corruption given, the mean over severities, a fraction.
-      corruption_errors: of each corruption that the baseline has too, in percent.
-      relative_corruption_errors: the same; None without the clean error.
+      mce: mean of the 15 corruption errors, in percent.
+      relative_mce: mean of the 15 relative corruption errors, in percent; None without a clean
+        error.
+      mean_errors: corruption -> mean error over the severities, as a fraction.
+      corruption_errors: corruption -> percent, for the corruptions of the baseline.
+      relative_corruption_errors: the same, relative; None without a clean error.
     """
 
     mce: float
@@ -57,7 +59,7 @@ def mean_corruption_error(
     clean_error: float | None = None,
     baseline: Literal["alexnet"] | Mapping[str, Sequence[float] | float] = "alexnet",
 ) -> CorruptionError:
-    """Errors on ImageNet-C, each in percent of a baseline's, and their mean.
+    """Corruption errors on ImageNet-C in percent of a baseline's, and their mean.
 
     CE_c = sum_s E_s,c / sum_s B_s,c and relative CE_c = sum_s (E_s,c - E_clean) /
     sum_s (B_s,c - B_clean), over the severities s; mCE and relative mCE are the means over the
@@ -65,15 +67,16 @@ def mean_corruption_error(
     Common Corruptions and Perturbations".
 
     Args:
-      errors: corruption -> top-1 error at severities 1 to 5, or their mean; fractions. The 15 of
-        `data.corruptions.CORRUPTIONS`; the 4 extra ones may be there and do not enter the means.
-      clean_error: on the images without corruption.
-      baseline: "alexnet", or corruption -> errors as above and, for the relative error, "clean" ->
-        clean error; `read_baseline` reads such from a file.
+      errors: corruption -> top-1 error at severities 1 to 5, or their mean, as fractions; for all
+        15 of `data.corruptions.imagenet_c.CORRUPTIONS`. The 4 extra ones are optional and do not
+        enter the means.
+      clean_error: top-1 error on the uncorrupted images, for the relative errors.
+      baseline: "alexnet", or a mapping like `errors` with "clean" -> clean error; see
+        `read_baseline`.
 
     Raises:
-      UserError: a corruption that is missing or unknown, not five severities, an error outside
-        [0, 1], or a baseline that cannot be divided by.
+      UserError: a missing or unknown corruption, a wrong number of severities, an error outside
+        [0, 1], or a baseline with error 0 (relative: with an error not above its clean one).
 
     Example:
       >>> from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS
@@ -86,46 +89,47 @@ def mean_corruption_error(
     if isinstance(baseline, str):
         if baseline != "alexnet":
             raise UserError(
-                f"baseline must be 'alexnet' or a mapping, got {baseline!r}: of a file or a run's "
-                "folder, read_baseline makes one"
+                f"baseline must be 'alexnet' or a mapping, got {baseline!r}: read_baseline reads "
+                "one from a file or a run directory"
             )
         baseline = ALEXNET
     _check_names("errors", errors)
     _check_names("baseline", [name for name in baseline if name != "clean"])
-    own = {name: _mean_error(name, error) for name, error in errors.items()}
-    theirs = {name: _mean_error(f"baseline {name}", error) for name, error in baseline.items()}
+    means = {name: _mean_error(name, error) for name, error in errors.items()}
+    references = {name: _mean_error(f"baseline {name}", error) for name, error in baseline.items()}
 
-    def percent_of_baseline(clean: float, clean_of_baseline: float) -> dict[str, float]:
+    def percent_of_baseline(clean: float, baseline_clean: float) -> dict[str, float]:
         percent = {}
-        for name in own:
-            if name not in theirs:
+        for name in means:
+            if name not in references:
                 continue
-            of_baseline = theirs[name] - clean_of_baseline
-            if of_baseline <= 0:
+            increase = references[name] - baseline_clean
+            if increase <= 0:
                 raise UserError(
-                    f"the baseline's error of {name!r} must be > {clean_of_baseline}, "
-                    f"got {theirs[name]}"
+                    f"the baseline's error of {name!r} must be > {baseline_clean}, "
+                    f"got {references[name]}"
                 )
-            percent[name] = 100 * ((own[name] - clean) / of_baseline)
+            percent[name] = 100 * ((means[name] - clean) / increase)
         return percent
 
     ratios = percent_of_baseline(0.0, 0.0)
     relative = None
     if clean_error is not None:
-        if "clean" not in theirs:
-            raise UserError("baseline must have 'clean' where clean_error is given: add it")
-        relative = percent_of_baseline(_mean_error("clean_error", clean_error), theirs["clean"])
+        if "clean" not in references:
+            raise UserError("baseline must have 'clean' when clean_error is given: add it")
+        clean = _mean_error("clean_error", clean_error)
+        relative = percent_of_baseline(clean, references["clean"])
     return CorruptionError(
         mce=_mean_of_15(ratios),
         relative_mce=None if relative is None else _mean_of_15(relative),
-        mean_errors=own,
+        mean_errors=means,
         corruption_errors=ratios,
         relative_corruption_errors=relative,
     )
 
 
 def averaged_corruptions(corruptions: Sequence[str]) -> list[str]:
-    """Those that a mean is over: of the 15, or where there is none of them the extra ones."""
+    """The corruptions that enter a mean: the standard ones, or the extra ones without any."""
     return [name for name in corruptions if name in CORRUPTIONS] or list(corruptions)
 
 
@@ -133,20 +137,19 @@ def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
     """A baseline for `mean_corruption_error` from a file or from another run.
 
     Args:
-      path: a JSON file of {corruption: error or five errors} and "clean", or a run's folder, whose
-        robustness stage has measured all of it.
+      path: a JSON file of {corruption: error or five errors} with "clean", or a run directory
+        whose robustness stage has measured all corruptions and severities.
 
     Raises:
-      UserError: neither is there.
-      UserError: no such numbers in it.
+      UserError: no such file or directory, or invalid content.
     """
     file = Path(path).expanduser()
     is_run = file.is_dir()
     if is_run:
-        file = file / "metrics.json"
+        file = RunDir(file).metrics_file
     if not file.is_file():
         raise UserError(
-            f"no baseline at {str(path)!r}: give a JSON file of errors, or the folder of a run "
+            f"no baseline at {str(path)!r}: give a JSON file of errors, or a run directory "
             "whose robustness stage has finished"
         )
     try:
@@ -176,14 +179,17 @@ def _check_names(what: str, names: Collection[str]) -> None:
 
 
 def _mean_error(name: str, error: Sequence[float] | float) -> float:
-    """The mean over severities, also of a mean."""
-    values = np.asarray(error, np.float64)
+    """The mean over the severities, or the mean that was given."""
+    try:
+        values = np.asarray(error, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} must have errors within [0, 1], got {error!r}") from None
     if values.shape not in ((), (len(SEVERITIES),)):
         raise UserError(
             f"{name} must have one error or one for each severity 1 to {len(SEVERITIES)}, "
             f"got {values.size}"
         )
-    # Negated, so that NaN is refused.
+    # Written as a negation, which also rejects NaN.
     if not np.all((values >= 0) & (values <= 1)):
         raise UserError(f"{name} must have errors within [0, 1], got {error}")
     return float(values.mean())

@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that takes pictures as they are."""
+"""Export of a trained model as a SavedModel with its preprocessing inside."""
 
 import os
 import shutil
@@ -8,64 +8,112 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.data.decode import decode
+from supcon_tf.data.options import check_class_name
 from supcon_tf.data.preprocessing import Preprocessing
+from supcon_tf.models import class_scores, embedding_model, model_parts
+
+# The names of the classes, a line each.
+LABELS_FILE = "labels.txt"
+
+
+def serving_model(trained: keras.Model, *, multi_label: bool = False) -> keras.Model:
+    """All outputs of a trained model for single images.
+
+    Args:
+      trained: from `contrastive_model` or `classification_model`; the weights are shared.
+      multi_label: class probabilities by a sigmoid for each class instead of a softmax.
+
+    Returns:
+      A model from float [B, H, W, C] to {"embedding": [B, D], "projection": [B, P], "logits":
+      [B, C], "probabilities": [B, C]}, as far as `trained` has these parts.
+    """
+    encoder, parts = embedding_model(trained), model_parts(trained)
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    embedding = encoder(images)
+    outputs = {"embedding": embedding}
+    if "projection_head" in parts:
+        outputs["projection"] = parts["projection_head"](embedding)
+    if "classifier" in parts:
+        logits = class_scores(parts["classifier"](embedding))
+        probabilities = keras.ops.sigmoid if multi_label else keras.ops.softmax
+        outputs |= {"logits": logits, "probabilities": probabilities(logits)}
+    return keras.Model(images, outputs)
 
 
 def save_serving_model(
     path: Path,
-    scorer: keras.Model,
+    model: keras.Model,
     *,
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     multi_label: bool = False,
 ) -> None:
-    """Writes a SavedModel with the preprocessing inside, replacing what is at `path`.
+    """Writes a SavedModel that takes images of any size, replacing what is at `path`.
 
     Signatures: "serving_default" takes `images`, uint8 [B, H, W, 3]; "serving_jpeg" takes
-    `encoded`, JPEG, PNG, WebP, BMP or GIF strings [B]. Both return `embedding`, float32 [B, D],
-    and with class names `probabilities`, float32 [B, C], and `label`, int64 [B]; or `labels`, int64
-    [B, C], with 1 for each class of a probability of at least 0.5, where images may have several.
-    The names of the classes are the lines of labels.txt.
+    `encoded`, the contents of image files, string [B]. Both return the outputs of `model`: see
+    `serving_model`. With class names there is also `label`, int64 [B], or with `multi_label`
+    `labels`, int64 [B, C], 1 for each class with a probability of at least 0.5. An empty batch has
+    empty outputs. The lines of labels.txt are the class names.
 
     Args:
-      path: the folder to write.
-      scorer: images -> {"embedding", "probabilities"}.
-      preprocessing: the evaluation crop and scale.
-      class_names: None leaves probabilities and labels out.
+      path: directory to write.
+      model: images -> a dict with "embedding" and others, see `serving_model`.
+      preprocessing: the evaluation crop and normalization.
+      class_names: [C]. None leaves out logits and probabilities, as of an auxiliary classifier.
       multi_label: whether an image may have several labels.
-    """
 
-    # Both signatures call it, so that the model is traced once.
-    @tf.function(input_signature=[tf.TensorSpec([None, *preprocessing.image_shape], tf.float32)])
+    Raises:
+      UserError: a class name that is empty, not UTF-8 or has a line break.
+    """
+    for name in class_names or ():
+        check_class_name(name)
+    image_shape = preprocessing.image_shape
+
+    # Both signatures call this function, so that the model is traced once.
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)])
     def answer(views: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = scorer(views, training=False)
+        # Some kernels fail on an empty batch: it runs as one black image that is left out.
+        count = tf.shape(views)[0]
+        views = tf.cond(count == 0, lambda: tf.zeros([1, *image_shape]), lambda: views)
+        outputs = {name: values[:count] for name, values in model(views, training=False).items()}
         if class_names is None:
-            return {"embedding": outputs["embedding"]}
-        if multi_label:
-            return {**outputs, "labels": tf.cast(outputs["probabilities"] >= 0.5, tf.int64)}
-        return {**outputs, "label": tf.argmax(outputs["probabilities"], axis=1)}
+            for name in ("logits", "probabilities"):
+                outputs.pop(name, None)
+        elif multi_label:
+            outputs["labels"] = tf.cast(outputs["probabilities"] >= 0.5, tf.int64)
+        else:
+            outputs["label"] = tf.argmax(outputs["probabilities"], axis=1)
+        return outputs
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocessing.evaluation_view(images))
+        # An empty batch may have images of no size, which cannot be resized.
+        views = tf.cond(
+            tf.shape(images)[0] == 0,
+            lambda: tf.zeros([0, *image_shape]),
+            lambda: preprocessing.evaluation_view(images),
+        )
+        return answer(views)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
     def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         views = tf.map_fn(
-            lambda image: preprocessing.evaluation_view(decode(image)),
+            lambda image: preprocessing.evaluation_view(decode(image, palettes=True)),
             encoded,
-            fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.float32),
+            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
         return answer(views)
 
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # The variables alone: a server needs none of the layers, and saving them takes longer.
+    # Only the variables: a server does not need the layers, and saving them takes longer.
     module = tf.Module()
-    module.scored_by = [variable.value for variable in scorer.variables]
+    module.model_variables = [variable.value for variable in model.variables]
     signatures = {"serving_default": from_images, "serving_jpeg": from_encoded}
     tf.saved_model.save(module, str(partial), signatures=signatures)
     if class_names is not None:
-        (partial / "labels.txt").write_text("".join(f"{name}\n" for name in class_names))
+        lines = "".join(f"{name}\n" for name in class_names)
+        (partial / LABELS_FILE).write_text(lines, encoding="utf-8")
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)

@@ -25,7 +25,7 @@ from supcon_tf.evaluation import (
     top_k_accuracy,
 )
 from supcon_tf.evaluation.cached_features import Features, cached_features
-from supcon_tf.evaluation.saved_model import save_serving_model
+from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.thumbnails import thumbnail
 from supcon_tf.models import class_scores, embedding_model, model_parts
 from supcon_tf.models.distributed import ReplicatedModel
@@ -237,7 +237,7 @@ def measure_and_save(
     folder.remove_metrics("robustness")  # It was measured of another classifier.
     save_serving_model(
         folder.export,
-        scorer.model,
+        serving_model(model, multi_label=source.is_multi_label),
         preprocessing=preprocessing,
         class_names=source.class_names if classifies else None,
         multi_label=source.is_multi_label,

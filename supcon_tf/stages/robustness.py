@@ -1,4 +1,4 @@
-"""How an exported classifier stands up to corrupted images."""
+"""Robustness stage: errors and calibration of an exported classifier on corrupted images."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from supcon_tf.data.corruptions import CorruptedImages, on_the_fly
-from supcon_tf.data.corruptions.base import Images, read_images
+from supcon_tf.data.corruptions.base import Cell, Images, read_images
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
@@ -22,7 +22,7 @@ IMAGENET_CLASSES = 1000
 
 
 def run(
-    folder: RunDir,
+    run_dir: RunDir,
     *,
     source: Source,
     corrupted: Callable[..., CorruptedImages] = on_the_fly,
@@ -35,151 +35,166 @@ def run(
     seed: int = 0,
     export: str | None = None,
 ) -> None:
-    """Runs a SavedModel over the held-out images, as they are and corrupted, and saves the errors.
+    """Measures a SavedModel on the clean and the corrupted test images and saves the results.
 
-    An image whose short side is above 256 px is first shrunk to that. Each finished (corruption,
-    severity) is kept in robustness.json, from which a killed run goes on, and its first image in
-    the folder robustness. What is kept of an image while a cell is measured is its confidence and
-    whether it was right.
+    Images are first shrunk to a short side of at most 256 px. Each finished corruption and
+    severity is kept in the run directory with its first image, and a killed run continues there.
+    For each image of a running measurement, only the confidence and the correctness are in memory.
 
-    The results, fractions unless said otherwise: "clean_error"; "errors", by corruption in the
-    order of "severities"; "unnormalized_mean_error", their plain mean, which is no mCE; "mce",
-    "relative_mce", "corruption_errors" and "relative_corruption_errors", percent of the
-    baseline's; "clean_calibration_error" and "calibration_errors", the latter by severity, and the
-    same with "adaptive_" in front for bins of equal mass. Means are over corruptions; the four
-    extra ones enter them only where no other was run.
+    Results, as fractions unless noted: "clean_error"; "errors", for each corruption in the order of
+    "severities"; "unnormalized_mean_error", their mean without a baseline; "mce", "relative_mce",
+    "corruption_errors" and "relative_corruption_errors", in percent of the baseline;
+    "clean_calibration_error" and, by severity, "calibration_errors"; the same with the prefix
+    "adaptive_" for bins of equal mass. Means are over the standard corruptions; the four extra ones
+    enter them only if no standard one was run.
 
     Args:
-      folder: the run's.
-      source: its held-out split.
-      corrupted: source, cells, num_images, seed -> the corrupted images, one of `data.corrupted`.
-      classifier: path -> what is measured, as `evaluation.classifiers.saved_model`.
-      corruptions: of `data.corruptions.CORRUPTIONS` and `EXTRA_CORRUPTIONS`.
-      severities: of 1 to 5.
-      baseline: of the mCE: a run's folder or a JSON file, as for `evaluation.read_baseline`; None
-        is AlexNet where all 15 x 5 are run on 1,000 classes, and no mCE otherwise.
-      batch_size: images at a time.
-      max_images: an unchanging random choice of so many; None is all.
-      seed: of that choice and of corruptions made on the fly.
-      export: a SavedModel, as `serving.save_serving_model` writes it or another one; None is this
-        run's.
+      run_dir: the run directory.
+      source: its test split is measured.
+      corrupted: source, cells, num_images, seed -> the corrupted images; one of
+        `data.corruptions`.
+      classifier: path -> the classifier, such as `evaluation.classifiers.saved_model`.
+      corruptions: some of `CORRUPTIONS` and `EXTRA_CORRUPTIONS`.
+      severities: some of 1 to 5.
+      baseline: a run directory or a JSON file, see `evaluation.read_baseline`. With None, AlexNet
+        is the baseline if all 15 x 5 cells are measured on 1,000 classes, and otherwise there is no
+        mCE.
+      batch_size: images per prediction.
+      max_images: size of a fixed random subset of the test images. None measures all.
+      seed: of this subset and of corruptions made on the fly.
+      export: path of a SavedModel. None is the export of this run.
 
     Raises:
-      UserError: no SavedModel, or corrupted images that are missing.
-      UserError: a SavedModel without class scores or with other classes, images with several
-        labels, an unknown corruption or severity, an image below 32 px, a baseline of other images,
-        or numbers that cannot be.
+      UserError: no SavedModel, or one without class scores or with other classes; images with
+        several labels or none, missing corrupted images, an image below 32 px, unknown
+        corruptions or severities, a baseline of other images, or options out of range.
     """
-    if source.is_multi_label:
-        raise UserError(
-            f"the robustness stage needs one label per image, those of {source.name!r} may have "
-            "several: leave it out of experiment.run"
-        )
-    _check("corruptions", corruptions, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
-    _check("severities", severities, SEVERITIES)
-    if batch_size < 1 or (max_images is not None and max_images < 1) or seed < 0:
-        raise UserError(
-            "robustness.run needs batch_size >= 1, max_images >= 1 or None, and seed >= 0, "
-            f"got {batch_size}, {max_images} and {seed}"
-        )
-    is_whole = set(CORRUPTIONS) <= set(corruptions) and set(SEVERITIES) == set(severities)
-    if baseline is not None and not is_whole:
-        raise UserError(
-            "robustness.run.baseline needs all 15 corruptions at all 5 severities: leave "
-            "robustness.run.corruptions and robustness.run.severities out, or the baseline"
-        )
-    path = folder.export if export is None else Path(export).expanduser()
+    _check_source(source)
+    _check_options(corruptions, severities, baseline, batch_size, max_images, seed)
+    path = run_dir.export if export is None else Path(export).expanduser()
     model = classifier(path)
-    if model.num_classes not in (source.num_classes, None):
-        raise UserError(
-            f"the export in {str(path)!r} has {model.num_classes} classes and the source "
-            f"{source.num_classes}: set robustness.run.source to the images it was trained for"
-        )
+    _check_classes(path, model, source)
     num_images = min(source.test.num_examples, max_images or source.test.num_examples)
-    cells = list(itertools.product(corruptions, severities))
-    made = corrupted(source, cells=cells, num_images=num_images, seed=seed)
-
-    def images(corruption: str, severity: int) -> Images:
-        if (corruption, severity) == CLEAN:
-            return read_images(source.test, num_images=num_images, seed=seed)
-        return made.images(corruption, severity)
-
+    cells = [CLEAN, *itertools.product(corruptions, severities)]
+    made = corrupted(source, cells=cells[1:], num_images=num_images, seed=seed)
     data = {
         "source": source.name,
         "corrupted": made.description,
         "num_images": num_images,
         "seed": seed,
     }
-    reference = None if baseline is None else _baseline(baseline, data)
-    settings = {
-        **data,
-        "classifier": model.description,
-        "export_written": (path / "saved_model.pb").stat().st_mtime,
-    }
-    wanted = [CLEAN, *cells]
+    reference = None if baseline is None else _read_baseline(baseline, data)
+
+    def images(corruption: str, severity: int) -> Images:
+        if (corruption, severity) == CLEAN:
+            return read_images(source.test, num_images=num_images, seed=seed)
+        return made.images(corruption, severity)
+
     measured = measure_all(
-        folder,
-        wanted,
+        run_dir,
+        cells,
         images,
         model,
-        settings=settings,
+        settings={
+            **data,
+            "classifier": model.description,
+            "export_written": (path / "saved_model.pb").stat().st_mtime,
+        },
         class_names=source.class_names,
         batch_size=batch_size,
     )
-    seconds = sum(measured[cell_name(*cell)]["seconds"] for cell in wanted)
-    results = _results(measured, corruptions, severities) | {
-        "num_images": num_images,
-        "seconds": seconds,
-        "images_per_second": len(wanted) * num_images / seconds,
+    results = {
+        **_errors(measured, corruptions, severities),
+        **_speed(measured, cells, num_images),
     }
-    if reference is not None or (is_whole and source.num_classes == IMAGENET_CLASSES):
-        results |= _compared(results, baseline or "alexnet", reference)
-    folder.set_metrics("robustness", results)
+    is_imagenet = source.num_classes == IMAGENET_CLASSES and _has_all(corruptions, severities)
+    if reference is not None or is_imagenet:
+        results |= _corruption_errors(results, baseline or "alexnet", reference or "alexnet")
+    run_dir.set_metrics("robustness", results)
 
 
-def _check(name: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
+def _check_source(source: Source) -> None:
+    if not source.has_labels or source.is_multi_label:
+        labels = "several labels per image" if source.has_labels else "no labels"
+        raise UserError(
+            f"the robustness stage needs one label per image, {source.name!r} has {labels}: remove "
+            '"robustness" from experiment.run'
+        )
+
+
+def _check_options(
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    baseline: str | None,
+    batch_size: int,
+    max_images: int | None,
+    seed: int,
+) -> None:
+    _check_subset("corruptions", corruptions, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+    _check_subset("severities", severities, SEVERITIES)
+    if batch_size < 1 or (max_images is not None and max_images < 1) or seed < 0:
+        raise UserError(
+            "robustness.run needs batch_size >= 1, max_images >= 1 or None, and seed >= 0, "
+            f"got {batch_size}, {max_images} and {seed}"
+        )
+    if baseline is not None and not _has_all(corruptions, severities):
+        raise UserError(
+            "robustness.run.baseline needs all 15 corruptions at all 5 severities: remove "
+            "robustness.run.corruptions and robustness.run.severities, or the baseline"
+        )
+
+
+def _check_subset(name: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
         raise UserError(
             f"robustness.run.{name} must be some of {tuple(known)}, each once, got {tuple(chosen)}"
         )
 
 
-def _baseline(path: str, data: dict[str, Any]) -> dict[str, Any]:
-    """The errors of another run on the same images, or of a file."""
+def _has_all(corruptions: Sequence[str], severities: Sequence[int]) -> bool:
+    return set(CORRUPTIONS) <= set(corruptions) and set(SEVERITIES) == set(severities)
+
+
+def _check_classes(path: Path, model: Classifier, source: Source) -> None:
+    if model.num_classes not in (source.num_classes, None):
+        raise UserError(
+            f"the export in {str(path)!r} has {model.num_classes} classes and the source "
+            f"{source.num_classes}: set robustness.run.source to the images it was trained for"
+        )
+
+
+def _read_baseline(path: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The errors of a file, or of another run on the same images."""
     errors = read_baseline(path)
-    measured_on = read_json(Path(path).expanduser() / "robustness.json").get("settings", {})
+    settings = read_json(RunDir(Path(path).expanduser()).robustness_cells).get("settings", {})
     for name, value in data.items():
-        if measured_on and measured_on.get(name) != value:
+        if settings and settings.get(name) != value:
             raise UserError(
-                f"the baseline {path!r} was measured with {name} {measured_on.get(name)!r}, this "
+                f"the baseline {path!r} was measured with {name} {settings.get(name)!r}, this "
                 f"run with {value!r}: measure both with the same settings"
             )
     return errors
 
 
-def _results(
-    cells: dict[str, dict[str, Any]], corruptions: Sequence[str], severities: Sequence[int]
+def _errors(
+    measured: dict[str, dict[str, Any]], corruptions: Sequence[str], severities: Sequence[int]
 ) -> dict[str, Any]:
     def by_severity(measure: str) -> list[float]:
+        names = averaged_corruptions(corruptions)
         return [
-            float(
-                np.mean(
-                    [
-                        cells[cell_name(name, severity)][measure]
-                        for name in averaged_corruptions(corruptions)
-                    ]
-                )
-            )
+            float(np.mean([measured[cell_name(name, severity)][measure] for name in names]))
             for severity in severities
         ]
 
-    clean = cells[cell_name(*CLEAN)]
+    clean = measured[cell_name(*CLEAN)]
     kinds = ("calibration_error", "adaptive_calibration_error")
     return {
         "clean_error": clean["error"],
         "unnormalized_mean_error": float(np.mean(by_severity("error"))),
         "errors": {
-            corruption: [cells[cell_name(corruption, severity)]["error"] for severity in severities]
+            corruption: [
+                measured[cell_name(corruption, severity)]["error"] for severity in severities
+            ]
             for corruption in corruptions
         },
         "severities": list(severities),
@@ -188,27 +203,35 @@ def _results(
     }
 
 
-def _compared(
-    results: dict[str, Any], name: str, baseline: dict[str, Any] | None
-) -> dict[str, Any]:
-    """The corruption errors in percent of a baseline's, AlexNet's without one."""
+def _speed(
+    measured: dict[str, dict[str, Any]], cells: Sequence[Cell], num_images: int
+) -> dict[str, float]:
+    seconds = sum(measured[cell_name(*cell)]["seconds"] for cell in cells)
+    return {
+        "num_images": num_images,
+        "seconds": seconds,
+        "images_per_second": len(cells) * num_images / seconds,
+    }
+
+
+def _corruption_errors(results: dict[str, Any], name: str, baseline: Any) -> dict[str, Any]:
+    """The corruption errors in percent of the baseline's."""
     errors = {corruption: results["errors"][corruption] for corruption in CORRUPTIONS}
-    reference: Any = "alexnet" if baseline is None else baseline
-    found = mean_corruption_error(errors, baseline=reference)
+    plain = mean_corruption_error(errors, baseline=baseline)
     compared = {
         "baseline": name,
-        "mce": found.mce,
-        "corruption_errors": found.corruption_errors,
+        "mce": plain.mce,
+        "corruption_errors": plain.corruption_errors,
     }
     try:
-        found = mean_corruption_error(
-            errors, clean_error=results["clean_error"], baseline=reference
+        relative = mean_corruption_error(
+            errors, clean_error=results["clean_error"], baseline=baseline
         )
-    except ValueError as error:
-        # Such as a corruption that adds nothing to the baseline's error.
+    except UserError as error:
+        # For example, a corruption that does not increase the baseline's error.
         print(f"robustness: no relative mCE, {error}")
         return compared
     return compared | {
-        "relative_mce": found.relative_mce,
-        "relative_corruption_errors": found.relative_corruption_errors,
+        "relative_mce": relative.relative_mce,
+        "relative_corruption_errors": relative.relative_corruption_errors,
     }

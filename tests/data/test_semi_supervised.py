@@ -83,7 +83,9 @@ def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
             sources.subset(named, list_file=str(listed))
     with pytest.raises(UserError, match="no list_file"):
         sources.subset(source, list_file=str(tmp_path / "none.txt"))
-    with pytest.raises(ValueError, match="give one of first, per_class, fraction and list_file, got"):
+    with pytest.raises(
+        ValueError, match="give one of first, per_class, fraction and list_file, got"
+    ):
         sources.subset(source, list_file="a.txt", fraction=0.1)
     with pytest.raises(ValueError, match=r"must be a number > 0 and <= 1, got 1.5"):
         sources.subset(source, fraction=1.5)

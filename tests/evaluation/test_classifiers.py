@@ -1,4 +1,4 @@
-"""Any SavedModel as a classifier: its keys, its input's size and range, its scores."""
+"""SavedModels as classifiers: input and output names, input size and range, scores."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def means(images, low=0.0, high=255.0):
     return (low + (high - low) * (images / 255.0)).mean(axis=(1, 2))
 
 
-def test_probabilities_are_taken_as_they_are_and_logits_get_a_softmax(tmp_path):
+def test_probabilities_stay_unchanged_and_logits_get_a_softmax(tmp_path):
     np.testing.assert_allclose(
         saved_model(export(tmp_path / "a")).probabilities(IMAGES), means(IMAGES), rtol=1e-5
     )
@@ -46,14 +46,14 @@ def test_probabilities_are_taken_as_they_are_and_logits_get_a_softmax(tmp_path):
 
 
 @pytest.mark.parametrize("pixel_range", [(0, 1), (-1, 1), (0, 255)])
-def test_a_model_of_floats_gets_its_own_range(tmp_path, pixel_range):
+def test_a_float_input_gets_its_pixel_range(tmp_path, pixel_range):
     spec = tf.TensorSpec([None, 8, 8, 3], tf.float32, "x")
     model = saved_model(export(tmp_path, spec=spec), pixel_range=pixel_range)
     expected = means(IMAGES, *pixel_range)
     np.testing.assert_allclose(model.probabilities(IMAGES), expected, rtol=1e-4)
 
 
-def test_an_input_of_fixed_size_gets_the_centre_scaled_to_it(tmp_path):
+def test_an_input_of_fixed_size_gets_the_resized_centre(tmp_path):
     spec = tf.TensorSpec([None, 4, 4, 3], tf.uint8, "x")
     model = saved_model(export(tmp_path, spec=spec))
     # Wide images whose centre square is bright: the dark sides are cut off.
@@ -75,18 +75,21 @@ def test_an_input_of_fixed_size_gets_the_centre_scaled_to_it(tmp_path):
         ({"outputs": ("a", "b")}, {}, r"has several outputs: set .*output_key to one of \['a', 'b'\]"),
         ({"outputs": ("a",)}, {}, "may be probabilities or logits: set .*scores to"),
         ({"outputs": ("embedding",)}, {}, 'no class scores: put "linear"'),
+        ({"outputs": ("embedding", "projection")}, {}, 'no class scores: put "linear"'),
         ({}, {"scores": "softmax"}, "scores must be one of .* got 'softmax'"),
         ({"spec": tf.TensorSpec([None, 4, 4, 3], tf.float32, "x")}, {}, r"pixel_range to \(0, 1\)"),
-        ({}, {"pixel_range": (0, 1)}, "takes uint8: leave"),
+        ({}, {"pixel_range": (0, 1)}, "takes uint8: remove"),
         ({"spec": tf.TensorSpec([None, 4, 4, 3], tf.int32, "x")}, {}, "must be uint8 or floats, got int32"),
         ({"spec": tf.TensorSpec([1, 4, 4, 3], tf.uint8, "x")}, {}, r"images \[B, H, W, 3\] of any B, got \(1, 4, 4, 3\)"),
     ],
 )  # fmt: skip
-def test_what_a_model_does_not_have_is_named_with_what_it_has(tmp_path, made, options, says):
-    with pytest.raises(ValueError, match=says):
+def test_unknown_names_and_missing_options_are_rejected_with_the_known_ones(
+    tmp_path, made, options, says
+):
+    with pytest.raises(UserError, match=says):
         saved_model(export(tmp_path, **made), **options)
 
 
-def test_no_model_is_one_line(tmp_path):
+def test_missing_model_is_rejected(tmp_path):
     with pytest.raises(UserError, match="no SavedModel in"):
         saved_model(tmp_path)

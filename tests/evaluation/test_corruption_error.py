@@ -1,3 +1,5 @@
+"""Mean corruption errors against sums over the severities."""
+
 import json
 
 import numpy as np
@@ -61,7 +63,7 @@ def test_without_the_clean_error_there_is_no_relative_one():
     assert result.relative_corruption_errors is None
 
 
-def test_extra_corruptions_are_reported_and_do_not_enter_the_mean():
+def test_extra_corruptions_are_reported_but_do_not_enter_the_mean():
     errors = random_errors()
     alone = mean_corruption_error(errors)
     result = mean_corruption_error({**errors, **random_errors(EXTRA_CORRUPTIONS)})
@@ -75,24 +77,26 @@ def test_extra_corruptions_are_reported_and_do_not_enter_the_mean():
 
 
 @pytest.mark.parametrize("missing", CORRUPTIONS)
-def test_each_of_the_fifteen_is_needed(missing):
+def test_each_of_the_fifteen_corruptions_is_required(missing):
     errors = random_errors()
     del errors[missing]
-    with pytest.raises(ValueError, match=f"'{missing}' is missing"):
+    with pytest.raises(UserError, match=f"'{missing}' is missing"):
         mean_corruption_error(errors)
-    with pytest.raises(ValueError, match=f"baseline must have.*'{missing}' is missing"):
+    with pytest.raises(UserError, match=f"baseline must have.*'{missing}' is missing"):
         mean_corruption_error(random_errors(), baseline=dict.fromkeys(errors, 0.5))
 
 
-@pytest.mark.parametrize("error", [-0.01, 1.01, float("nan"), [0.1, 0.2, 0.3, 0.4, 87.5]])
-def test_an_error_that_is_not_a_fraction_is_refused(error):
-    with pytest.raises(ValueError, match=r"fog must have errors within \[0, 1\]"):
+@pytest.mark.parametrize(
+    "error", [-0.01, 1.01, float("nan"), [0.1, 0.2, 0.3, 0.4, 87.5], "low", {}]
+)
+def test_an_error_that_is_not_a_fraction_is_rejected(error):
+    with pytest.raises(UserError, match=r"fog must have errors within \[0, 1\]"):
         mean_corruption_error({**constant_errors(), "fog": error})
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 6])
-def test_other_than_five_severities_are_refused(count):
-    with pytest.raises(ValueError, match=f"fog must have .* 1 to 5, got {count}"):
+def test_other_than_five_severities_are_rejected(count):
+    with pytest.raises(UserError, match=f"fog must have .* 1 to 5, got {count}"):
         mean_corruption_error({**constant_errors(), "fog": [0.5] * count})
 
 
@@ -110,17 +114,17 @@ def test_other_than_five_severities_are_refused(count):
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_baselines_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
         mean_corruption_error(constant_errors(), **options)
 
 
-def test_an_unknown_corruption_is_refused():
-    with pytest.raises(ValueError, match=r"errors must be of .* got 'clean'"):
+def test_unknown_corruption_is_rejected():
+    with pytest.raises(UserError, match=r"errors must be of .* got 'clean'"):
         mean_corruption_error({**constant_errors(), "clean": 0.1})
 
 
-def test_a_case_by_hand():
+def test_errors_computed_by_hand():
     # 14 corruptions at 0.3 of 0.6; fog (0.1 + 0.2 + 0.3 + 0.4 + 0.5) / 5 = 0.3 of 0.4.
     errors = {**constant_errors(0.3), "fog": [0.1, 0.2, 0.3, 0.4, 0.5]}
     baseline = {**constant_errors(0.6), "fog": 0.4, "clean": 0.2}
@@ -153,15 +157,15 @@ def test_another_run_is_a_baseline(tmp_path):
         ({"robustness": {"errors": {}, "clean_error": 0, "severities": [1, 3]}}, r"the severities \[1, 3\]: a"),
     ],
 )  # fmt: skip
-def test_a_run_that_is_no_baseline_is_named(tmp_path, content, says):
+def test_a_run_without_all_results_is_rejected_as_baseline(tmp_path, content, says):
     (tmp_path / "metrics.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(UserError, match=says):
         read_baseline(tmp_path)
 
 
-def test_a_baseline_that_is_not_there_is_named(tmp_path):
+def test_missing_and_invalid_baseline_files_are_rejected(tmp_path):
     with pytest.raises(UserError, match="no baseline at"):
         read_baseline(tmp_path)
     (tmp_path / "text.json").write_text("no json")
-    with pytest.raises(ValueError, match=r"has no \{corruption: errors\}"):
+    with pytest.raises(UserError, match=r"has no \{corruption: errors\}"):
         read_baseline(tmp_path / "text.json")

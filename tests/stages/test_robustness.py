@@ -1,3 +1,5 @@
+"""Errors and calibration on corrupted images, baselines, and continued measurements."""
+
 import functools
 import itertools
 import json
@@ -64,7 +66,7 @@ def source_of(labels=(0, 1, 2, 0, 1, 2), *, size=(32, 32), num_classes=3):
 
 
 def made_by(function, *, description="made by a test"):
-    """What `robustness.run` takes for `corrupted`, from image and cell -> image."""
+    """A `corrupted` for `robustness.run` from a function of image and cell."""
 
     def corrupted(source, *, cells, num_images, seed):
         def images(corruption, severity):
@@ -117,7 +119,7 @@ def test_errors_and_calibration_are_those_of_the_corrupted_images(folder):
     assert results["images_per_second"] == pytest.approx(5 * 6 / results["seconds"])
 
 
-def test_a_cell_keeps_its_diagram_and_what_was_said_of_its_first_image(folder):
+def test_a_cell_keeps_its_reliability_diagram_and_an_example(folder):
     robustness.run(
         folder,
         source=source_of(),
@@ -143,7 +145,7 @@ def test_a_cell_keeps_its_diagram_and_what_was_said_of_its_first_image(folder):
         assert picture.shape == (32, 32, 3)
 
 
-def test_the_real_corruptions_are_made_the_same_way_every_time(folder):
+def test_corruptions_made_on_the_fly_are_deterministic(folder):
     options = {
         "source": source_of(),
         "corruptions": ("shot_noise", "contrast"),
@@ -160,7 +162,7 @@ def test_the_real_corruptions_are_made_the_same_way_every_time(folder):
     assert first["calibration_errors"] != first["clean_calibration_error"]
 
 
-def test_a_killed_run_goes_on_after_the_last_finished_cell(folder, capsys):
+def test_a_killed_run_continues_after_the_last_finished_cell(folder, capsys):
     made = []
 
     def killed_at_snow(image, *, corruption, severity, number):
@@ -185,7 +187,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_cell(folder, capsys):
 
 
 @pytest.mark.parametrize("change", ["seed", "images", "export", "corrupted", "classifier"])
-def test_what_was_measured_otherwise_is_measured_anew(folder, change):
+def test_cells_with_other_settings_are_measured_again(folder, change):
     made = []
 
     def noted(image, **at):
@@ -213,7 +215,7 @@ def test_what_was_measured_otherwise_is_measured_anew(folder, change):
     assert len(made) == changed.get("max_images", 6)
 
 
-def test_another_measurement_takes_the_place_of_the_first_when_it_is_whole(folder):
+def test_a_measurement_with_other_settings_replaces_the_first_one_when_it_has_finished(folder):
     def killed(image, *, severity, **_):
         if severity == 2:
             raise KeyboardInterrupt
@@ -274,8 +276,8 @@ def test_mce_is_given_for_all_cells_of_a_thousand_classes(tmp_path):
         assert not {"mce", "relative_mce"} & set(results_of(folder))
 
 
-def made_twice(folder, **options):
-    """A finished run, and another one beside it that takes it for its baseline."""
+def run_with_baseline(folder, **options):
+    """Results of a run whose baseline is another finished run."""
     robustness.run(folder, source=source_of(), corrupted=made_by(unchanged))
     other = RunDir(folder.root / "other")
     other.root.mkdir()
@@ -286,7 +288,7 @@ def made_twice(folder, **options):
 
 @pytest.mark.usefixtures("measured")
 def test_another_run_on_the_same_images_is_a_baseline(folder):
-    results = made_twice(folder)
+    results = run_with_baseline(folder)
     # The first value of the other run is 0.75 too, as of all its cells.
     assert results["mce"] == 100
     assert results["corruption_errors"] == dict.fromkeys(CORRUPTIONS, 100.0)
@@ -295,28 +297,28 @@ def test_another_run_on_the_same_images_is_a_baseline(folder):
 
 
 @pytest.mark.usefixtures("measured")
-def test_a_baseline_of_other_images_is_refused(folder):
-    with pytest.raises(ValueError, match="measured with num_images 6, this run with 5"):
-        made_twice(folder, max_images=5)
+def test_a_baseline_of_other_images_is_rejected(folder):
+    with pytest.raises(UserError, match="measured with num_images 6, this run with 5"):
+        run_with_baseline(folder, max_images=5)
 
 
-def test_a_relative_mce_that_cannot_be_is_said(folder, monkeypatch, capsys):
+def test_an_undefined_relative_mce_is_left_out_with_a_message(folder, monkeypatch, capsys):
     # Corruption adds nothing to the error.
     cell = {"error": 0.5, "calibration_error": 0.1, "adaptive_calibration_error": 0.1}
     monkeypatch.setattr(corruption_cells, "_measure", lambda *_, **__: {**cell, "seconds": 1.0})
-    results = made_twice(folder)
+    results = run_with_baseline(folder)
     assert results["mce"] == pytest.approx(100)
     assert "relative_mce" not in results
     assert "no relative mCE, the baseline's error of" in capsys.readouterr().out
 
 
 def test_a_baseline_needs_all_cells(folder):
-    with pytest.raises(ValueError, match="needs all 15 corruptions at all 5 severities"):
+    with pytest.raises(UserError, match="needs all 15 corruptions at all 5 severities"):
         robustness.run(folder, source=source_of(), severities=(1,), baseline="x")
 
 
 @pytest.mark.usefixtures("measured")
-def test_mce_is_not_given_for_a_set_that_is_not_imagenets(folder):
+def test_there_is_no_mce_without_a_baseline_or_imagenet_classes(folder):
     robustness.run(folder, source=source_of())
     results = results_of(folder)
     assert set(results["errors"]) == set(CORRUPTIONS)
@@ -361,7 +363,7 @@ def test_images_of_several_sizes_share_a_batch(folder):
     assert results_of(folder)["errors"] == {"fog": [0]}
 
 
-def test_a_small_image_reaches_the_model_as_it_is(folder):
+def test_a_small_image_reaches_the_model_unchanged(folder):
     seen = []
     robustness.run(
         folder,
@@ -375,8 +377,8 @@ def test_a_small_image_reaches_the_model_as_it_is(folder):
     }
 
 
-def test_an_image_below_32_px_is_refused(folder):
-    with pytest.raises(ValueError, match="image 0 is 32 x 30 px"):
+def test_an_image_below_32_px_is_rejected(folder):
+    with pytest.raises(UserError, match="image 0 is 32 x 30 px"):
         robustness.run(
             folder,
             source=source_of(size=(32, 30)),
@@ -384,18 +386,18 @@ def test_an_image_below_32_px_is_refused(folder):
         )
 
 
-def test_an_export_without_class_scores_is_refused_with_the_fix(tmp_path):
+def test_an_export_without_class_scores_is_rejected(tmp_path):
     export(tmp_path / "export", has_scores=False)
-    with pytest.raises(ValueError, match=r"no class scores: put \"linear\" before"):
+    with pytest.raises(UserError, match=r"no class scores: put \"linear\" before"):
         robustness.run(RunDir(tmp_path), source=source_of())
 
 
-def test_an_export_of_other_classes_is_refused(folder):
-    with pytest.raises(ValueError, match="has 3 classes and the source 4"):
+def test_an_export_with_other_classes_is_rejected(folder):
+    with pytest.raises(UserError, match="has 3 classes and the source 4"):
         robustness.run(folder, source=source_of(num_classes=4))
 
 
-def test_a_missing_export_is_refused_with_the_fix(tmp_path):
+def test_a_missing_export_is_rejected(tmp_path):
     with pytest.raises(UserError, match='put "linear" before "robustness"'):
         robustness.run(RunDir(tmp_path), source=source_of())
 
@@ -412,6 +414,53 @@ def test_a_missing_export_is_refused_with_the_fix(tmp_path):
         ({"seed": -1}, "seed >= 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(folder, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_options_are_rejected(folder, options, message):
+    with pytest.raises(UserError, match=message):
         robustness.run(folder, source=source_of(), **options)
+
+
+def test_images_without_labels_are_rejected(folder):
+    split = IndexedSplit(np.full(4, -1), lambda number: tf.zeros([4, 32, 32, 3], tf.uint8)[number])
+    with pytest.raises(UserError, match="needs one label per image, 'unlabelled' has no labels"):
+        robustness.run(folder, source=Source("unlabelled", (), split, split))
+
+
+@pytest.mark.parametrize("size", [(32, 4000), (4000, 32)])
+def test_images_of_extreme_aspect_ratio_have_an_example(folder, size):
+    robustness.run(
+        folder,
+        source=source_of((0, 1), size=size),
+        corruptions=("fog",),
+        severities=(1,),
+        corrupted=made_by(unchanged),
+    )
+    picture = tf.io.decode_png(folder.robustness_example("fog", 1).read_bytes())
+    assert sorted(picture.shape[:2]) == [1, 96]
+
+
+def test_an_example_that_cannot_be_drawn_does_not_end_the_run(folder, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(corruption_cells, "resize_longer_side", fail)
+    robustness.run(
+        folder,
+        source=source_of(),
+        corruptions=("fog",),
+        severities=(1,),
+        corrupted=made_by(unchanged),
+    )
+    assert results_of(folder)["errors"] == {"fog": [0]}
+    assert "no picture of fog_1" in caplog.text
+
+
+def test_a_corruption_without_images_is_rejected(folder):
+    empty = CorruptedImages("none", lambda corruption, severity: iter(()))
+    with pytest.raises(UserError, match="no images to measure for fog_1"):
+        robustness.run(
+            folder,
+            source=source_of(),
+            corruptions=("fog",),
+            severities=(1,),
+            corrupted=lambda *_, **__: empty,
+        )
