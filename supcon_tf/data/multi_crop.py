@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.data.augment.rng import fold_in
 from supcon_tf.data.pipeline import Batches, training_batches
-from supcon_tf.data.preprocessing import Augmentation, Preprocessing
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing, instantiate
 from supcon_tf.data.splits import Split
 from supcon_tf.errors import UserError
 
@@ -62,6 +62,7 @@ def batches(
         )
     if options.get("defer_to_device") or options.get("mixing"):
         raise UserError("multi-crop batches take neither defer_to_device nor mixing")
+    augmentation = instantiate(augmentation)
     groups = {
         group_name(group): training_batches(
             split,

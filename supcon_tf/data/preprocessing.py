@@ -5,6 +5,7 @@ takes one integer seed per image; the same seed gives the same image, alone or i
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
@@ -26,6 +27,12 @@ class Augmentation(Protocol):
     """Augments crops: image float32 [..., H, W, 3] in [0, 1], seed int64 [...] -> like image."""
 
     def __call__(self, image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor: ...
+
+
+def instantiate(augmentation: Augmentation | type[Augmentation]) -> Augmentation:
+    """Instantiates an augmentation class such as `views.keras_layers`, given without brackets."""
+    check_callable("augmentation", augmentation, "@views.simclr")
+    return augmentation() if inspect.isclass(augmentation) else augmentation
 
 
 def eval_crop(
@@ -141,6 +148,9 @@ class Preprocessing:
     crop: Callable[..., tf.Tensor] = random_resized_crop
     eval_crop: Callable[..., tf.Tensor] = eval_crop
     normalization: Normalization | Literal["measure"] | None = None
+    _instances: dict = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_integer("image_px", self.image_px, 1)
@@ -177,8 +187,10 @@ class Preprocessing:
         self, crops: tf.Tensor, augmentation: Augmentation, *, seed: tf.Tensor
     ) -> tf.Tensor:
         """Augments and scales crops; `seed` is the one the crops were made with."""
-        check_callable("augmentation", augmentation, "@views.simclr")
-        views = augmentation(crops, seed=fold_in(seed, 1))
+        if augmentation not in self._instances:
+            with tf.init_scope():  # A function being traced may not create variables.
+                self._instances[augmentation] = instantiate(augmentation)
+        views = self._instances[augmentation](crops, seed=fold_in(seed, 1))
         return scale(views, normalization=self._constants)
 
     def training_views(

@@ -8,6 +8,7 @@ from supcon_tf.data.augment import (
     simclr,
     stacked_randaugment,
 )
+from supcon_tf.data.augment.keras_layers import KerasLayers as keras_layers
 from supcon_tf.data.crops import random_resized_crop
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing, eval_crop, scale, unscale
@@ -20,6 +21,7 @@ __all__ = [
     "decode",
     "eval_crop",
     "identity",
+    "keras_layers",
     "randaugment",
     "random_resized_crop",
     "scale",

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from supcon_tf.data.preprocessing import Augmentation, Preprocessing
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing, instantiate
 from supcon_tf.models.distributed import ReplicatedModel
 
 
@@ -25,7 +25,7 @@ def augmenting_model(
     """
     crops = keras.Input(model.input_shape[1:], dtype="float32", name="crops")
     seeds = keras.Input(model.input_shape[1:-3], dtype="int64", name="seeds")
-    views = _Distorted(preprocessing, augmentation)(crops, seeds)
+    views = _Distorted(preprocessing, instantiate(augmentation))(crops, seeds)
     return ReplicatedModel({"crops": crops, "seeds": seeds}, model(views))
 
 

@@ -210,3 +210,29 @@ def test_evaluation_view_of_a_batch_equals_single_images():
         crop = views.eval_crop(image, size_px=8)
         expected = views.scale(crop, normalization=preprocessing.normalization)
         np.testing.assert_allclose(view, expected, atol=2e-6)
+
+
+class Brightest:
+    """An augmentation class with a variable, which a traced function may not create."""
+
+    instances = 0
+
+    def __init__(self):
+        self.value = tf.Variable(1.0)
+        Brightest.instances += 1
+
+    def __call__(self, image, *, seed):
+        return tf.ones_like(image) * self.value
+
+
+def test_augmentation_class_is_instantiated_once_outside_of_traced_functions():
+    preprocessing = views.Preprocessing(image_px=16)
+
+    @tf.function(autograph=False)
+    def training_views(seeds):
+        return preprocessing.training_views(ramp(20, 20), Brightest, seed=seeds)
+
+    for count in (2, 3):
+        result = training_views(seeds(count))
+        np.testing.assert_array_equal(result, np.ones([count, 16, 16, 3]))
+    assert Brightest.instances == 1
