@@ -1,257 +1,65 @@
 """Times two-view input pipelines in samples per second; a sample is one image in two views.
 
-python tools/benchmark_input.py --data_dir ~/tensorflow_datasets --images photos --plot input.png
+examples:
+  python tools/benchmark_input.py --data_dir ~/tensorflow_datasets --images photos --plot input.png
+  python tools/benchmark_input.py --seconds 2 --repeats 1
 
-At 32 px, from the same decoded uint8 images (10,000 of CIFAR-10, or made up without --data_dir),
-SimCLR's recipe at strength 0.5 with torchvision's jitter formulas, no blur, normalization:
+32 px: all contenders read the same decoded uint8 images (10,000 of CIFAR-10; without --data_dir,
+synthetic ones). The recipe is SimCLR's at strength 0.5 with torchvision's jitter formulas, no blur,
+and normalization:
 
-  ours exact, ours fused  supcon_tf.data.pipeline.training_batches, views.simclr with exact or not
-  torchvision             transforms of PIL images in a DataLoader with a worker per core
-  keras-cv                its layers on whole batches in tf.data. It tosses the coins of jitter and
-                          grey once for a batch, not for each image; jitters in a fixed order, adds
-                          brightness, and does not average where a crop shrinks
+  ours exact, ours fused  supcon_tf.data.pipeline.training_batches with views.simclr, exact or not
+  torchvision             transforms of PIL images in a DataLoader with one worker per core
+  keras-cv                its layers on whole batches in tf.data; it decides on jitter and grey once
+                          per batch, not per image, jitters in a fixed order, adds brightness, and
+                          does not average when a crop shrinks
 
-At 224 px, from real JPEGs held encoded in memory (--images, a folder with one folder per class),
-ours against torchvision: simclr at strength 1 with blur, autoaugment with the paper's ImageNet
-policy, stacked_randaugment. "Decoding only" decodes each whole JPEG once and does nothing else;
-the last column but one is that time as a share of the contender's. It can exceed what is spent, as
-ours decodes only the part of a JPEG that its views need.
+224 px: JPEGs held encoded in memory (--images, a folder with one folder per class), ours against
+torchvision: simclr at strength 1 with blur, autoaugment with the paper's ImageNet policy, and
+stacked_randaugment. "decoding only" decodes each whole JPEG once. Its time as a share of the
+contender's is the column "decoding". The share can exceed 100 %, because ours decodes only the part
+of a JPEG that its views need.
 
-Every contender runs alone, in a new process each time: it discards the first batches, for two
-seconds or more, then measures for --seconds. An operation of TensorFlow (ours, and keras-cv) has
-one thread, as one of torch has in a DataLoader's worker: calls and workers keep all cores busy. The
-rounds go over all contenders in turn, as a machine's speed drifts; rates are medians with their
-range, ratios to torchvision the medians of the ratios in a round. Mean and deviation of the views
-tell whether contenders do the same work. One that cannot run is left out and named. --peer_python
-names another interpreter that has torch and torchvision, --keras_cv_path a folder with keras-cv.
+Every contender runs alone, in a new process each time, warms up for two seconds and is then
+measured for --seconds. TensorFlow operations use one thread each, as torch's do in a DataLoader
+worker; parallel calls and workers keep all cores busy. Each round runs all contenders in turn,
+since a machine's speed drifts. Rates are medians with their range; a ratio to torchvision is the
+median of the ratios within a round. Mean and deviation of the views show whether contenders do the
+same work. A contender that cannot run is named and left out.
 """
 
 import argparse
-import functools
-import io
-import itertools
 import json
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import contenders
 import numpy as np
+from input_pipelines import CASES, CORES, DECODING, SMALL, pipeline
 from tqdm import tqdm
 
-SMALL, SIMCLR, AUTO, STACKED, DECODING = (
-    "32 px, simclr",
-    "224 px, simclr",
-    "224 px, autoaugment",
-    "224 px, stacked_randaugment",
-    "224 px, decoding only",
-)
-CASES = {
-    SMALL: ("ours exact", "ours fused", "torchvision", "keras-cv"),
-    SIMCLR: ("ours exact", "ours fused", "torchvision"),
-    AUTO: ("ours", "torchvision"),
-    STACKED: ("ours", "torchvision"),
-    DECODING: ("tf.io.decode_jpeg",),
-}
-CORES = os.cpu_count() or 1
-# Of CIFAR-10, on the scale [-1, 1].
-MEAN, DEVIATION = (-0.0172, -0.0356, -0.107), (0.4046, 0.3988, 0.402)
-# While buffers fill, and tf.data finds out how many calls of the others to make at once.
+# Time in which buffers fill and tf.data tunes the number of parallel calls.
 WARM_UP_S = 2.0
-# More than any pipeline gives, in samples/s for each core: it bounds the order drawn in advance.
-TOP_RATE = 60_000
-
-
-def ours(case: str, name: str, folder: Path, batch: int, seconds: float) -> Iterator[np.ndarray]:
-    """Batches [B, 2, H, W, 3] of the package's own pipeline."""
-    import tensorflow as tf
-
-    from supcon_tf.data import views
-    from supcon_tf.data.pipeline import training_batches
-    from supcon_tf.data.splits import IndexedSplit
-
-    if case == SMALL:
-        images = tf.constant(np.load(folder / "pixels.npy"))
-        crop = functools.partial(views.random_resized_crop, area_range=(0.2, 1.0))
-        preprocessing = views.Preprocessing(32, crop=crop, normalization=(MEAN, DEVIATION))
-    else:
-        images = tf.constant(encoded_images(folder))
-        preprocessing = views.Preprocessing(224)
-    split = IndexedSplit(
-        np.zeros(len(images), np.int64),
-        lambda number: tf.gather(images, number),
-        reads_batches=case == SMALL,
-        in_memory=True,
-    )
-    simclr = functools.partial(views.simclr, jitter="torchvision", exact=name != "ours fused")
-    augmentation = {
-        SMALL: functools.partial(simclr, strength=0.5, blur_probability=0.0),
-        SIMCLR: simclr,
-        AUTO: functools.partial(views.autoaugment, policy="imagenet"),
-        STACKED: functools.partial(views.stacked_randaugment, jitter="torchvision"),
-    }[case]
-    batches = training_batches(
-        split,
-        preprocessing=preprocessing,
-        augmentation=augmentation,
-        num_views=2,
-        batch_size=batch,
-        num_classes=1,
-        seed=0,
-    )
-    dataset = batches(0, 1000 + int((WARM_UP_S + seconds) * TOP_RATE * CORES / batch))
-    return (images for images, _ in dataset.as_numpy_iterator())
-
-
-def keras_cv(folder: Path, batch: int) -> Iterator[np.ndarray]:
-    """Batches [B, 2, 32, 32, 3] by the layers of keras-cv."""
-    import keras_cv as library
-    import tensorflow as tf
-
-    pixels = np.load(folder / "pixels.npy")
-    jitter = library.layers.RandomColorJitter(
-        value_range=(0, 255),
-        brightness_factor=(-0.4, 0.4),
-        contrast_factor=0.4,
-        # It scales by f / (1 - f): by 0.6 to 1.4; and turns the hue by half of its factor.
-        saturation_factor=(0.375, 0.5833),
-        hue_factor=0.2,
-    )
-    grey = library.layers.Grayscale(output_channels=3)
-    flip = library.layers.RandomFlip("horizontal")
-    crop = library.layers.RandomCropAndResize(
-        (32, 32), crop_area_factor=(0.2, 1.0), aspect_ratio_factor=(3 / 4, 4 / 3)
-    )
-
-    def sometimes(layer: Any, images: tf.Tensor, probability: float) -> tf.Tensor:
-        # Its RandomApply cannot be traced for a whole batch.
-        coin = tf.random.uniform([]) < probability
-        return tf.cond(coin, lambda: layer(images), lambda: images)
-
-    def views_of(images: tf.Tensor) -> tf.Tensor:
-        images = crop(flip(tf.cast(tf.repeat(images, 2, axis=0), tf.float32)))
-        images = sometimes(grey, sometimes(jitter, images, 0.8), 0.2)
-        images = (images * (2.0 / 255.0) - 1.0 - tf.constant(MEAN)) / tf.constant(DEVIATION)
-        return tf.reshape(images, [batch, 2, 32, 32, 3])
-
-    dataset = tf.data.Dataset.from_tensor_slices(pixels).shuffle(len(pixels)).repeat()
-    dataset = dataset.batch(batch, drop_remainder=True)
-    dataset = dataset.map(views_of, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-def decoding(folder: Path, batch: int) -> Iterator[np.ndarray]:
-    """Batches [B] of one number from each decoded JPEG."""
-    import tensorflow as tf
-
-    dataset = tf.data.Dataset.from_tensor_slices(encoded_images(folder)).repeat()
-    dataset = dataset.map(
-        # A pixel, so that images of different sizes need no copy into a batch.
-        lambda encoded: tf.io.decode_jpeg(encoded, channels=3)[0, 0, 0],
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return dataset.batch(batch).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-class TorchvisionViews:
-    """A map-style data set for DataLoader: two views of each image."""
-
-    def __init__(self, case: str, folder: Path):
-        from torchvision import transforms as T
-
-        simclr = [T.RandomGrayscale(0.2), T.RandomApply([T.GaussianBlur(23, (0.1, 2.0))], p=0.5)]
-        jitter = [T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8)]
-        weak_jitter = [T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)]
-        distortions = {
-            SMALL: [*weak_jitter, T.RandomGrayscale(0.2)],
-            SIMCLR: [*jitter, *simclr],
-            AUTO: [T.AutoAugment()],
-            STACKED: [*jitter, T.RandAugment(2, 10), *simclr],
-        }[case]
-        if case == SMALL:
-            self.images: Any = np.load(folder / "pixels.npy")
-            crop = T.RandomResizedCrop(32, scale=(0.2, 1.0))
-            # From [-1, 1] to the scale [0, 1] that it normalises on.
-            mean = [(value + 1) / 2 for value in MEAN]
-            scale = T.Normalize(mean, [value / 2 for value in DEVIATION])
-        else:
-            self.images = encoded_images(folder)
-            crop, scale = T.RandomResizedCrop(224), T.Normalize([0.5] * 3, [0.5] * 3)
-        self.transform = T.Compose(
-            [crop, T.RandomHorizontalFlip(), *distortions, T.ToTensor(), scale]
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> Any:
-        import torch
-        from PIL import Image
-
-        image = self.images[number]
-        if isinstance(image, bytes):
-            pixels = Image.open(io.BytesIO(image)).convert("RGB")
-        else:
-            pixels = Image.fromarray(image)
-        return torch.stack([self.transform(pixels), self.transform(pixels)])
-
-
-class EndlessOrder:
-    """One random permutation of n numbers after the other, as starting an epoch costs workers."""
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng(0)
-        for _ in itertools.count():
-            yield from rng.permutation(self.size).tolist()
-
-
-def torchvision(case: str, folder: Path, batch: int) -> Iterator[np.ndarray]:
-    """Batches [B, 2, 3, H, W] by torchvision."""
-    import torch
-
-    views = TorchvisionViews(case, folder)
-    loader: Iterable[Any] = torch.utils.data.DataLoader(
-        views,  # type: ignore[arg-type,unused-ignore]
-        batch_size=batch,
-        sampler=EndlessOrder(len(views)),
-        num_workers=CORES,
-    )
-    return (images.numpy() for images in loader)
-
-
-def encoded_images(folder: Path) -> list[bytes]:
-    """The JPEGs as they are on disk, repeated to the number asked for."""
-    wanted = json.loads((folder / "jpegs.json").read_text())
-    files = [Path(path).read_bytes() for path in wanted["paths"]]
-    return list(itertools.islice(itertools.cycle(files), wanted["count"]))
+# Samples/s per core that no pipeline reaches: bounds how many samples are requested.
+MAX_RATE = 60_000
 
 
 def measure(case: str, name: str, folder: Path, batch: int, seconds: float) -> dict[str, float]:
-    """Runs in a process of its own: warms up, then counts samples for so long."""
-    if name == "torchvision":
-        batches = torchvision(case, folder, batch)
-    elif name == "keras-cv":
-        batches = keras_cv(folder, batch)
-    elif case == DECODING:
-        batches = decoding(folder, batch)
-    else:
-        batches = ours(case, name, folder, batch, seconds)
-    # As many batches at a time as are made at a time, or some in the making would not count.
+    """Warms up, then counts the samples of a contender for some seconds."""
+    max_samples = int((WARM_UP_S + seconds) * MAX_RATE * CORES)
+    batches = pipeline(case, name, folder, batch, max_samples)
+    # Whole rounds of CORES batches: as many are made at a time, and unfinished ones do not count.
     rounds = max(1, -(-4 // CORES))
     views = np.concatenate([next(batches) for _ in range(rounds * CORES)])
-    count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < WARM_UP_S:
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < WARM_UP_S:
         next(batches)
-    began = time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds:
+    start = time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
         for _ in range(CORES):
             count += len(next(batches))
     return {
@@ -262,103 +70,90 @@ def measure(case: str, name: str, folder: Path, batch: int, seconds: float) -> d
 
 
 def prepare(folder: Path, args: argparse.Namespace) -> None:
-    """Writes what all contenders get: pixels.npy, and the paths of the JPEGs."""
+    """Writes what all contenders read: pixels.npy, and jpegs.json with the paths of the JPEGs."""
     if args.images:
-        kinds = (".jpg", ".jpeg")
-        found = sorted(args.images.glob("*/*"))
-        paths = [str(path.resolve()) for path in found if path.suffix.lower() in kinds]
+        files = sorted(args.images.glob("*/*"))
+        paths = [str(file.resolve()) for file in files if file.suffix.lower() in (".jpg", ".jpeg")]
         if not paths:
             sys.exit(f"no JPEG in the folders of {args.images}")
         paths = paths[:: -(-len(paths) // args.jpegs)]
         (folder / "jpegs.json").write_text(json.dumps({"paths": paths, "count": args.jpegs}))
-    if args.data_dir:
-        from supcon_tf import cli
+    np.save(folder / "pixels.npy", cifar_images(args.data_dir) if args.data_dir else synthetic())
 
-        cli.start_tensorflow()
 
-        # isort: split
-        import tensorflow as tf
+def cifar_images(data_dir: str) -> np.ndarray:
+    """The first 10,000 training images of CIFAR-10, uint8 [10000, 32, 32, 3]."""
+    from supcon_tf import cli
 
-        from supcon_tf.data import sources
+    cli.start_tensorflow()
+    import tensorflow as tf
 
-        source = sources.tfds(
-            "cifar10",
-            data_dir=str(Path(args.data_dir).expanduser()),
-            train_split="train[:10000]",
-            test_split="test[:1]",
-        )
-        numbers = tf.range(source.train.num_examples)
-        pixels = source.train.read(numbers).numpy()  # type: ignore[union-attr]
-    else:
-        rng = np.random.default_rng(0)
-        coarse = rng.uniform(0, 255, (10_000, 5, 5, 3))
-        # From 5 points to 32 pixels along each side, linearly in between.
-        place = np.abs(np.linspace(0, 4, 32)[:, None] - np.arange(5))
-        weights = np.maximum(1 - place, 0)
-        pixels = np.einsum("ih,nhwc,jw->nijc", weights, coarse, weights, optimize=True)
-        pixels = pixels.astype(np.uint8)
-    np.save(folder / "pixels.npy", pixels)
+    from supcon_tf.data import sources
+
+    source = sources.tfds(
+        "cifar10",
+        data_dir=str(Path(data_dir).expanduser()),
+        train_split="train[:10000]",
+        test_split="test[:1]",
+    )
+    numbers = tf.range(source.train.num_examples)
+    return source.train.read(numbers).numpy()  # type: ignore[union-attr]
+
+
+def synthetic() -> np.ndarray:
+    """Smooth random images, uint8 [10000, 32, 32, 3]."""
+    coarse = np.random.default_rng(0).uniform(0, 255, (10_000, 5, 5, 3))
+    # Linear interpolation from 5 points to 32 pixels along each side.
+    position = np.abs(np.linspace(0, 4, 32)[:, None] - np.arange(5))
+    weights = np.maximum(1 - position, 0)
+    pixels = np.einsum("ih,nhwc,jw->nijc", weights, coarse, weights, optimize=True)
+    return pixels.astype(np.uint8)
 
 
 def run_alone(
     case: str, name: str, folder: Path, args: argparse.Namespace
 ) -> dict[str, float] | None:
-    """`measure` in a new process; None, and a line why, where that fails."""
+    """Runs `measure` in a new process; None if that fails."""
     python = args.peer_python if name == "torchvision" else sys.executable
-    command = [python, __file__, "--measure", case, name, "--folder", str(folder)]
     batch = args.batch if case == SMALL else args.large_batch
+    command = [python, __file__, "--measure", case, name, "--folder", str(folder)]
     command += ["--batch", str(batch), "--seconds", str(args.seconds)]
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
-        "TF_NUM_INTRAOP_THREADS": "1",
-    }
+    environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
     if name == "keras-cv" and args.keras_cv_path:
-        before = environment.get("PYTHONPATH")
-        paths = [args.keras_cv_path, before] if before else [args.keras_cv_path]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    try:
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment)
-    except OSError as error:
-        tqdm.write(f"{case}, {name}: left out: {error}", file=sys.stderr)
-        return None
-    if finished.returncode:
-        # Killed, as for want of memory, it leaves no message.
-        lines = finished.stderr.strip().splitlines() or [f"exit {finished.returncode}"]
-        # Some errors go on for several lines.
-        why = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines
-        tqdm.write(f"{case}, {name}: left out: {why[-1]}", file=sys.stderr)
-        return None
-    return json.loads(finished.stdout.splitlines()[-1])
+        paths = [args.keras_cv_path, os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return contenders.run_alone(f"{case}, {name}", command, environment)
 
 
 def summarize(measured: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Rates of all rounds -> one row for each contender."""
+    """Reduces (case, contender) -> figures of each round to one row per contender."""
     rates = {
-        key: np.array([figures["rate"] for figures in own]) for key, own in measured.items() if own
+        key: np.array([figures["rate"] for figures in rounds])
+        for key, rounds in measured.items()
+        if rounds
     }
-    floor = [float(np.median(own)) for (case, _), own in rates.items() if case == DECODING]
+    decoding = [float(np.median(own)) for (case, _), own in rates.items() if case == DECODING]
     rows = []
     for (case, name), own in rates.items():
+        rounds = measured[case, name]
         row = {
             "case": case,
             "name": name,
             "rates": own.tolist(),
             "median": float(np.median(own)),
-            "mean": float(np.mean([figures["mean"] for figures in measured[case, name]])),
-            "deviation": float(np.mean([figures["deviation"] for figures in measured[case, name]])),
+            "mean": float(np.mean([figures["mean"] for figures in rounds])),
+            "deviation": float(np.mean([figures["deviation"] for figures in rounds])),
         }
         if (peer := rates.get((case, "torchvision"))) is not None and len(peer) == len(own):
             row["ratio"] = float(np.median(own / peer))
-        if floor and case not in (SMALL, DECODING):
-            row["decoding"] = row["median"] / floor[0]
+        if decoding and case not in (SMALL, DECODING):
+            row["decoding"] = row["median"] / decoding[0]
         rows.append(row)
     return rows
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table, in Markdown."""
+    """Prints the Markdown table."""
     titles = (
         "case | contender | samples/s | range | times torchvision | decoding | views: mean, std"
     )
@@ -375,7 +170,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
-    """A bar for each contender, with its range and its ratio to torchvision."""
+    """Draws a bar per contender, with its range and its ratio to torchvision."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -406,57 +201,61 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
         axis.set_title(case, loc="left", fontsize="medium")
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("samples/s (an image in two views), and times torchvision")
+    axes[-1, 0].set_xlabel("samples/s (two views each), and times torchvision")
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parse_args() -> argparse.Namespace:
+    parser = contenders.parser(__doc__)
+    parser.add_argument(
+        "--data_dir", help="where TFDS has cifar10; without it, images are synthetic"
     )
-    parser.add_argument("--data_dir", help="where TFDS has cifar10; else images are made up")
-    parser.add_argument("--images", type=Path, help="folders of JPEGs; else no case at 224 px")
-    parser.add_argument("--jpegs", type=int, default=500, help="held in memory, default 500")
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), metavar="CASE", help="some only")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="one folder of JPEGs per class; for 224 px"
+    )
+    parser.add_argument("--jpegs", type=int, default=500, help="JPEGs in memory, default 500")
+    parser.add_argument(
+        "--cases", nargs="+", choices=list(CASES), metavar="CASE", help="default: all"
+    )
     parser.add_argument("--batch", type=int, default=1024, help="at 32 px, default 1,024")
     parser.add_argument("--large_batch", type=int, default=32, help="at 224 px, default 32")
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured each time, at least")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, default 5")
     parser.add_argument("--repeats", type=int, default=3, help="rounds, default 3")
-    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with the peers")
-    parser.add_argument("--keras_cv_path", help="folder to import keras_cv from")
-    parser.add_argument("--json", help="write the figures there")
-    parser.add_argument("--plot", help="write a picture there")
+    parser.add_argument("--keras_cv_path", metavar="DIR", help="folder to import keras_cv from")
+    parser.add_argument("--json", metavar="FILE", help="results to write")
+    parser.add_argument("--plot", metavar="FILE.png", help="picture to write")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.cases = args.cases or [case for case in CASES if case == SMALL or args.images]
+    if not args.images and not args.measure and set(args.cases) != {SMALL}:
+        parser.error("the cases at 224 px need --images")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
     if args.measure:
         case, name = args.measure
         print(json.dumps(measure(case, name, args.folder, args.batch, args.seconds)))
         return
-    cases = args.cases or [case for case in CASES if case == SMALL or args.images]
-    if not args.images and set(cases) != {SMALL}:
-        parser.error("the cases at 224 px need --images")
     measured: dict[tuple[str, str], list[dict[str, float]]] = {
-        (case, name): [] for case in cases for name in CASES[case]
+        (case, name): [] for case in args.cases for name in CASES[case]
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder, args)
-        turns = [key for _ in range(args.repeats) for key in measured]
-        left_out = set()
-        for key in tqdm(turns, unit="run", disable=None):
-            if key in left_out:
+        for case, name in tqdm(list(measured) * args.repeats, unit="run", disable=None):
+            if (case, name) not in measured:
                 continue
-            case, name = key
             figures = run_alone(case, name, folder, args)
             if figures is None:
-                left_out.add(key)
+                del measured[case, name]
             else:
-                measured[key].append(figures)
-    rows = summarize({key: own for key, own in measured.items() if key not in left_out})
+                measured[case, name].append(figures)
+    rows = summarize(measured)
     show(rows)
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+    contenders.write_json(args.json, rows)
     if args.plot:
         plot(rows, args.plot)
 

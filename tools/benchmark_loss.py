@@ -1,23 +1,24 @@
 """Times SupCon losses, forward and backward, and measures their memory and accuracy.
 
-python tools/benchmark_loss.py --rows 2048 8192 16384 --plot loss.png
+examples:
+  python tools/benchmark_loss.py --rows 2048 8192 16384 --plot loss.png
+  python tools/benchmark_loss.py --rows 2048 --peer_python /path/with/torch/bin/python
 
-Every contender runs alone in a process of its own with the same features, labels and threads:
+Every contender runs in its own process, with the same features, labels and threads:
 
   dense, streaming   supcon_tf.losses.supcon_loss
-  torch formula      Eq. 2 of arXiv 2004.11362 written down in PyTorch
+  torch formula      Eq. 2 of arXiv 2004.11362 in PyTorch
   torch library      pytorch_metric_learning.losses.SupConLoss
-  floor, torch floor two bare N x D x N products in TensorFlow and in PyTorch
+  floor, torch floor two N x D x N matrix products in TensorFlow and in PyTorch, a lower bound
 
-The peers are in the extra `bench`; --peer_python names another interpreter that has them. Memory
-is the process's peak above what it held before the first large step. Differences are of the
-gradient, the largest over the largest, to float64 by blocks.
+The extra `bench` installs the peers. The memory is the process's peak minus its peak after a small
+step. The gradient error is the largest difference to a float64 gradient, relative to that
+gradient's largest entry.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import contenders
 import numpy as np
 from tqdm import tqdm
 
@@ -38,7 +40,7 @@ TEMPERATURE = 0.1
 def tensorflow_step(
     name: str, features: np.ndarray, labels: np.ndarray, threads: int, options: dict[str, Any]
 ) -> Step:
-    """A compiled-graph step that returns the gradient of the mean loss as an array."""
+    """A compiled step that returns the gradient of the mean loss as an array."""
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     import tensorflow as tf
 
@@ -92,7 +94,7 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
     def library(rows: Any) -> Any:
         from pytorch_metric_learning.losses import SupConLoss
 
-        # It averages over the rows that have positives, the others here over all rows.
+        # The library averages over the rows that have positives, the other losses over all rows.
         share = float(np.mean(np.bincount(labels)[labels] > 1))
         return share * SupConLoss(temperature=TEMPERATURE)(rows, classes)
 
@@ -108,36 +110,35 @@ def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int
 
 
 def float64_gradient(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the mean loss, by blocks of the analytic gradient (Eq. 4) and its transpose."""
+    """Gradient of the mean loss with respect to the features (Eq. 4), float64 [N, D]."""
     rows = features.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units = rows / lengths
     num_positives = np.bincount(labels)[labels] - 1.0
     gradient = np.zeros_like(units)
     for start in range(0, len(units), 1024):
-        block = slice(start, start + 1024)
-        exponentials = np.exp(units[block] @ units.T / TEMPERATURE)
-        own = np.arange(len(exponentials)), np.arange(len(units))[block]
-        exponentials[own] = 0
-        positives = (labels[block, None] == labels[None, :]).astype(np.float64)
-        positives[own] = 0
-        count = num_positives[block, None]
-        slopes = exponentials / exponentials.sum(1, keepdims=True) - positives / np.maximum(
-            count, 1
-        )
+        tile = slice(start, start + 1024)
+        exponentials = np.exp(units[tile] @ units.T / TEMPERATURE)
+        diagonal = np.arange(len(exponentials)), np.arange(len(units))[tile]
+        exponentials[diagonal] = 0
+        positives = (labels[tile, None] == labels[None, :]).astype(np.float64)
+        positives[diagonal] = 0
+        count = num_positives[tile, None]
+        slopes = exponentials / exponentials.sum(1, keepdims=True)
+        slopes -= positives / np.maximum(count, 1)
         slopes *= (count > 0) / TEMPERATURE / len(units)
-        gradient[block] += slopes @ units
-        gradient += slopes.T @ units[block]
+        gradient[tile] += slopes @ units
+        gradient += slopes.T @ units[tile]
     along = np.sum(gradient * units, axis=1, keepdims=True)
     return (gradient - along * units) / lengths
 
 
 def prepare(folder: Path, rows: int, dim: int, classes: int, *, has_gradient: bool) -> None:
-    """Writes the features, labels and float64 gradient that all contenders get."""
+    """Writes the features, labels and float64 gradient that all contenders read."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(rows, dim)).astype(np.float32)
     labels = rng.integers(classes, size=rows)
-    # As an encoder gives them: samples of a class lean one way.
+    # As from an encoder: samples of a class share a direction.
     features += rng.normal(size=(classes, dim))[labels].astype(np.float32)
     np.save(folder / "features.npy", features)
     np.save(folder / "labels.npy", labels)
@@ -146,36 +147,27 @@ def prepare(folder: Path, rows: int, dim: int, classes: int, *, has_gradient: bo
         np.save(folder / "gradient.npy", float64_gradient(features, labels))
 
 
-def peak_mebibytes() -> float:
-    """Of this process alone, where its rusage would begin with the parent's peak (Linux)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
-
-
 def measure(
     name: str, folder: Path, threads: int, seconds: float, options: dict[str, Any]
 ) -> dict[str, float]:
-    """Runs in a process of its own: warms up on few rows, then times the whole set."""
+    """Warms up on 256 rows, then times steps on all of them."""
     features, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 
-    def step_of(num_rows: int) -> Step:
+    def make_step(num_rows: int) -> Step:
         if name in TENSORFLOW:
             return tensorflow_step(name, features[:num_rows], labels[:num_rows], threads, options)
         return torch_step(name, features[:num_rows], labels[:num_rows], threads)
 
-    step_of(256)()
-    base = peak_mebibytes()
-    step = step_of(len(features))
+    make_step(256)()
+    base = contenders.peak_mib()
+    step = make_step(len(features))
     gradient = step()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
-        began = time.perf_counter()
+        start = time.perf_counter()
         step()
-        times.append(time.perf_counter() - began)
-    result = {
-        "seconds": float(np.median(times)),
-        "mebibytes": peak_mebibytes() - base,
-    }
+        times.append(time.perf_counter() - start)
+    result = {"seconds": float(np.median(times)), "mebibytes": contenders.peak_mib() - base}
     if (folder / "gradient.npy").exists() and "floor" not in name:
         expected = np.load(folder / "gradient.npy")
         result["difference"] = float(np.abs(gradient - expected).max() / np.abs(expected).max())
@@ -183,42 +175,31 @@ def measure(
 
 
 def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float] | None:
-    """`measure` in a new process; None, and a line why, where that fails."""
+    """Runs `measure` in a new process; None if that fails."""
     python = args.peer_python if name in TORCH else sys.executable
     command = [python, __file__, "--measure", name, "--folder", str(folder)]
     command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
     command += ["--options", json.dumps(args.options)]
-    finished = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
-    if finished.returncode:
-        # Killed, as for want of memory, it leaves no message.
-        why = finished.stderr.strip().splitlines()[-1:] or [f"exit {finished.returncode}"]
-        tqdm.write(f"{name}: {why[0]}", file=sys.stderr)
-        return None
-    return json.loads(finished.stdout.splitlines()[-1])
+    return contenders.run_alone(name, command, {"OMP_NUM_THREADS": str(args.threads)})
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """The table, in Markdown."""
-    print("| rows | contender | seconds | times the floor | peak MiB | gradient off by |")
+    """Prints the Markdown table and how time and memory grow."""
+    print("| rows | contender | seconds | times the floor | peak MiB | gradient error |")
     print("| --- | --- | --- | --- | --- | --- |")
     floors = {r["rows"]: r["seconds"] for r in results if r["name"] == "floor"}
     for r in results:
         floor = floors.get(r["rows"])
         ratio = f"{r['seconds'] / floor:.2f}" if floor else "-"
-        off = f"{r['difference']:.1e}" if "difference" in r else "-"
+        error = f"{r['difference']:.1e}" if "difference" in r else "-"
         print(
             f"| {r['rows']:,} | {r['name']} | {r['seconds']:.3g} | {ratio} | "
-            f"{r['mebibytes']:,.0f} | {off} |"
+            f"{r['mebibytes']:,.0f} | {error} |"
         )
     for name in dict.fromkeys(r["name"] for r in results):
-        own = [r for r in results if r["name"] == name and r["rows"] >= 4096]
-        if len(own) > 1:
-            logs = np.log([[r["rows"], r["seconds"], max(r["mebibytes"], 1)] for r in own])
+        large = [r for r in results if r["name"] == name and r["rows"] >= 4096]
+        if len(large) > 1:
+            logs = np.log([[r["rows"], r["seconds"], max(r["mebibytes"], 1)] for r in large])
             time_slope, memory_slope = np.polyfit(logs[:, 0], logs[:, 1:], 1)[0]
             print(
                 f"{name}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f} from 4,096 rows"
@@ -226,7 +207,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 def plot(results: list[dict[str, Any]], path: str) -> None:
-    """Seconds and peak memory against the rows, both axes logarithmic."""
+    """Draws seconds and peak memory against rows, with logarithmic axes."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -238,9 +219,11 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
         (axes[1], "mebibytes", "peak memory above base, MiB"),
     ):
         for name in dict.fromkeys(r["name"] for r in results):
-            own = [r for r in results if r["name"] == name]
+            points = [r for r in results if r["name"] == name]
             style = "--" if "floor" in name else "-"
-            axis.plot([r["rows"] for r in own], [r[key] for r in own], f"o{style}", label=name)
+            axis.plot(
+                [r["rows"] for r in points], [r[key] for r in points], f"o{style}", label=name
+            )
         axis.set(title=title, xlabel="rows", xscale="log", yscale="log")
         rows = sorted({r["rows"] for r in results})
         axis.set_xticks(rows, [f"{n // 1024}k" if n >= 1024 else str(n) for n in rows])
@@ -250,43 +233,50 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parse_args() -> argparse.Namespace:
+    parser = contenders.parser(__doc__)
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1024, 2048, 4096, 8192], help="rows N to measure"
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--dim", type=int, default=128, help="numbers per row, default 128")
     parser.add_argument("--classes", type=int, default=1000, help="default 1,000")
-    parser.add_argument("--contenders", nargs="+", choices=TENSORFLOW + TORCH)
+    parser.add_argument(
+        "--contenders", nargs="+", choices=TENSORFLOW + TORCH, help="default: all of them"
+    )
     parser.add_argument(
         "--dense_limit",
         type=int,
         default=16384,
-        help="rows above which only streaming runs, default 16,384",
+        help="above this number of rows only streaming runs, default 16,384",
     )
     parser.add_argument(
         "--options",
         type=json.loads,
         default={},
-        help='of supcon_loss for ours, such as \'{"summation": "inside"}\'; then without accuracy',
+        help="options of supcon_loss for dense and streaming, such as "
+        '\'{"summation": "inside"}\'; gradient errors are then not measured',
     )
-    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with the peers")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--seconds", type=float, default=5.0, help="of repetitions, at least three")
-    parser.add_argument("--plot", help="write a picture there")
-    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of repeated steps, at least three; default 5"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="picture to write")
+    parser.add_argument("--json", metavar="FILE", help="results to write")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
     if args.measure:
         figures = measure(args.measure, args.folder, args.threads, args.seconds, args.options)
         print(json.dumps(figures))
         return
-    contenders = args.contenders or [*TENSORFLOW, *TORCH]
     cases = [
         (rows, name)
         for rows in args.rows
-        for name in contenders
+        for name in args.contenders or (*TENSORFLOW, *TORCH)
         if rows <= args.dense_limit or name == "streaming"
     ]
     results: list[dict[str, Any]] = []
@@ -302,8 +292,7 @@ def main() -> None:
             if measured is not None:
                 results.append({"rows": rows, "name": name, **measured})
     show(results)
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    contenders.write_json(args.json, results)
     if args.plot:
         plot(results, args.plot)
 
