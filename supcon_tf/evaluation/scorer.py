@@ -26,7 +26,7 @@ from supcon_tf.evaluation import (
 )
 from supcon_tf.evaluation.cached_features import Features, cached_features
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
-from supcon_tf.evaluation.thumbnails import thumbnail
+from supcon_tf.evaluation.thumbnails import thumbnails
 from supcon_tf.models import class_scores, embedding_model, model_parts
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.run_dir import RunDir
@@ -283,7 +283,7 @@ def save_scored_split(
         "embeddings": scores.embeddings,
         "labels": scores.labels,
         "class_names": np.array(source.class_names),
-        "thumbnails": np.stack([thumbnail(image) for image, _ in pictured]),
+        "thumbnails": thumbnails(image for image, _ in pictured),
     }
     if isinstance(source.test, IndexedSplit) and source.test.paths:
         numbers = source.test.shuffled_numbers(seed=0, start=0, stop=source.test.num_examples)

@@ -1,11 +1,30 @@
 """Small pictures of images for the report."""
 
+import logging
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.decode import decode
 
 THUMBNAIL_PX = 48
+
+
+def thumbnails(images: Iterable[tf.Tensor]) -> np.ndarray:
+    """A `thumbnail` of each image, uint8 [n, px, px, 3].
+
+    An image that cannot be drawn is logged and gets a black square, as a picture for the report
+    must not end a run.
+    """
+    pictures = []
+    for number, image in enumerate(images):
+        try:
+            pictures.append(thumbnail(image))
+        except Exception:
+            logging.getLogger(__name__).exception("no thumbnail of image %d", number)
+            pictures.append(np.zeros((THUMBNAIL_PX, THUMBNAIL_PX, 3), np.uint8))
+    return np.stack(pictures)
 
 
 def thumbnail(image: tf.Tensor, *, side_px: int = THUMBNAIL_PX) -> np.ndarray:

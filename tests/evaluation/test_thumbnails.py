@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf.evaluation.thumbnails import resize_longer_side, thumbnail
+from supcon_tf.evaluation.thumbnails import resize_longer_side, thumbnail, thumbnails
 
 
 def noise(*shape):
@@ -38,3 +38,11 @@ def test_encoded_images_are_decoded():
 def test_other_numbers_of_channels_become_three(channels, expected):
     image = np.broadcast_to(np.arange(1, channels + 1, dtype=np.uint8), (5, 7, channels))
     assert resize_longer_side(image, 7)[0, 0].tolist() == list(expected)
+
+
+def test_an_image_that_cannot_be_drawn_is_logged_and_black(caplog):
+    image = np.full((48, 48, 3), 9, np.uint8)
+    pictures = thumbnails([tf.constant(image), tf.constant(b"not an image"), tf.zeros([7])])
+    np.testing.assert_array_equal(pictures, [image, 0 * image, 0 * image])
+    assert "no thumbnail of image 1" in caplog.text
+    assert "no thumbnail of image 2" in caplog.text
