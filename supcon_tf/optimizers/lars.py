@@ -1,51 +1,51 @@
 """Layer-wise adaptive rate scaling, the optimizer of large-batch contrastive training."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 
-# Batch (and layer, and group) normalisation, whatever the layer is called.
+# Matches variables of batch, layer and group normalisation under any layer name.
 NORMALIZATION_VARIABLES = r"/(gamma|beta)$"
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class LARS(keras.optimizers.Optimizer):
-    r"""SGD with momentum whose step is scaled per variable by its norm.
+    r"""Momentum SGD whose step for each variable is scaled by that variable's norm.
 
-    You et al. 2017 (arXiv 1708.03888), with the learning rate inside the momentum as in the
-    released SupCon and SimCLR code:
+    You et al. 2017, arXiv 1708.03888, with the learning rate inside the momentum as in the released
+    SupCon and SimCLR code:
 
         d = g + weight_decay w
-        ratio = trust_coefficient ||w|| / ||d||, or 1 where either norm is 0
+        ratio = trust_coefficient ||w|| / ||d||, or 1 if either norm is 0
         v <- momentum v + learning_rate ratio d
         w <- w - v, or with `nesterov` w - (momentum v + learning_rate ratio d)
 
-    Variables that `exclude` names have neither weight decay nor the ratio: d = g, ratio = 1.
+    Variables that match `exclude` have neither weight decay nor trust ratio: d = g, ratio = 1.
 
     Args:
-      learning_rate: a float or a `LearningRateSchedule`.
-      momentum: share of the last update that is kept, in [0, 1).
-      weight_decay: L2 coefficient; unlike that of Keras' own optimizers it is added to the
-        gradient, so that it goes through the ratio and the momentum.
-      trust_coefficient: length of a step relative to the variable's, for learning rate 1.
-      nesterov: use Nesterov's momentum.
-      exclude: regular expressions, searched in `variable.path`.
+      learning_rate: a float >= 0 or a `LearningRateSchedule`.
+      momentum: decay of the velocity v, in [0, 1).
+      weight_decay: L2 coefficient >= 0. It is part of the gradient, so it goes through the trust
+        ratio and the momentum, unlike the `weight_decay` of Keras' optimizers.
+      trust_coefficient: length of a step relative to ||w|| at learning rate 1, > 0.
+      nesterov: use Nesterov momentum.
+      exclude: regular expressions that are searched in `variable.path`.
       name: of the optimizer.
       **kwargs: of `keras.optimizers.Optimizer`, such as `clipnorm` or `use_ema`.
 
     Raises:
-      UserError: for a momentum, weight decay or trust coefficient out of range.
+      UserError: for an option out of range or an invalid regular expression.
 
     Example:
       >>> import keras
       >>> from supcon_tf.optimizers import LARS
       >>> w = keras.Variable([3.0, 4.0], name="kernel")
       >>> LARS(1.0, trust_coefficient=0.1).apply([keras.ops.array([0.0, 2.0])], [w])
-      >>> w.numpy().tolist()  # a step of length 0.1 ||w|| against the gradient
+      >>> w.numpy().tolist()  # a step of length 0.1 ||w||, against the gradient
       [3.0, 3.5]
     """
 
@@ -61,28 +61,25 @@ class LARS(keras.optimizers.Optimizer):
         name: str = "lars",
         **kwargs,
     ):
-        # `weight_decay` stays None in the base class, which would apply it a second time.
+        if isinstance(learning_rate, int | float | str):
+            check_number("learning_rate", learning_rate, at_least=0)
+        check_number("momentum", momentum, at_least=0, below=1)
+        check_number("weight_decay", weight_decay, at_least=0)
+        check_number("trust_coefficient", trust_coefficient, above=0)
+        # The base class gets no weight_decay: it would apply it a second time.
         super().__init__(learning_rate, name=name, **kwargs)
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum must be in [0, 1), got {momentum}")
-        if weight_decay < 0:
-            raise UserError(f"weight_decay must be >= 0, got {weight_decay}")
-        if trust_coefficient <= 0:
-            raise UserError(f"trust_coefficient must be > 0, got {trust_coefficient}")
-        if isinstance(exclude, str):
-            raise UserError(f"exclude must be a sequence of patterns, got the string {exclude!r}")
         self.momentum = momentum
         self.l2_weight_decay = weight_decay
         self.trust_coefficient = trust_coefficient
         self.nesterov = nesterov
-        self.exclude = tuple(exclude)
+        self.exclude = check_patterns("exclude", exclude)
 
     def build(self, variables):
         if self.built:
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
-        # Decided here, because `update_step` gets bare tensors that have no path.
+        # Matched here, because `update_step` gets tensors, which have no path.
         self._is_adapted = [
             not any(re.search(pattern, variable.path) for pattern in self.exclude)
             for variable in variables
@@ -91,7 +88,7 @@ class LARS(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         velocity = self._velocities[index]
-        # The norm of a large variable does not fit into the 8 bits of a bfloat16.
+        # At least float32: the 8 bits of bfloat16 are too few for the norm of a large variable.
         dtype = keras.backend.result_type(variable.dtype, "float32")
         weights, direction = ops.cast(variable, dtype), ops.cast(gradient, dtype)
         step_size = ops.cast(learning_rate, dtype)
@@ -121,3 +118,22 @@ class LARS(keras.optimizers.Optimizer):
             "nesterov": self.nesterov,
             "exclude": self.exclude,
         }
+
+
+def check_patterns(name: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Returns regular expressions as a tuple.
+
+    Raises:
+      UserError: if `patterns` is a single string, or a pattern is no regular expression.
+    """
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise UserError(f"{name} must be a sequence of regular expressions, got {patterns!r}")
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise UserError(
+                f"{name} must be regular expressions, got {pattern!r}: {error}"
+            ) from error
+    return patterns

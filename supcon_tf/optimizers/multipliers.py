@@ -1,11 +1,12 @@
-"""Learning rates that differ between the variables of a model."""
+"""Learning-rate multipliers for some variables of a model."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 import keras
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
+from supcon_tf.optimizers.lars import check_patterns
 
 
 def multiply_learning_rates(
@@ -13,20 +14,22 @@ def multiply_learning_rates(
     variables: Sequence[keras.Variable],
     multipliers: Mapping[str, float],
 ) -> None:
-    """Multiplies the learning rate of the variables that a pattern names, as in fine-tuning.
+    """Multiplies the learning rate of the variables that match a pattern, as in fine-tuning.
 
-    The rate and not the gradient: LARS and Adam would divide a factor of the gradient out again,
-    and with any optimizer an L2 weight decay is slowed as much as the rest, like the rate of a
-    parameter group elsewhere. A saved optimizer does not keep the multipliers.
+    Adam and LARS would normalise a scaled gradient, so the rate itself is multiplied. An L2 weight
+    decay is multiplied with it, as in a parameter group of PyTorch. A saved optimizer does not keep
+    the multipliers.
 
     Args:
-      optimizer: built for `variables`; it is changed.
-      variables: what it was built for.
-      multipliers: regular expression, searched in `variable.path` -> factor >= 0. The first that
-        is found counts; variables without one keep the whole rate.
+      optimizer: built for `variables`; it is changed in place.
+      variables: the variables for which it was built.
+      multipliers: {regular expression that is searched in `variable.path`: factor >= 0}. The first
+        match counts; variables without a match keep the full rate.
 
     Raises:
-      UserError: a negative factor, or a pattern that no variable has.
+      UserError: for a negative factor, an invalid pattern or one that matches no variable, an
+        optimizer that wraps others, or one with Keras' decoupled weight decay, which does not
+        follow the multipliers.
 
     Example:
       >>> import keras
@@ -39,23 +42,34 @@ def multiply_learning_rates(
       >>> low.numpy().tolist(), high.numpy().tolist()
       ([0.75], [0.5])
     """
-    for pattern, factor in multipliers.items():
-        if not factor >= 0:
-            raise UserError(f"a learning rate multiplier must be >= 0, got {factor} of {pattern!r}")
+    _check_optimizer(optimizer)
+    for pattern in check_patterns("learning rate multipliers", multipliers):
+        check_number(f"the multiplier of {pattern!r}", multipliers[pattern], at_least=0)
         if not any(re.search(pattern, variable.path) for variable in variables):
             paths = [variable.path for variable in variables]
-            raise UserError(f"no variable has {pattern!r}, known are {', '.join(paths[:12])}")
+            raise UserError(f"no variable matches {pattern!r}, known are {', '.join(paths[:12])}")
     factors = [
-        next(
-            (factor for name, factor in multipliers.items() if re.search(name, variable.path)), 1.0
-        )
+        next((multipliers[p] for p in multipliers if re.search(p, variable.path)), 1.0)
         for variable in variables
     ]
     update_step = optimizer.update_step
 
     def scaled(gradient, variable, learning_rate):
-        # Bare tensors have no path, the optimizer knows their place.
+        # Tensors have no path, but the optimizer knows their index.
         factor = factors[optimizer._get_variable_index(variable)]
         update_step(gradient, variable, learning_rate * factor)
 
     optimizer.update_step = scaled
+
+
+def _check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer | keras.optimizers.LossScaleOptimizer):
+        raise UserError(
+            f"learning rate multipliers need the optimizer itself, got {optimizer.name}, which "
+            "wraps others: apply them to the inner optimizer"
+        )
+    if getattr(optimizer, "weight_decay", None):
+        raise UserError(
+            f"weight_decay = {optimizer.weight_decay} of {optimizer.name} does not follow the "
+            "learning rate multipliers: leave it out and use the stage's weight_decay"
+        )

@@ -1,5 +1,6 @@
-"""Learning-rate schedules: a linear warm-up, then a decay counted from its end."""
+"""Learning-rate schedules: a linear warm-up, then a decay that starts at its end."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 Decay = Literal["cosine", "exponential", "piecewise", "none"]
 
@@ -30,37 +31,39 @@ def warmup_schedule(
 ) -> "WarmupSchedule":
     """Learning rate by epochs: linear warm-up to a peak, then a decay over the remaining epochs.
 
-    The schedule of the released SupCon and SimCLR code. With e the epochs since the end of the
-    warm-up, E = epochs - warmup_epochs, peak = base_learning_rate batch_size / 256:
+    The schedule of the released SupCon and SimCLR code. With s the steps since the end of the
+    warm-up, e = s / steps_per_epoch, E = epochs - warmup_epochs and
+    peak = base_learning_rate batch_size / 256:
 
         cosine       final + (peak - final) (1 + cos(pi e / E)) / 2
         exponential  peak decay_rate^floor(e / epochs_per_decay)
-        piecewise    peak decay_rate^(number of boundary_epochs <= e)
+        piecewise    peak decay_rate^(number of boundaries b with int(b steps_per_epoch) < s)
         none         peak
 
-    A boundary of e epochs lies at step int(e steps_per_epoch). After the last epoch the rate stays
-    where it ended.
+    As with `tf.train.piecewise_constant`, the step at a boundary still has the old rate. After the
+    last epoch the rate stays at its last value (the released code sets it to 0).
 
     Args:
       base_learning_rate: peak learning rate for a batch of 256.
       batch_size: global batch size, in samples.
-      steps_per_epoch: number of samples / batch size; a fraction is welcome.
-      epochs: length of the training, warm-up included.
+      steps_per_epoch: number of samples / batch size; may be a fraction.
+      epochs: length of the training, including the warm-up.
       warmup_epochs: length of the warm-up.
-      warmup_start_learning_rate: rate at step 0; not scaled by the batch.
-      final_learning_rate: rate where "cosine" ends; not scaled by the batch.
-      scale_by_batch: False takes `base_learning_rate` itself as the peak.
+      warmup_start_learning_rate: rate at step 0; not scaled by the batch size.
+      final_learning_rate: rate at the end of "cosine"; not scaled by the batch size.
+      scale_by_batch: False makes `base_learning_rate` the peak.
       decay: "cosine", "exponential", "piecewise" or "none".
       decay_rate: factor of each drop of "exponential" and "piecewise".
       epochs_per_decay: epochs between the drops of "exponential".
-      boundary_epochs: epochs of the drops of "piecewise", counted from the end of the warm-up.
+      boundary_epochs: epochs of the drops of "piecewise", counted from the end of the warm-up, in
+        increasing order.
 
     Returns:
       A `WarmupSchedule`: integer steps of any shape -> float32 learning rates of that shape.
 
     Raises:
-      UserError: for an unknown decay, a count that is not positive, a warm-up longer than the
-        training, or "piecewise" without boundaries.
+      UserError: for an unknown decay, a number out of range, a warm-up longer than the training, or
+        boundaries that are missing or not in increasing order.
 
     Example:
       >>> from supcon_tf.optimizers import warmup_schedule
@@ -71,28 +74,36 @@ def warmup_schedule(
     """
     if decay not in get_args(Decay):
         raise UserError(f"decay must be one of {get_args(Decay)}, got {decay!r}")
-    if batch_size <= 0:
-        raise UserError(f"batch_size must be > 0, got {batch_size}")
-    if steps_per_epoch <= 0:
-        raise UserError(f"steps_per_epoch must be > 0, got {steps_per_epoch}")
-    if not 0 <= warmup_epochs <= epochs:
+    for name, rate in (
+        ("base_learning_rate", base_learning_rate),
+        ("warmup_start_learning_rate", warmup_start_learning_rate),
+        ("final_learning_rate", final_learning_rate),
+    ):
+        check_number(name, rate, at_least=0)
+    for name, positive in (
+        ("batch_size", batch_size),
+        ("steps_per_epoch", steps_per_epoch),
+        ("epochs", epochs),
+        ("decay_rate", decay_rate),
+        ("epochs_per_decay", epochs_per_decay),
+    ):
+        check_number(name, positive, above=0)
+    check_number("warmup_epochs", warmup_epochs, at_least=0)
+    if warmup_epochs > epochs:
         raise UserError(f"warmup_epochs must be in [0, epochs={epochs}], got {warmup_epochs}")
     decay_epochs = epochs - warmup_epochs
 
     drop_steps: list[int] = []
     if decay == "exponential":
-        if epochs_per_decay <= 0:
-            raise UserError(f"epochs_per_decay must be > 0, got {epochs_per_decay}")
         steps_per_decay = epochs_per_decay * steps_per_epoch
-        # A millionth of a step off, so that 110.00000000000001 is step 110.
+        # Less a millionth of a step, so that a product of 110.00000000000001 is step 110.
         drop_steps = [
             math.ceil(drop * steps_per_decay - 1e-6)
             for drop in range(1, int(decay_epochs / epochs_per_decay) + 1)
         ]
     elif decay == "piecewise":
-        if not boundary_epochs:
-            raise UserError("decay='piecewise' needs boundary_epochs, got none")
-        drop_steps = [int(boundary * steps_per_epoch) for boundary in boundary_epochs]
+        _check_boundaries(boundary_epochs)
+        drop_steps = [int(boundary * steps_per_epoch) + 1 for boundary in boundary_epochs]
     return WarmupSchedule(
         base_learning_rate * batch_size / 256 if scale_by_batch else base_learning_rate,
         warmup_steps=int(warmup_epochs * steps_per_epoch),
@@ -104,11 +115,23 @@ def warmup_schedule(
     )
 
 
+def _check_boundaries(boundary_epochs: Sequence[float]) -> None:
+    if isinstance(boundary_epochs, str) or not isinstance(boundary_epochs, Sequence):
+        raise UserError(f"boundary_epochs must be a sequence of epochs, got {boundary_epochs!r}")
+    if not boundary_epochs:
+        raise UserError("decay='piecewise' needs boundary_epochs, got none")
+    for boundary in boundary_epochs:
+        check_number("a boundary of boundary_epochs", boundary, at_least=0)
+    if any(late <= early for early, late in itertools.pairwise(boundary_epochs)):
+        raise UserError(f"boundary_epochs must be in increasing order, got {boundary_epochs!r}")
+
+
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by steps: linear warm-up to a peak, then a half cosine or sudden drops.
+    """Learning rate by steps: linear warm-up to a peak, then a half cosine or drops.
 
-    `warmup_schedule` makes one from epochs.
+    `warmup_schedule` creates one from epochs. Maps integer steps of any shape to float32 learning
+    rates of that shape.
 
     Args:
       peak_learning_rate: rate at the end of the warm-up.
@@ -116,8 +139,12 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
       warmup_start_learning_rate: rate at step 0.
       cosine_steps: steps from the peak to `final_learning_rate`; None for drops.
       final_learning_rate: rate at the end of the cosine and after it.
-      drop_steps: steps since the end of the warm-up from which the rate is lower.
-      drop_factor: what each drop multiplies the rate by.
+      drop_steps: steps since the end of the warm-up, in increasing order; each is the first with a
+        lower rate.
+      drop_factor: factor of the rate at each drop.
+
+    Raises:
+      UserError: for a number out of range, or `drop_steps` that are not in increasing order.
 
     Example:
       >>> from supcon_tf.optimizers import WarmupSchedule
@@ -137,8 +164,20 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         drop_steps: Sequence[int] = (),
         drop_factor: float = 0.1,
     ):
+        for name, rate in (
+            ("peak_learning_rate", peak_learning_rate),
+            ("warmup_start_learning_rate", warmup_start_learning_rate),
+            ("final_learning_rate", final_learning_rate),
+        ):
+            check_number(name, rate, at_least=0)
+        check_number("drop_factor", drop_factor, above=0)
+        if cosine_steps is not None:
+            check_integer("cosine_steps", cosine_steps, at_least=0)
+        drop_steps = [check_integer("a drop step", step, at_least=0) for step in drop_steps]
+        if drop_steps != sorted(drop_steps):
+            raise UserError(f"drop_steps must be in increasing order, got {drop_steps}")
         self.peak_learning_rate = peak_learning_rate
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = check_integer("warmup_steps", warmup_steps, at_least=0)
         self.warmup_start_learning_rate = warmup_start_learning_rate
         self.cosine_steps = cosine_steps
         self.final_learning_rate = final_learning_rate
@@ -149,21 +188,21 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "int64")
         start, peak = self.warmup_start_learning_rate, self.peak_learning_rate
         warmup = start + (peak - start) * _fraction(step, self.warmup_steps)
-        # Differences of steps are taken between integers: a float32 has only 24 bits.
+        # Subtracts steps as integers: float32 has only 24 bits.
         step = step - self.warmup_steps
         decayed = self._dropped(step) if self.cosine_steps is None else self._cosine(step)
         return ops.where(step < 0, warmup, decayed)
 
     def _cosine(self, step):
-        # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which keeps its digits near the end.
+        # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which is precise near the end.
         remaining = ops.clip(self.cosine_steps - step, 0, self.cosine_steps)
         share = ops.square(ops.sin(math.pi / 2 * _fraction(remaining, self.cosine_steps)))
         final = self.final_learning_rate
         return final + (self.peak_learning_rate - final) * share
 
     def _dropped(self, step):
-        passed = ops.expand_dims(step, -1) >= np.array(self.drop_steps, "int64")  # [..., drops]
-        drops = ops.sum(ops.cast(passed, "int32"), axis=-1)
+        is_past = ops.expand_dims(step, -1) >= np.array(self.drop_steps, "int64")  # [..., drops]
+        drops = ops.sum(ops.cast(is_past, "int32"), axis=-1)
         rates = self.peak_learning_rate * self.drop_factor ** np.arange(len(self.drop_steps) + 1.0)
         return ops.take(ops.cast(rates, "float32"), drops)
 

@@ -1,11 +1,11 @@
-"""L2 weight decay over the parts of a model that a stage decays, for any optimizer."""
+"""L2 weight decay of some parts of a model, for any optimizer."""
 
 import re
 from collections.abc import Iterable
 
 import keras
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 from supcon_tf.optimizers.lars import LARS, NORMALIZATION_VARIABLES
 
 
@@ -16,22 +16,22 @@ def apply_weight_decay(
     decayed: Iterable[keras.Variable],
     others: Iterable[keras.Variable] = (),
 ) -> None:
-    """Decays some variables of a model, by L2 and never in normalisation layers.
+    """Applies L2 weight decay to some variables of a model, never to normalisation layers.
 
-    The gradient of every decayed variable gains weight_decay w. LARS adds that itself, and gives
-    `others` neither decay nor trust ratio. For any other optimizer the loss gains
-    weight_decay ||w||^2 / 2, as regularizers of the variables, which Keras sums into the loss of
+    The gradient of each decayed variable gains weight_decay w. LARS adds this term itself, and
+    gives `others` neither decay nor trust ratio. For any other optimizer the loss gains
+    weight_decay ||w||^2 / 2 through regularizers of the variables, which Keras adds to the loss of
     `fit` and `evaluate`; a saved model does not keep them.
 
     Args:
-      optimizer: a LARS is changed, so it must not be built yet; any other is left as it is.
-      weight_decay: L2 coefficient.
-      decayed: the variables that decay; this replaces any regularizer they have.
-      others: the model's other variables; this removes any regularizer they have.
+      optimizer: a LARS is changed in place and must not be built yet; others are not changed.
+      weight_decay: L2 coefficient >= 0.
+      decayed: variables to decay; their earlier regularizers are replaced.
+      others: the model's other variables; their earlier regularizers are removed.
 
     Raises:
-      UserError: if `weight_decay` is negative; for a LARS that is built, has a weight decay of
-        its own, or cannot tell `decayed` and `others` apart by path.
+      UserError: if `weight_decay` is negative; for a LARS that is built, has a weight decay
+        already, or cannot distinguish `decayed` and `others` by path.
 
     Example:
       >>> import keras
@@ -42,8 +42,7 @@ def apply_weight_decay(
       >>> float(sum(model.losses))  # 0.5 (1 + 1 + 1 + 1) / 2
       1.0
     """
-    if weight_decay < 0:
-        raise UserError(f"weight_decay must be >= 0, got {weight_decay}")
+    check_number("weight_decay", weight_decay, at_least=0)
     decayed, others = list(decayed), list(others)
     for variable in decayed + others:
         variable.regularizer = None
@@ -69,6 +68,8 @@ def _apply_in_lars(
         )
     paths = {variable.path for variable in others}
     if shared := paths.intersection(variable.path for variable in decayed):
-        raise UserError(f"LARS tells variables by path, got both to decay and not: {shared}")
+        raise UserError(
+            f"LARS distinguishes variables by path, got both decayed and other variables: {shared}"
+        )
     optimizer.l2_weight_decay = optimizer.l2_weight_decay or weight_decay
     optimizer.exclude += tuple(f"^{re.escape(path)}$" for path in sorted(paths))

@@ -134,6 +134,25 @@ def test_trust_ratio_is_one_where_a_norm_is_zero(zero):
     np.testing.assert_allclose(actual, weights - 0.1 * gradients[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("make", [keras.optimizers.SGD, LARS])
+def test_sgd_and_lars_have_the_learning_rate_inside_the_momentum(make):
+    weights, gradients = random_problem(4)
+    options = {"exclude": (".*",)} if make is LARS else {}
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([9], [0.1, 0.01])
+    actual = run(make(schedule, momentum=0.9, **options), weights, gradients)
+
+    inside, outside = weights.astype("float64"), weights.astype("float64")
+    v_inside, v_outside = np.zeros(4), np.zeros(4)
+    for step, gradient in enumerate(gradients.astype("float64")):
+        rate = 0.1 if step <= 9 else 0.01
+        v_inside = 0.9 * v_inside + rate * gradient
+        inside = inside - v_inside
+        v_outside = 0.9 * v_outside + gradient
+        outside = outside - rate * v_outside
+    np.testing.assert_allclose(actual, inside, rtol=1e-5, atol=1e-6)
+    assert np.abs(actual - outside).max() > 0.01
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_compiled_steps_follow_a_schedule(jit_compile):
     weights, gradients = random_problem(3, 4)
@@ -237,12 +256,18 @@ def test_two_replicas_train_like_one_device():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
-        ({"weight_decay": -0.1}, "weight_decay must be >= 0, got -0.1"),
-        ({"trust_coefficient": 0.0}, "trust_coefficient must be > 0, got 0.0"),
-        ({"exclude": "bias"}, "exclude must be a sequence .* got the string 'bias'"),
+        ({"learning_rate": -0.1}, "learning_rate must be a number >= 0, got -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number >= 0, got nan"),
+        ({"momentum": 1.0}, "momentum must be a number >= 0 and < 1, got 1.0"),
+        ({"momentum": -0.1}, "momentum must be a number >= 0 and < 1, got -0.1"),
+        ({"weight_decay": -0.1}, "weight_decay must be a number >= 0, got -0.1"),
+        ({"weight_decay": None}, "weight_decay must be a number >= 0, got None"),
+        ({"trust_coefficient": 0.0}, "trust_coefficient must be a number > 0, got 0.0"),
+        ({"exclude": "bias"}, "exclude must be a sequence .* got 'bias'"),
+        ({"exclude": ("(",)}, r"exclude must be regular expressions, got '\('"),
+        ({"exclude": (1,)}, "exclude must be regular expressions, got 1"),
     ],
 )
 def test_options_out_of_range_are_rejected(options, message):
     with pytest.raises(UserError, match=message):
-        LARS(0.1, **options)
+        LARS(**({"learning_rate": 0.1} | options))

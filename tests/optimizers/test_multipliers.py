@@ -79,7 +79,25 @@ def test_first_matching_pattern_sets_the_multiplier():
 def test_wrong_patterns_and_multipliers_are_rejected():
     low = variable("low_kernel")
     optimizer = keras.optimizers.SGD(1.0)
-    with pytest.raises(UserError, match="no variable has 'hihg', known are low_kernel"):
-        multiply_learning_rates(optimizer, [low], {"hihg": 0.1})
-    with pytest.raises(UserError, match=r"must be >= 0, got -1 of 'low'"):
-        multiply_learning_rates(optimizer, [low], {"low": -1})
+    for multipliers, message in (
+        ({"hihg": 0.1}, "no variable matches 'hihg', known are low_kernel"),
+        ({"low": -1}, "multiplier of 'low' must be a number >= 0, got -1"),
+        ({"low": float("nan")}, "multiplier of 'low' must be a number >= 0, got nan"),
+        ({"(": 0.1}, r"must be regular expressions, got '\('"),
+        ("low", "must be a sequence of regular expressions, got 'low'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            multiply_learning_rates(optimizer, [low], multipliers)
+
+
+def test_optimizers_that_would_ignore_multipliers_are_rejected():
+    low = variable("low_kernel")
+    sgd = keras.optimizers.SGD(1.0)
+    for optimizer, message in (
+        (keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(sgd)), "wraps others"),
+        (keras.optimizers.LossScaleOptimizer(sgd), "wraps others"),
+        (keras.optimizers.AdamW(1.0, weight_decay=0.1), "weight_decay = 0.1 of adam_w does not"),
+    ):
+        optimizer.build([low])
+        with pytest.raises(UserError, match=message):
+            multiply_learning_rates(optimizer, [low], {"low": 0.1})

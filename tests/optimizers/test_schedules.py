@@ -40,8 +40,9 @@ def schedule_loop(
     if decay == "exponential":
         return peak * decay_rate ** math.floor(step / (epochs_per_decay * steps_per_epoch))
     if decay == "piecewise":
+        # tf.train.piecewise_constant keeps the old value where x <= boundary.
         return peak * decay_rate ** sum(
-            step >= int(boundary * steps_per_epoch) for boundary in boundary_epochs
+            step > int(boundary * steps_per_epoch) for boundary in boundary_epochs
         )
     return peak
 
@@ -166,6 +167,35 @@ def test_exponential_drop_ignores_rounding_of_its_step():
     assert [round(float(schedule(step)), 6) for step in (109, 110)] == [1.0, 0.1]
 
 
+def test_piecewise_schedule_equals_tf_piecewise_constant_after_the_warm_up():
+    """The released code: boundaries int(e N / batch), counted from the end of the warm-up."""
+    steps_per_epoch, boundary_epochs = 50_000 / 4096, (60, 75, 90)
+    schedule = warmup_schedule(
+        base_learning_rate=2.5,
+        batch_size=256,
+        steps_per_epoch=steps_per_epoch,
+        epochs=110,
+        warmup_epochs=10,
+        decay="piecewise",
+        decay_rate=0.2,
+        boundary_epochs=boundary_epochs,
+    )
+    steps_after_warmup = np.arange(int(100 * steps_per_epoch))
+    boundaries = [int(epoch * steps_per_epoch) for epoch in boundary_epochs]
+    assert boundaries == [732, 915, 1098]
+    rates = [2.5 * 0.2**drop for drop in range(4)]
+    expected = [
+        float(tf.compat.v1.train.piecewise_constant(int(step), boundaries, rates)())
+        for step in (0, 731, 732, 733, 914, 915, 916, 1098, 1099)
+    ]
+    found = schedule(int(10 * steps_per_epoch) + steps_after_warmup).numpy()
+    np.testing.assert_allclose(
+        found[[0, 731, 732, 733, 914, 915, 916, 1098, 1099]], expected, rtol=1e-6
+    )
+    assert expected[2] == 2.5
+    assert expected[3] == pytest.approx(0.5)
+
+
 def test_warm_up_over_all_epochs_ends_below_the_peak():
     schedule = warmup_schedule(
         base_learning_rate=1.0, batch_size=256, steps_per_epoch=4, epochs=1, warmup_epochs=1
@@ -212,15 +242,40 @@ def test_schedule_survives_serialization_in_an_optimizer():
     ("options", "message"),
     [
         ({"decay": "linear"}, "decay must be one of .*'cosine'.*, got 'linear'"),
-        ({"batch_size": 0}, "batch_size must be > 0, got 0"),
-        ({"steps_per_epoch": -1}, "steps_per_epoch must be > 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be a number > 0, got 0"),
+        ({"steps_per_epoch": -1}, "steps_per_epoch must be a number > 0, got -1"),
+        ({"epochs": 0}, "epochs must be a number > 0, got 0"),
+        ({"base_learning_rate": -0.1}, "base_learning_rate must be a number >= 0, got -0.1"),
+        ({"base_learning_rate": math.nan}, "base_learning_rate must be a number >= 0, got nan"),
+        ({"base_learning_rate": "0.1"}, "base_learning_rate must be a number >= 0, got '0.1'"),
+        ({"final_learning_rate": math.inf}, "final_learning_rate must be a number >= 0, got inf"),
+        ({"warmup_start_learning_rate": -1}, "warmup_start_learning_rate must be .* got -1"),
         ({"warmup_epochs": 11}, r"warmup_epochs must be in \[0, epochs=10\], got 11"),
-        ({"warmup_epochs": -1}, r"warmup_epochs must be in \[0, epochs=10\], got -1"),
-        ({"decay": "exponential", "epochs_per_decay": 0}, "epochs_per_decay must be > 0, got 0"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a number >= 0, got -1"),
+        ({"decay_rate": 0}, "decay_rate must be a number > 0, got 0"),
+        ({"decay": "exponential", "epochs_per_decay": 0}, "epochs_per_decay must be .* > 0, got 0"),
         ({"decay": "piecewise"}, "decay='piecewise' needs boundary_epochs"),
+        ({"decay": "piecewise", "boundary_epochs": 6}, "a sequence of epochs, got 6"),
+        ({"decay": "piecewise", "boundary_epochs": (6, 5)}, r"increasing order, got \(6, 5\)"),
+        ({"decay": "piecewise", "boundary_epochs": (-1,)}, "must be a number >= 0, got -1"),
     ],
 )
 def test_options_out_of_range_are_rejected(options, message):
     right = {"base_learning_rate": 0.1, "batch_size": 8, "steps_per_epoch": 5, "epochs": 10}
     with pytest.raises(UserError, match=message):
         warmup_schedule(**(right | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"peak_learning_rate": -1.0}, "peak_learning_rate must be a number >= 0, got -1.0"),
+        ({"warmup_steps": 2.5}, "warmup_steps must be an integer >= 0, got 2.5"),
+        ({"cosine_steps": -1}, "cosine_steps must be an integer >= 0, got -1"),
+        ({"drop_steps": (9, 5)}, r"drop_steps must be in increasing order, got \[9, 5\]"),
+        ({"drop_factor": math.nan}, "drop_factor must be a number > 0, got nan"),
+    ],
+)
+def test_step_options_out_of_range_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
+        WarmupSchedule(**({"peak_learning_rate": 0.1} | options))

@@ -173,7 +173,7 @@ def test_keras_file_does_not_save_the_weight_decay(tmp_path):
 
 
 def test_negative_weight_decay_is_rejected():
-    with pytest.raises(UserError, match="weight_decay must be >= 0, got -1"):
+    with pytest.raises(UserError, match="weight_decay must be a number >= 0, got -1"):
         apply_weight_decay(keras.optimizers.SGD(), -1, decayed=[])
 
 
@@ -191,5 +191,5 @@ def test_built_lars_is_rejected():
 
 def test_variables_with_the_same_path_are_rejected_for_lars():
     twins = [keras.Variable([1.0], name="twin") for _ in range(2)]
-    with pytest.raises(UserError, match=r"both to decay and not: \{'twin'\}"):
+    with pytest.raises(UserError, match=r"both decayed and other variables: \{'twin'\}"):
         apply_weight_decay(LARS(0.1), 0.1, decayed=twins[:1], others=twins[1:])
