@@ -7,7 +7,7 @@ from supcon_tf import config
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
-from supcon_tf.stages.linear import encoder_file
+from supcon_tf.training.encoder_io import encoder_file
 
 MINIMUM = {"epochs": 1, "batch_size": 1, "seed": 0}
 

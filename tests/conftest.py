@@ -41,9 +41,9 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def without_export(monkeypatch):
     """Runs leave no export, which takes a good part of a small one's time."""
-    from supcon_tf.evaluation import scorer
+    from supcon_tf.training import results
 
-    monkeypatch.setattr(scorer, "save_serving_model", lambda *_, **__: None)
+    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-"""What a stage measures on its own splits, and the arrays that the report is drawn from."""
+"""Embeddings and class probabilities of a model on whole splits, and their accuracies."""
 
 import dataclasses
-import math
-import time
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,32 +10,29 @@ import tensorflow as tf
 from supcon_tf.data.pipeline import evaluation_batches
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.data.sources import Source
-from supcon_tf.data.splits import IndexedSplit, Split
-from supcon_tf.evaluation import (
-    average_precisions,
+from supcon_tf.data.splits import Split
+from supcon_tf.evaluation.cached_features import Features, cached_features
+from supcon_tf.evaluation.features import predict
+from supcon_tf.evaluation.knn import (
     knn_probabilities,
-    mean_average_precision,
-    mean_per_class_accuracy,
-    predict,
     prototype_probabilities,
     soft_neighbor_probabilities,
+)
+from supcon_tf.evaluation.metrics import (
+    mean_average_precision,
+    mean_per_class_accuracy,
     top_k_accuracy,
 )
-from supcon_tf.evaluation.cached_features import Features, cached_features
-from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
-from supcon_tf.evaluation.thumbnails import thumbnails
-from supcon_tf.models import class_scores, embedding_model, model_parts
-from supcon_tf.models.distributed import ReplicatedModel
+from supcon_tf.models import ReplicatedModel, class_scores, embedding_model, model_parts
 from supcon_tf.run_dir import RunDir
 
 # More do not change a neighbour vote much, and their embeddings must fit into memory.
 MAX_REFERENCES = 50_000
-MAX_THUMBNAILS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a model says of n images: embeddings [n, D], probabilities [n, C], labels.
+    """A model's outputs for n images: embeddings [n, D], probabilities [n, C], and the labels.
 
     The labels are [n], or [n, C] of 0 and 1 where an image may have several.
     """
@@ -54,7 +48,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """The number to choose by: mean average precision for several labels, top-1 for one."""
+        """Top-1 accuracy; mean average precision for several labels per image."""
         if self.is_multi_label:
             return mean_average_precision(self.probabilities, self.labels)
         return self.top_k(1)
@@ -64,18 +58,19 @@ class Scores:
         return top_k_accuracy(self.probabilities, self.labels, k=k)
 
     def mean_per_class(self) -> float:
-        """Mean over the classes of the share of their images that are classified right."""
+        """Mean over the classes of the share of their images that are classified correctly."""
         return mean_per_class_accuracy(self.probabilities, self.labels)
 
     def by_neighbors(self, references: "Scores") -> dict[str, float]:
         """Accuracies of the classifiers that need labelled references and no training."""
+        num_classes = self.probabilities.shape[1]
         if self.is_multi_label:
-            # Prototypes are of classes that shut each other out.
+            # Prototypes need mutually exclusive classes.
             votes = knn_probabilities(
                 self.embeddings,
                 references.embeddings,
                 references.labels,
-                num_classes=self.labels.shape[1],
+                num_classes=num_classes,
             )
             return {"knn_mean_average_precision": mean_average_precision(votes, self.labels)}
         classifiers = {
@@ -83,7 +78,6 @@ class Scores:
             "prototype_top_1": prototype_probabilities,
             "soft_neighbor_top_1": soft_neighbor_probabilities,
         }
-        num_classes = self.probabilities.shape[1]
         return {
             name: top_k_accuracy(
                 classify(
@@ -107,8 +101,10 @@ class Scorer:
       preprocessing: crop and scale.
       batch_size: images at a time.
       stage: for the progress bar.
-      multi_label: whether the classes are independent, so that each has a sigmoid of its own; the
-        probabilities of an image add up to one otherwise.
+      multi_label: whether an image may have several labels: each class has a sigmoid then, where
+        otherwise a softmax makes the probabilities of an image sum to one.
+
+    The attribute `model` maps images to {"embedding", "probabilities"}.
     """
 
     def __init__(
@@ -121,40 +117,38 @@ class Scorer:
         multi_label: bool = False,
     ):
         images = keras.Input(preprocessing.image_shape, name="images")
-        self._encoder, self._classifier = (
-            embedding_model(trained),
-            model_parts(trained)["classifier"],
-        )
+        self._encoder = embedding_model(trained)
+        self._classifier = model_parts(trained)["classifier"]
         embedding = self._encoder(images)
         scores = class_scores(self._classifier(embedding))
         self._probabilities = keras.ops.sigmoid if multi_label else keras.ops.softmax
         self.model = keras.Model(
             images, {"embedding": embedding, "probabilities": self._probabilities(scores)}
         )
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._batch_size = batch_size
         self._stage = stage
         self._features: dict[str, Features] = {}
 
     def cache_features(
-        self, folder: RunDir, source: Source, encoder_file: Path
+        self, run_dir: RunDir, source: Source, encoder_file: Path
     ) -> dict[str, Features]:
-        """Computes what the encoder says of the images to train on and to choose by, or reads it.
+        """Computes the features of training and validation images, or reads them from files.
 
-        From then on the scores of these images come from it. Asks that the encoder does not train.
+        Scores of these images come from them afterwards. Requires a frozen encoder.
 
         Returns:
-          The features of "training" and, where there are such images, "validation".
+          The features of "training" and, if there is such a split, "validation".
         """
         for name, split in (("training", source.train), ("validation", source.validation)):
             if split is not None:
                 self._features[name] = cached_features(
-                    folder.features,
+                    run_dir.features,
                     name,
                     split,
                     self._encoder,
                     encoder_file=encoder_file,
-                    preprocessing=self._preprocessing,
+                    preprocessing=self.preprocessing,
                     batch_size=self._batch_size,
                     description=f"{self._stage}: features of {name} images",
                 )
@@ -166,7 +160,7 @@ class Scorer:
         return ReplicatedModel(rows, {"logits": self._classifier(rows)})
 
     def score(self, split: Split, name: str, *, limit: int | None = None) -> Scores:
-        """The images of the split, or up to `limit` of them, in an unchanging random order."""
+        """Scores the images of a split, or `limit` of them, in a fixed random order."""
         count = min(split.num_examples, limit or split.num_examples)
         if name in self._features:
             features = self._features[name]
@@ -179,7 +173,7 @@ class Scorer:
             self.model,
             evaluation_batches(
                 in_random_order(split, count),
-                preprocessing=self._preprocessing,
+                preprocessing=self.preprocessing,
                 batch_size=self._batch_size,
             ),
             num_batches=-(-count // self._batch_size),
@@ -188,106 +182,12 @@ class Scorer:
         return Scores(outputs["embedding"], outputs["probabilities"], labels)
 
     def references(self, source: Source, support: Source | None) -> Scores:
-        """The labelled images that neighbours are looked for in: the support's, if there is one."""
+        """The labelled references of the neighbour classifiers: the support's, if there is one."""
         if support is None:
             return self.score(source.train, "training", limit=MAX_REFERENCES)
         return self.score(support.train, "support")
 
 
 def in_random_order(split: Split, count: int) -> tf.data.Dataset:
-    """The same `count` (image, label) of a split each time; a folder's own order is by class."""
+    """(image, label) of `count` images in a fixed random order; a folder's order is by class."""
     return split.shuffled(seed=0, start=0, stop=count)
-
-
-def measure_and_save(
-    folder: RunDir,
-    stage: str,
-    model: keras.Model,
-    scorer: Scorer,
-    *,
-    source: Source,
-    support: Source | None,
-    preprocessing: Preprocessing,
-    classifies: bool,
-    seconds_of_features: float,
-) -> None:
-    """Measures the trained model of a stage and saves it: metrics, arrays, model, export.
-
-    Args:
-      folder: the run's.
-      stage: its name.
-      model: trained.
-      scorer: of that model.
-      source: its test images are measured, up to `MAX_REFERENCES` of its training images are the
-        references of neighbours.
-      support: None, or whose training images are the references instead, all of them.
-      preprocessing: crop and scale of the export.
-      classifies: whether the stage trained the classifier, which is a probe otherwise.
-      seconds_of_features: that went by before the epochs of the curve.
-    """
-    end_of_training = time.perf_counter()
-    model.save(folder.model(stage))
-    held_out = scorer.score(source.test, "held-out")
-    metrics = {
-        "loss": folder.curve(stage)[-1]["loss"],
-        **held_out.by_neighbors(scorer.references(source, support)),
-        **_class_metrics(held_out, source, classifies),
-    }
-    save_scored_split(folder, held_out, source, with_probabilities=classifies)
-    folder.remove_metrics("robustness")  # It was measured of another classifier.
-    save_serving_model(
-        folder.export,
-        serving_model(model, multi_label=source.is_multi_label),
-        preprocessing=preprocessing,
-        class_names=source.class_names if classifies else None,
-        multi_label=source.is_multi_label,
-    )
-    curve = folder.curve(stage)
-    seconds_training = seconds_of_features + sum(record["seconds"] for record in curve)
-    metrics["seconds"] = seconds_training + time.perf_counter() - end_of_training
-    metrics["images_per_second"] = float(
-        np.median([record["images_per_second"] for record in curve])
-    )
-    folder.set_metrics(stage, metrics)
-
-
-def _class_metrics(scores: Scores, source: Source, classifies: bool) -> dict[str, Any]:
-    """What the classifier's scores are worth; of a probe one number."""
-    if not classifies:
-        name = "mean_average_precision" if scores.is_multi_label else "top_1"
-        return {f"probe_{name}": scores.accuracy}
-    if not scores.is_multi_label:
-        return {
-            "top_1": scores.top_k(1),
-            "top_5": scores.top_k(5),
-            "mean_per_class": scores.mean_per_class(),
-        }
-    of_classes = average_precisions(scores.probabilities, scores.labels)
-    named = zip(source.class_names, of_classes.tolist(), strict=True)
-    return {
-        "mean_average_precision": scores.accuracy,
-        # The area under the steps of precision over recall, as in scikit-learn.
-        "mean_average_precision_area": mean_average_precision(
-            scores.probabilities, scores.labels, interpolation="none"
-        ),
-        "average_precisions": {name: value for name, value in named if not math.isnan(value)},
-    }
-
-
-def save_scored_split(
-    folder: RunDir, scores: Scores, source: Source, *, with_probabilities: bool
-) -> None:
-    """Writes what the report shows of the held-out split: see `RunDir.save_scored_split`."""
-    pictured = in_random_order(source.test, min(source.test.num_examples, MAX_THUMBNAILS))
-    arrays = {
-        "embeddings": scores.embeddings,
-        "labels": scores.labels,
-        "class_names": np.array(source.class_names),
-        "thumbnails": thumbnails(image for image, _ in pictured),
-    }
-    if isinstance(source.test, IndexedSplit) and source.test.paths:
-        numbers = source.test.shuffled_numbers(seed=0, start=0, stop=source.test.num_examples)
-        arrays["paths"] = np.array([source.test.paths[number] for number in numbers])
-    if with_probabilities:
-        arrays["probabilities"] = scores.probabilities
-    folder.save_scored_split(**arrays)

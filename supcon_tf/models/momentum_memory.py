@@ -41,6 +41,7 @@ def momentum_memory_model(
     normalize_embedding: bool = True,
     num_classes: int | None = None,
     zero_init_classifier: bool = False,
+    stop_classifier_gradient: bool = True,
     memory_size: int = 8192,
     momentum: float = 0.999,
     contrast: Contrast = "batch_and_queue",
@@ -59,8 +60,8 @@ def momentum_memory_model(
     Args:
       encoder: any Keras model that maps one batch of samples to vectors [B, D]. The key encoder is
         initialized with its current weights.
-      image_shape, projection, batch_norm, normalize_embedding, num_classes, zero_init_classifier:
-        as in `contrastive_model`.
+      image_shape, projection, batch_norm, normalize_embedding, num_classes, zero_init_classifier,
+        stop_classifier_gradient: as in `contrastive_model`.
       num_views: V, views per sample.
       num_queries: Q, how many of them are queries; the other V - Q are keys.
       memory_size: number of keys in the queue.
@@ -119,7 +120,9 @@ def momentum_memory_model(
     if num_classes is None:
         return ReplicatedModel(views, projected, name=name)
     first_view = unfold_views(embedding, num_queries)[:, 0]  # [B*Q, D] -> [B, D]
-    logits = model_parts(parts)["classifier"](ops.stop_gradient(first_view))
+    if stop_classifier_gradient:
+        first_view = ops.stop_gradient(first_view)
+    logits = model_parts(parts)["classifier"](first_view)
     outputs: dict[LossInput, Any] = {"projection": projected, "logits": logits}
     return ReplicatedModel(views, outputs, name=name)
 

@@ -168,6 +168,7 @@ def swav_model(
     batch_norm: bool = True,
     normalize_embedding: bool = False,
     zero_init_classifier: bool = False,
+    stop_classifier_gradient: bool = True,
     num_prototypes: int = 3000,
     epsilon: float = 0.05,
     rounds: int = 3,
@@ -188,8 +189,8 @@ def swav_model(
       num_classes: C, classes of a linear probe on the first crop; None for no probe.
       crops: (side in pixels, number of crops, range of areas) of each group, as in
         `data.multi_crop.batches`; the ranges of areas are not used here.
-      projection, batch_norm, normalize_embedding, zero_init_classifier: as in
-        `models.contrastive_model`.
+      projection, batch_norm, normalize_embedding, zero_init_classifier,
+        stop_classifier_gradient: as in `models.contrastive_model`.
       num_prototypes, epsilon, rounds, frozen_steps, queue_length, queue_from_step: as in
         `Prototypes`.
       name: of the model.
@@ -253,7 +254,10 @@ def swav_model(
     }
     if num_classes is not None:
         classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
-        outputs["logits"] = classify(ops.stop_gradient(embedding[:, 0]))
+        first_view = embedding[:, 0]
+        if stop_classifier_gradient:
+            first_view = ops.stop_gradient(first_view)
+        outputs["logits"] = classify(first_view)
     return ReplicatedModel(inputs, outputs, name=name)
 
 

@@ -1,24 +1,27 @@
-"""Fine-tuning: encoder and classifier trained together, from a pretrained encoder."""
+"""The finetune stage: trains a pretrained encoder and a classifier together."""
 
 from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
 
-from supcon_tf import models
+from supcon_tf import distribution, models
 from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages.linear import load_encoder, with_pretraining_normalization
-from supcon_tf.stages.pretrain import Precision, set_precision
-from supcon_tf.training.encoder_io import load_parts
-from supcon_tf.training.objective import class_loss
-from supcon_tf.training.stage import run_stage
+from supcon_tf.training.config import Precision, TrainingConfig
+from supcon_tf.training.data import StepBatches, TrainingData, resolve_normalization
+from supcon_tf.training.encoder_io import load_encoder, load_parts
+from supcon_tf.training.loop import fit
+from supcon_tf.training.objective import classification_objective
+from supcon_tf.training.results import EpochMeasures, evaluate_and_save, stage_scorer
+from supcon_tf.training.step import compile_model
+from supcon_tf.training.view_sheet import save_view_sheet
 
 
 def run(
-    folder: RunDir,
+    run_dir: RunDir,
     *,
     source: Source,
     preprocessing: Preprocessing,
@@ -45,51 +48,63 @@ def run(
     """Trains all weights on one augmented view of each image.
 
     Args:
-      folder, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
+      run_dir, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
       loss, encoder, zero_init: as in `linear.run`.
-      classifier: a run's folder, whose linear stage's classifier is taken if it had one, or a
-        `.keras` file to take it from; None starts a fresh one.
-      learning_rate_multipliers: of the variables whose paths a regular expression is found in, the
-        first that is; of the others 1. {"^stem_|^group[12]_": 0.1} is a tenth for the lower half
-        of a `models.resnet`, and 0 keeps weights as they are.
+      classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
+        `.keras` file with a classifier; None for a new classifier.
+      learning_rate_multipliers: regular expression -> factor for the variables whose path
+        contains it (the first that does); 1 for the others. {"^stem_|^group[12]_": 0.1} trains
+        the lower half of a `models.resnet` at a tenth of the rate, and 0 freezes weights.
       weight_decay: of encoder and classifier, not of batch normalisation.
-      precision: as the encoder's, whose layers keep their own; with "mixed_float16" the loss is
-        scaled.
+      precision: dtype policy of new layers; the encoder keeps its own. "mixed_float16" scales the
+        loss.
       clip_norm, gradient_cache_chunk: as in `pretrain.run`.
+
+    Raises:
+      UserError: no encoder or another one than described, or as in `pretrain.run`.
     """
-    keras.utils.set_random_seed(seed)
-    set_precision(precision, stage="finetune")
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
-        model = models.classification_model(
-            load_encoder(encoder or folder.root, image_shape=preprocessing.image_shape),
+    config = TrainingConfig(
+        stage="finetune",
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy or tf.distribute.get_strategy(),
+        weight_decay=weight_decay,
+        seed=seed,
+        precision=precision,
+        jit_compile=jit_compile,
+        clip_norm=clip_norm,
+        gradient_cache_chunk=gradient_cache_chunk,
+        learning_rate_multipliers=learning_rate_multipliers,
+        checkpoints_to_keep=checkpoints_to_keep,
+    )
+
+    # Build.
+    config.set_seed_and_precision()
+    with config.strategy.scope():
+        network = models.classification_model(
+            load_encoder(encoder or run_dir.root, image_shape=preprocessing.image_shape),
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             zero_init=zero_init,
         )
         if classifier is not None:
-            load_parts(model, classifier, ("classifier",))
-    run_stage(
-        folder,
-        "finetune",
-        model,
-        losses={"logits": class_loss(loss, source)},
-        decayed=("encoder", "classifier"),
-        source=source,
-        preprocessing=with_pretraining_normalization(preprocessing, encoder),
-        augmentation=augmentation,
-        optimizer=optimizer,
-        schedule=schedule,
-        epochs=epochs,
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        seed=seed,
-        jit_compile=jit_compile,
-        checkpoints_to_keep=checkpoints_to_keep,
-        batches=batches,
-        strategy=strategy,
-        clip_norm=clip_norm,
-        gradient_cache_chunk=gradient_cache_chunk,
-        learning_rate_multipliers=learning_rate_multipliers,
-    )
+            load_parts(network, classifier, ("classifier",))
+    objective = classification_objective(loss, source)
+    preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
+    scorer = stage_scorer(network, source, preprocessing, config)
+    data = TrainingData(source, preprocessing, augmentation, batches)
+    step_batches = StepBatches(data, network, config)
+    parts = models.model_parts(network)
+    trained = compile_model(network, parts, objective, data, step_batches, config)
+    save_view_sheet(run_dir, data, seed=seed)
+
+    # Fit.
+    measures = EpochMeasures(run_dir, network, scorer, source, config)
+    fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
+
+    # Evaluate and save.
+    evaluate_and_save(run_dir, network, scorer, source, config, objective)
+    distribution.wait_for_workers(config.strategy)

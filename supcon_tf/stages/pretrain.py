@@ -1,29 +1,28 @@
-"""Training an encoder: contrastively with a projection head, or with a classification loss."""
+"""The pretrain stage: trains an encoder, contrastively or with a classification loss."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
 
 import keras
 import tensorflow as tf
 
+from supcon_tf import distribution, models
 from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
-from supcon_tf.losses import SwAVLoss
-from supcon_tf.models import MemoryLoss, find_memory, model_parts
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages.linear import with_pretraining_normalization
+from supcon_tf.training.config import Precision, TrainingConfig
+from supcon_tf.training.data import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.encoder_io import Part, load_parts
-from supcon_tf.training.objective import OF_CLASS_SCORES, OF_PROJECTIONS, class_loss
-from supcon_tf.training.stage import run_stage
-
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+from supcon_tf.training.loop import fit
+from supcon_tf.training.objective import pretraining_objective
+from supcon_tf.training.results import EpochMeasures, evaluate_and_save, stage_scorer
+from supcon_tf.training.step import compile_model
+from supcon_tf.training.view_sheet import save_view_sheet
 
 
 def run(
-    folder: RunDir,
+    run_dir: RunDir,
     *,
     source: Source,
     preprocessing: Preprocessing,
@@ -52,160 +51,133 @@ def run(
     snapshot_every: int | None = None,
     support: Source | None = None,
 ) -> None:
-    """Trains an encoder and leaves its model and results in the run's folder.
+    """Trains an encoder and writes its model and results into the run directory.
 
-    A contrastive model trains its linear probe along, behind a stopped gradient; with a
+    A contrastive model also trains a linear probe behind a stopped gradient. With a
     `classification_loss` it trains jointly on loss_weight loss + classification_weight
-    classification_loss, both of which reach the encoder.
+    classification_loss, and both reach the encoder.
 
     Args:
-      folder: the run's.
+      run_dir: the run's.
       source: labelled images.
       preprocessing: crops, size and scale.
       augmentation: what makes the views differ.
-      model: image_shape, num_classes -> `models.contrastive_model`,
-        `models.classification_model`, `momentum_memory.momentum_memory_model`, whose queue the
-        loss then takes, or `swav.swav_model`.
-      loss: of the projections [B, V, D], or of the class scores [B, C]; or losses by the outputs
-        of a model that has more, such as {"prototypes": ..., "projection": ...}. A label of -1 is
-        none: the probe leaves the sample out.
+      model: image_shape, num_classes -> the model to train, such as `models.contrastive_model`,
+        `models.classification_model`, `momentum_memory.momentum_memory_model` (whose queue the
+        loss then uses) or `swav.swav_model`.
+      loss: of the projections [B, V, D] or of the class logits [B, C]; or {output: loss} for a
+        model with several outputs, such as {"prototypes": ..., "projection": ...}. The label -1
+        means no label; the probe leaves such samples out.
       optimizer: learning_rate -> the optimizer.
       schedule: batch_size, steps_per_epoch, epochs -> the learning rate, as
         `optimizers.warmup_schedule`.
-      loss_weight: of that loss.
-      classification_loss: of the class scores [B, C] of a contrastive model; None trains a probe.
-      classification_weight: of that one.
-      warm_start: a run's folder or a `.keras` file with weights to begin from; None for fresh ones.
-      warm_start_parts: what to take from there.
       epochs: passes over the training images.
       batch_size: images per step, over all replicas; each is seen in all its views.
-      weight_decay: of the encoder and what the loss stands on, not of batch normalisation.
+      loss_weight: weight of `loss`.
+      classification_loss: of the class logits [B, C] of a contrastive model; None trains a probe.
+      classification_weight: weight of `classification_loss` or of the probe's loss.
+      warm_start: a run directory or a `.keras` file with initial weights; None for random ones.
+      warm_start_parts: the parts to load from there.
+      weight_decay: of the encoder and the trained heads, not of batch normalisation.
       seed: of the initial weights, the order of images and the views.
       jit_compile: compile the step with XLA.
-      checkpoints_to_keep: the last so many.
-      batches: how batches are made, as `training_batches`.
-      strategy: where to train; None is where TensorFlow would.
-      precision: of the layers; "mixed_bfloat16" and "mixed_float16" keep the weights, the
-        normalisations and the losses in float32, the latter with loss scaling.
-      clip_norm: largest global norm of the gradient of the whole batch; None for any.
-      gradient_cache_chunk: samples that go through the encoder at a time, for a batch larger than
-        the memory; see `training_model.TrainingModel`.
-      callbacks: steps -> a callback of `fit` that is told how many steps the stage has, such as
-        `losses.MarginAnnealing`. It should count steps: what `fit` takes for an epoch may be many.
-      snapshot_every: after every so many epochs the model is kept as
-        checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and the
-        accuracies of the neighbour classifiers enter the curve; None for the end only. They are
-        of the held-out images and choose nothing.
-      support: whose training images are the references of kNN, prototypes and soft neighbours,
-        where no more labels may be known than those; None for the training images of `source`.
+      checkpoints_to_keep: number of recent checkpoints to keep.
+      batches: how batches are made, as `pipeline.training_batches`.
+      strategy: where to train; None for TensorFlow's default.
+      precision: dtype policy of the layers. "mixed_bfloat16" and "mixed_float16" keep weights,
+        normalisations and losses in float32; the latter scales the loss.
+      clip_norm: largest global norm of the gradient of the whole batch; None for no limit.
+      gradient_cache_chunk: samples that go through the encoder at a time, for batches larger than
+        the memory; see `training.step.TrainingModel`.
+      callbacks: steps -> a Keras callback; `steps` is their number in the whole stage, as
+        `losses.MarginAnnealing` needs it. One Keras epoch may cover several epochs of the stage,
+        so a callback should count steps.
+      snapshot_every: every so often, in epochs, keeps the model as
+        checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and adds the
+        neighbour classifiers' accuracies on the test split to the curve. They choose nothing.
+        None for no snapshots.
+      support: its training images are the references of the neighbour classifiers, for studies
+        in which only these labels are known; None for the training images of `source`.
 
     Raises:
-      UserError: an unknown precision, a support of other classes, or as in `run_stage`,
-        `class_loss` and `load_parts`.
+      UserError: a value out of range, a support of other classes, a loss that does not fit the
+        model or the labels, or weights that do not fit the model.
     """
-    keras.utils.set_random_seed(seed)
-    set_precision(precision, stage="pretrain")
-    strategy = strategy or tf.distribute.get_strategy()
+    config = TrainingConfig(
+        stage="pretrain",
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy or tf.distribute.get_strategy(),
+        weight_decay=weight_decay,
+        seed=seed,
+        precision=precision,
+        jit_compile=jit_compile,
+        clip_norm=clip_norm,
+        gradient_cache_chunk=gradient_cache_chunk,
+        checkpoints_to_keep=checkpoints_to_keep,
+        snapshot_every=snapshot_every,
+        callbacks=callbacks,
+    )
+    _check_support(source, support)
+
+    # Build.
+    config.set_seed_and_precision()
+    with config.strategy.scope():
+        is_joint = classification_loss is not None
+        network = _build_model(model, preprocessing, source, is_joint=is_joint)
+        if warm_start is not None:
+            load_parts(network, warm_start, warm_start_parts)
+    objective = pretraining_objective(
+        network,
+        loss,
+        source,
+        weight=loss_weight,
+        joint_loss=classification_loss,
+        joint_weight=classification_weight,
+    )
+    preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=warm_start)
+    scorer = stage_scorer(network, source, preprocessing, config)
+    data = TrainingData(source, preprocessing, augmentation, batches)
+    step_batches = StepBatches(data, network, config)
+    parts = models.model_parts(network)
+    trained = compile_model(network, parts, objective, data, step_batches, config)
+    save_view_sheet(run_dir, data, seed=seed)
+
+    # Fit.
+    measures = EpochMeasures(run_dir, network, scorer, source, config, support)
+    fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
+
+    # Evaluate and save.
+    evaluate_and_save(run_dir, network, scorer, source, config, objective, support=support)
+    distribution.wait_for_workers(config.strategy)
+
+
+def _build_model(
+    model: Callable[..., keras.Model],
+    preprocessing: Preprocessing,
+    source: Source,
+    *,
+    is_joint: bool,
+) -> keras.Model:
+    sizes = {"image_shape": preprocessing.image_shape, "num_classes": source.num_classes}
+    if not is_joint:
+        return model(**sizes)
+    try:
+        return model(**sizes, stop_classifier_gradient=False)
+    except TypeError as error:
+        if "stop_classifier_gradient" not in str(error):
+            raise
+        raise UserError(
+            "pretrain.run.classification_loss is for models with projections, such as "
+            "models.contrastive_model: give the loss of another model as pretrain.run.loss"
+        ) from None
+
+
+def _check_support(source: Source, support: Source | None) -> None:
     if support is not None and support.class_names != source.class_names:
         raise UserError(
             f"pretrain.run.support must have the {source.num_classes} classes of "
             f"{source.name!r}, got {support.num_classes} of {support.name!r}"
         )
-    joint = {} if classification_loss is None else {"stop_classifier_gradient": False}
-    if not joint.keys() <= inspect.signature(model).parameters.keys():
-        raise UserError(
-            "classification_loss is for models.contrastive_model, got another model: give its loss "
-            "as pretrain.run.loss"
-        )
-    with strategy.scope():
-        built = model(
-            image_shape=preprocessing.image_shape, num_classes=source.num_classes, **joint
-        )
-        if warm_start is not None:
-            load_parts(built, warm_start, warm_start_parts)
-    memory = find_memory(built)
-    if memory is not None:
-        if gradient_cache_chunk is not None:
-            raise UserError(
-                "pretrain.run.gradient_cache_chunk must be None with a memory, whose momentum "
-                f"encoder would move once for each chunk, got {gradient_cache_chunk}"
-            )
-        loss = MemoryLoss(loss, memory)
-        print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
-    if "projection" in built.output:
-        own = loss if isinstance(loss, Mapping) else {"projection": loss}
-        for each in own.values():
-            if isinstance(each, OF_CLASS_SCORES):
-                raise UserError(
-                    f"{type(each).__name__} is of class scores, and the model gives projections: "
-                    "set pretrain.run.model = @models.classification_model, or give the loss as "
-                    "pretrain.run.classification_loss"
-                )
-        _check_codes(built, own.get("prototypes"))
-        losses = {**own, "logits": class_loss(classification_loss, source, ignore_class=-1)}
-        loss_weights = {**dict.fromkeys(own, loss_weight), "logits": classification_weight}
-        decayed = tuple(name for name in model_parts(built) if joint or name != "classifier")
-    elif isinstance(loss, OF_PROJECTIONS):
-        raise UserError(
-            f"{type(loss).__name__} is of projections, and the model gives class scores: set "
-            "pretrain.run.model = @models.contrastive_model"
-        )
-    else:
-        losses = {"logits": class_loss(loss, source)}
-        loss_weights = {"logits": loss_weight}
-        decayed = ("encoder", "classifier")
-    as_seen = with_pretraining_normalization(preprocessing, warm_start)
-    if preprocessing.normalization == "measure" and isinstance(as_seen.normalization, tuple):
-        # The stages to come see what this one's encoder sees.
-        folder.set_normalization(*as_seen.normalization)
-    run_stage(
-        folder,
-        "pretrain",
-        built,
-        losses=losses,
-        loss_weights=loss_weights,
-        decayed=decayed,
-        source=source,
-        preprocessing=as_seen,
-        augmentation=augmentation,
-        optimizer=optimizer,
-        schedule=schedule,
-        epochs=epochs,
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        seed=seed,
-        jit_compile=jit_compile,
-        checkpoints_to_keep=checkpoints_to_keep,
-        batches=batches,
-        strategy=strategy,
-        clip_norm=clip_norm,
-        gradient_cache_chunk=gradient_cache_chunk,
-        callbacks=callbacks,
-        snapshot_every=snapshot_every,
-        support=support,
-    )
-
-
-def _check_codes(model: keras.Model, loss: keras.losses.Loss | None) -> None:
-    """Refuses a SwAV loss that would take scores for codes, or codes for scores."""
-    if not isinstance(loss, SwAVLoss):
-        return
-    assigned = model.get_layer("prototypes").options["num_assigned"]
-    if loss.num_assigned != assigned:
-        raise UserError(
-            f"losses.SwAVLoss.num_assigned must be {assigned}, the crops of the first group, got "
-            f"{loss.num_assigned}"
-        )
-
-
-def set_precision(precision: Precision, *, stage: str) -> None:
-    """Of the layers that are built from here on.
-
-    Raises:
-      UserError: another precision, such as 16 bits for the weights too.
-    """
-    if precision not in get_args(Precision):
-        raise UserError(
-            f"{stage}.run.precision must be one of {get_args(Precision)}, got {precision!r}"
-        )
-    keras.config.set_dtype_policy(precision)

@@ -1,4 +1,4 @@
-"""What happens between training steps: the progress bar, the watch on the loss, the saving."""
+"""Keras callbacks of the epoch loop."""
 
 import math
 import time
@@ -10,88 +10,120 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supcon_tf.errors import UserError
+from supcon_tf.training.checkpoint import Progress
+from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.results import EpochMeasures
 
 
-class Epochs(keras.callbacks.Callback):
-    """Several epochs within one call of `fit`, each with its bar of loss, accuracy and images/s.
+class EndEpochs(keras.callbacks.Callback):
+    """Ends several epochs within one call of `fit`: a progress bar, measures and a record each.
 
-    To call `fit` for every epoch would make the input pipeline anew each time, which for small sets
-    takes longer than to train on them. Keras' own epochs are all of the same number of steps.
+    Keras' own epochs all have the same number of steps; ours end between whole ones.
 
     Args:
-      step: int64 variable, as `CountSteps` leaves it.
-      ends: steps after which an epoch ends -> what stands before its bar.
-      batch_size: images per step.
-      on_end: takes the step after which an epoch ended, its summary, the seconds that it took and
-        the images/s, without the first steps: those of a `fit` trace the graph.
+      progress: of the stage; its step is counted by `CountSteps`.
+      epochs: step after which an epoch ends -> the epoch's number.
+      config: of the stage.
+      measures: what is measured at the end of an epoch; None for a worker that records nothing.
+      on_saved: called after each checkpoint.
+
+    The attribute `last_end` is the step after which the last epoch ended.
     """
 
     def __init__(
         self,
-        step: tf.Variable,
+        progress: Progress,
         *,
-        ends: Mapping[int, str],
-        batch_size: int,
-        on_end: Callable[[int, dict[str, float], float, float], None],
+        epochs: Mapping[int, int],
+        config: TrainingConfig,
+        measures: EpochMeasures | None,
+        on_saved: Callable[[], None],
     ):
         super().__init__()
-        self.step = step
-        self.ends = ends
-        self.batch_size = batch_size
-        self.on_end = on_end
+        self.last_end: int | None = None
+        self._traced_steps = 0
+        self._bar = tqdm(disable=True)
+        self._progress, self._epochs, self._config = progress, epochs, config
+        self._measures, self._on_saved = measures, on_saved
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._begin()
+        self._begin_epoch()
 
-    def _begin(self) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        step = int(self._progress.step)
+        done = step - self._first_step
+        if not self._traced_steps:
+            self._traced_at = time.perf_counter()
+            self._traced_steps = done
+        shown = {name: f"{value:.4f}" for name, value in summary(logs or {}).items()}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if step in self._epochs:
+            self._end_epoch(step, done, summary(logs or {}))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._bar.close()
+
+    def _begin_epoch(self) -> None:
         self._start = time.perf_counter()
-        self._first = int(self.step)
-        self._first_steps = 0
-        end = min(end for end in self.ends if end > self._first)
+        self._first_step = int(self._progress.step)
+        self._traced_steps = 0
+        end = min(end for end in self._epochs if end > self._first_step)
         self._bar = tqdm(
-            total=end - self._first,
-            desc=self.ends[end],
-            unit_scale=self.batch_size,
+            total=end - self._first_step,
+            desc=self._title(end),
+            unit_scale=self._config.batch_size,
             unit="image",
             leave=False,
             disable=None,
         )
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = int(self.step) - self._first
-        if not self._first_steps:
-            self._after_first_steps = time.perf_counter()
-            self._first_steps = done
-        found = summary(logs or {})
-        shown = {name: f"{value:.4f}" for name, value in found.items()}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(done - self._bar.n)
-        if int(self.step) not in self.ends:
-            return
+    def _end_epoch(self, step: int, done: int, logs: dict[str, float]) -> None:
         self._bar.close()
         now = time.perf_counter()
-        steps, since = done - self._first_steps, self._after_first_steps
+        # The first steps of a fit trace the graph: they do not count for the speed.
+        steps, since = done - self._traced_steps, self._traced_at
         if not steps:
             steps, since = done, self._start
         # As `fit` does at its end: with use_ema the averages become the weights.
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        self.on_end(
-            int(self.step), found, now - self._start, steps * self.batch_size / (now - since)
-        )
-        if int(self.step) < max(self.ends):
+        if self._measures is not None:
+            record = {
+                "epoch": self._epochs[step],
+                "step": step,
+                **logs,
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "seconds": now - self._start,
+                "images_per_second": steps * self._config.batch_size / (now - since),
+                **self._measures(self._epochs[step]),
+            }
+            self._progress.end_epoch(record, best_by=self._measures.best_by)
+            self._on_saved()
+            _report(record, self._title(step))
+        self.last_end = step
+        if step < max(self._epochs):
             self.model.reset_metrics()
-            self._begin()
+            self._begin_epoch()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._bar.close()
+    def _title(self, end: int) -> str:
+        return f"{self._config.stage} epoch {self._epochs[end]}/{self._config.epochs}"
+
+
+def _report(record: dict[str, float], title: str) -> None:
+    """Prints one line and writes TensorBoard scalars."""
+    for name, value in record.items():
+        if name not in ("epoch", "step"):
+            tf.summary.scalar(name, value, step=int(record["step"]))
+    shown = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in record.items()
+        if name in ("loss", "accuracy") or name.startswith("validation_")
+    ]
+    print(f"{title}: {', '.join(shown)}, {record['images_per_second']:,.0f} images/s", flush=True)
 
 
 class CountSteps(keras.callbacks.Callback):
-    """Counts the batches that were trained on.
-
-    Args:
-      step: int64 variable.
-    """
+    """Counts training steps in an int64 variable."""
 
     def __init__(self, step: tf.Variable):
         super().__init__()
@@ -101,19 +133,19 @@ class CountSteps(keras.callbacks.Callback):
         self._before = int(self.step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Several steps may have passed in one execution, whose last ones may not have been there.
+        # One execution may run several steps, and the last one fewer.
         self.step.assign(self._before + min(batch + 1, self.params["steps"]))
 
 
 def summary(logs: dict[str, Any]) -> dict[str, float]:
-    """The loss being studied (without weight decay and probe), and the classifier's accuracy."""
-    # Of a model with several outputs each loss has its own log; SwAV's can have two beside a probe.
+    """The loss without weight decay and without the probe's, and the classifier's accuracy."""
+    # A model with several outputs logs each loss; SwAV may have two beside a probe.
     studied = [logs[name] for name in ("prototypes_loss", "projection_loss") if name in logs]
     chosen = {
         "loss": sum(studied) if studied else logs.get("loss_without_decay", logs.get("loss")),
         "accuracy": logs.get("logits_accuracy", logs.get("accuracy")),
     }
-    # There is no accuracy where no image of an epoch has a label.
+    # NaN: no image of the epoch has a label.
     return {
         name: float(value)
         for name, value in chosen.items()
@@ -148,21 +180,21 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class SaveEvery(keras.callbacks.Callback):
-    """Calls `save` whenever so many minutes have passed since the last time, or since `restart`.
+    """Saves whenever some time has passed since the last save or `restart`.
 
     Args:
-      minutes: between two calls.
+      minutes: between two saves.
       save: takes nothing.
     """
 
-    def __init__(self, *, minutes: float, save: Callable[[], Any]):
+    def __init__(self, minutes: float, save: Callable[[], Any]):
         super().__init__()
         self.minutes = minutes
         self.save = save
         self.restart()
 
     def restart(self) -> None:
-        """Begins to count from here."""
+        """Counts from now on."""
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Beginning a stage with the weights of parts of a model that was trained before."""
+"""Loading encoders, and parts of trained models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,33 +6,92 @@ from typing import Literal, get_args
 
 import keras
 
+from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
-from supcon_tf.models import MomentumProjection, model_parts
+from supcon_tf.models import MomentumProjection, embedding_model, model_parts
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages.linear import has_heads
 
 Part = Literal["encoder", "projection_head", "classifier"]
 
 
-def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> None:
-    """Copies parts' weights, batch statistics included, from a trained model into `model`.
-
-    Where a momentum encoder follows the parts, it begins anew with them.
-
-    Args:
-      model: from `models.contrastive_model` or another of pretraining's.
-      path: a `.keras` file of such a model or of an encoder alone, or a run's folder: what it
-        pretrained, or a classifier alone from its linear stage where there was one.
-      parts: which to take.
+def encoder_file(path: str | Path) -> Path:
+    """The `.keras` file at a path, or the pretrained model of the run directory there.
 
     Raises:
-      UserError: no trained model there.
-      UserError: a part that is unknown, that one of the models has not, or of other shapes.
+      UserError: no such file, or a directory without a pretrained model.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = RunDir(file).model("pretrain")
+    if not file.is_file():
+        raise UserError(
+            f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
+            "linear.run.encoder (or finetune.run.encoder) to a run directory or a .keras file"
+        )
+    return file
+
+
+def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> keras.Model:
+    """Loads the encoder of a trained model, normalisation of the embedding included.
+
+    Args:
+      path: a run directory, or a `.keras` file of a model of this package or of any Keras model
+        from images to vectors.
+      image_shape: (height, width, channels) of the images to come.
+
+    Raises:
+      UserError: as in `encoder_file`, or a model that does not map such images to vectors.
+    """
+    file = encoder_file(path)
+    model = _load_model(file)
+    encoder = embedding_model(model) if has_heads(model) else model
+    if len(encoder.inputs) != 1 or len(encoder.outputs) != 1:
+        raise UserError(
+            f"the encoder in {str(file)!r} must have one input and one output, got "
+            f"{len(encoder.inputs)} and {len(encoder.outputs)}"
+        )
+    wanted = encoder.input_shape[1:]
+    if len(wanted) != 3:
+        raise UserError(
+            f"the encoder in {str(file)!r} must take images [height, width, channels], it takes "
+            f"{wanted}"
+        )
+    if len(encoder.output_shape) != 2:
+        raise UserError(
+            f"the encoder in {str(file)!r} must give vectors [B, D], it gives "
+            f"{encoder.output_shape}: end it with a global pooling layer"
+        )
+    if wanted[2] not in (None, image_shape[2]):
+        raise UserError(
+            f"the encoder in {str(file)!r} takes images of {wanted[2]} channels, these have "
+            f"{image_shape[2]}"
+        )
+    if any(size not in (None, given) for size, given in zip(wanted, image_shape, strict=True)):
+        raise UserError(
+            f"the encoder in {str(file)!r} takes images {wanted}, got {image_shape}: set "
+            f"views.Preprocessing.image_px = {wanted[0]}"
+        )
+    return encoder
+
+
+def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> None:
+    """Copies the weights of parts of a trained model, batch statistics included, into `model`.
+
+    A momentum encoder is set to the new weights.
+
+    Args:
+      model: from `models.contrastive_model` or another model of the pretraining stage.
+      path: a `.keras` file of such a model or of an encoder alone, or a run directory: its
+        pretrained model, or for a classifier alone that of its linear stage if there was one.
+      parts: the parts to load.
+
+    Raises:
+      UserError: no trained model there, or a part that is unknown, missing or of other shapes.
     """
     if isinstance(parts, str) or not set(parts) <= set(get_args(Part)) or not parts:
-        raise UserError(f"parts to take over must be some of {get_args(Part)}, got {parts!r}")
+        raise UserError(f"parts to load must be some of {get_args(Part)}, got {parts!r}")
     file = _model_file(Path(path).expanduser(), parts)
-    loaded = keras.saving.load_model(file, compile=False)
+    loaded = _load_model(file)
     theirs = model_parts(loaded) if has_heads(loaded) else {"encoder": loaded}
     ours = model_parts(model)
     for name in parts:
@@ -43,7 +102,7 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
         if [weight.shape for weight in given] != [weight.shape for weight in wanted]:
             raise UserError(
                 f"the {name} in {str(file)!r} has other shapes than this model's: give both the "
-                "same settings, or take it out of the parts to take over"
+                "same settings, or do not load this part"
             )
         ours[name].set_weights(given)
     for layer in model.layers:
@@ -51,16 +110,46 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
             layer.sync()
 
 
+def has_heads(model: keras.Model) -> bool:
+    """Whether a model was built by `supcon_tf.models`, and is not a plain encoder."""
+    return any(
+        layer.name == "embedding" and isinstance(layer, keras.Model) for layer in model.layers
+    )
+
+
+def pretraining_normalization(encoder: str | Path) -> Normalization:
+    """The constants that were measured when an encoder was trained.
+
+    Raises:
+      UserError: nothing was measured for it.
+    """
+    constants = RunDir(Path(encoder).expanduser()).normalization()
+    if constants is None:
+        raise UserError(
+            f'normalization = "measure" would differ from what the encoder {str(encoder)!r} was '
+            "trained with: set views.Preprocessing.normalization to its constants, or to None"
+        )
+    return constants
+
+
+def _load_model(file: Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except (TypeError, ValueError) as error:
+        # Keras' messages start with what it could not do, before a page of configuration.
+        raise UserError(f"{str(file)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
 def _model_file(path: Path, parts: Sequence[Part]) -> Path:
-    if not path.is_dir():
-        files = [path]
-    else:
-        # A linear stage trains the classifier, on the encoder as pretraining left it.
+    if path.is_dir():
+        # A linear stage trains the classifier and leaves the encoder unchanged.
         stages = ("linear", "pretrain") if set(parts) <= {"classifier"} else ("pretrain",)
         files = [RunDir(path).model(stage) for stage in stages]
+    else:
+        files = [path]
     for file in files:
         if file.is_file():
             return file
     raise UserError(
-        f"no trained model at {str(files[-1])!r}: name a finished run's folder or a .keras file"
+        f"no trained model at {str(files[-1])!r}: name a finished run's directory or a .keras file"
     )

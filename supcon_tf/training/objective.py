@@ -1,4 +1,7 @@
-"""Which loss class scores are trained with: for one label per image, or for several."""
+"""What a stage minimises: one loss per model output, and the parts that they train."""
+
+import dataclasses
+from collections.abc import Mapping
 
 import keras
 
@@ -7,53 +10,165 @@ from supcon_tf.errors import UserError
 from supcon_tf.losses import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
-    LargeMarginSoftmaxLoss,
-    NPairsLoss,
-    SimCLRLoss,
-    SuNCEtLoss,
-    SupConLoss,
-    SwAVLoss,
+    loss_input,
+    loss_labels,
 )
-
-# Probabilities of classes that shut each other out, and those of independent ones.
-_OF_ONE_LABEL = (
-    CrossEntropyLoss,
-    LargeMarginSoftmaxLoss,
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.SparseCategoricalCrossentropy,
-)
-_OF_SEVERAL_LABELS = (BinaryCrossEntropyLoss, keras.losses.BinaryCrossentropy)
-OF_CLASS_SCORES = (*_OF_ONE_LABEL, *_OF_SEVERAL_LABELS)
-OF_PROJECTIONS = (NPairsLoss, SimCLRLoss, SuNCEtLoss, SupConLoss, SwAVLoss)
+from supcon_tf.models import MemoryLoss, find_memory, model_parts
 
 
-def class_loss(
-    loss: keras.losses.Loss | None, source: Source, *, ignore_class: int | None = None
-) -> keras.losses.Loss:
-    """The loss itself, or the cross-entropy of the source's kind in the place of None.
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """A weighted sum of losses.
 
     Args:
-      loss: of the class scores [B, C].
-      source: whose labels it takes.
-      ignore_class: of cross-entropy for one label per image, unless it has one of its own.
+      losses: output of the model -> its loss; each takes the labels.
+      weights: output -> weight of its loss.
+      trained_parts: the parts of the model, as in `models.model_parts`, that the losses train and
+        weight decay acts on.
+    """
+
+    losses: Mapping[str, keras.losses.Loss]
+    weights: Mapping[str, float]
+    trained_parts: tuple[str, ...]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the classifier is trained for use, and is not a probe that only measures."""
+        return "classifier" in self.trained_parts
+
+
+def classification_objective(
+    loss: keras.losses.Loss | None,
+    source: Source,
+    *,
+    weight: float = 1.0,
+    trained_parts: tuple[str, ...] = ("encoder", "classifier"),
+) -> Objective:
+    """One loss of the class logits.
+
+    Args:
+      loss: of the logits [B, C]; None is the cross-entropy for the labels of the source.
+      source: labelled images.
+      weight: of the loss.
+      trained_parts: as in `Objective`.
 
     Raises:
-      UserError: a loss for labels of the other kind.
+      UserError: a loss of another output, or for labels of the other kind.
+    """
+    return Objective(
+        {"logits": classification_loss(loss, source)}, {"logits": weight}, trained_parts
+    )
+
+
+def pretraining_objective(
+    model: keras.Model,
+    loss: keras.losses.Loss | Mapping[str, keras.losses.Loss],
+    source: Source,
+    *,
+    weight: float = 1.0,
+    joint_loss: keras.losses.Loss | None = None,
+    joint_weight: float = 1.0,
+) -> Objective:
+    """The losses of an encoder's training, chosen by what `loss` takes.
+
+    A loss of class logits stands alone. A contrastive loss has a linear probe beside it, which
+    leaves out samples with the label -1, or the joint loss of a classifier.
+
+    Args:
+      model: the built model; with a momentum memory the loss reads and fills its queue.
+      loss: one loss, or output -> loss.
+      source: labelled images.
+      weight: of each of these losses.
+      joint_loss: of the logits, which then trains the encoder too; None for a probe.
+      joint_weight: of the joint loss, or of the probe's.
+
+    Raises:
+      UserError: a loss whose output the model lacks, or that does not fit the model.
+    """
+    losses = dict(loss) if isinstance(loss, Mapping) else {loss_input(loss): loss}
+    for output, each in losses.items():
+        _check_output(model, output, each)
+    if "logits" in losses:
+        if len(losses) > 1 or joint_loss is not None:
+            raise UserError(
+                "a loss of class logits beside others is given as pretrain.run.classification_loss "
+                f"with a contrastive pretrain.run.loss, got {tuple(losses)}"
+            )
+        return classification_objective(losses["logits"], source, weight=weight)
+    memory = find_memory(model)
+    if memory is not None:
+        losses = {output: MemoryLoss(each, memory) for output, each in losses.items()}
+        print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
+    is_joint = joint_loss is not None
+    return Objective(
+        {**losses, "logits": classification_loss(joint_loss, source, ignore_class=-1)},
+        {**dict.fromkeys(losses, weight), "logits": joint_weight},
+        tuple(part for part in model_parts(model) if is_joint or part != "classifier"),
+    )
+
+
+def classification_loss(
+    loss: keras.losses.Loss | None, source: Source, *, ignore_class: int | None = None
+) -> keras.losses.Loss:
+    """The loss of the logits: the given one, or the cross-entropy for the source's labels.
+
+    Args:
+      loss: of the logits [B, C], or None.
+      source: whose labels the loss takes.
+      ignore_class: label that a cross-entropy leaves out, unless it has one itself.
+
+    Raises:
+      UserError: a loss of another output, or for labels of the other kind.
     """
     if loss is None:
-        several, one = BinaryCrossEntropyLoss, CrossEntropyLoss
-        return several() if source.is_multi_label else one(ignore_class=ignore_class)
-    if source.is_multi_label and isinstance(loss, _OF_ONE_LABEL):
+        if source.is_multi_label:
+            return BinaryCrossEntropyLoss()
+        return CrossEntropyLoss(ignore_class=ignore_class)
+    name = type(loss).__name__
+    if loss_input(loss) != "logits":
         raise UserError(
-            f"{type(loss).__name__} is for one label per image, those of {source.name!r} may have "
-            "several: take @losses.BinaryCrossEntropyLoss()"
+            f"{name} takes the output {loss_input(loss)!r} and not class logits: take "
+            "@losses.CrossEntropyLoss() or another classification loss"
         )
-    if not source.is_multi_label and isinstance(loss, _OF_SEVERAL_LABELS):
+    if source.is_multi_label and loss_labels(loss) == "single":
         raise UserError(
-            f"{type(loss).__name__} is for images with several labels, those of {source.name!r} "
-            "have one: take @losses.CrossEntropyLoss(), or sources.table.multi_label = True"
+            f"{name} is for one label per image, those of {source.name!r} may have several: take "
+            "@losses.BinaryCrossEntropyLoss()"
         )
-    has_none = isinstance(loss, CrossEntropyLoss) and loss.ignore_class is None
-    if has_none and ignore_class is not None:
+    if not source.is_multi_label and loss_labels(loss) == "multi":
+        raise UserError(
+            f"{name} is for images with several labels, those of {source.name!r} have one: take "
+            "@losses.CrossEntropyLoss(), or sources.table.multi_label = True"
+        )
+    if (
+        ignore_class is not None
+        and isinstance(loss, CrossEntropyLoss)
+        and loss.ignore_class is None
+    ):
         return CrossEntropyLoss.from_config({**loss.get_config(), "ignore_class": ignore_class})
     return loss
+
+
+def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> None:
+    """Requires that the model has the output and is made for this loss."""
+    name, taken = type(loss).__name__, loss_input(loss)
+    if taken != output:
+        raise UserError(f"{name} takes the output {taken!r}, got it for {output!r}")
+    if output not in model.output or (output == "logits" and len(model.output) > 1):
+        fix = {
+            "logits": "pretrain.run.model = @models.classification_model, or give the loss as "
+            "pretrain.run.classification_loss",
+            "projection": "pretrain.run.model = @models.contrastive_model",
+            "prototypes": "pretrain.run.model = @swav.swav_model",
+        }
+        raise UserError(
+            f"{name} takes {output!r}, and the model trains {tuple(model.output)}: set "
+            f"{fix[output]}"
+        )
+    if output == "prototypes":
+        assigned = model.get_layer("prototypes").options["num_assigned"]
+        if loss.num_assigned != assigned:
+            raise UserError(
+                f"losses.{name}.num_assigned must be {assigned}, the crops of the first group, "
+                f"got {loss.num_assigned}"
+            )

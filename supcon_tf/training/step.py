@@ -1,11 +1,110 @@
-"""The model as a stage trains it: gradients clipped over replicas, batches larger than memory."""
+"""The model as a stage compiles it: optimizer, losses, gradient clipping, gradient cache."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from supcon_tf.models.distributed import ReplicatedModel
+from supcon_tf.errors import UserError
+from supcon_tf.models import MemoryLoss, ReplicatedModel
+from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
+from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.data import StepBatches, TrainingData
+from supcon_tf.training.device_augmentation import augmenting_model
+from supcon_tf.training.metrics import training_metrics
+from supcon_tf.training.objective import Objective
+
+# Steps between two calls of the callbacks, where a step is much shorter than such a call.
+STEPS_ON_FEATURES = 8
+
+
+def compile_model(
+    network: keras.Model,
+    parts: Mapping[str, keras.Model],
+    objective: Objective,
+    data: TrainingData,
+    batches: StepBatches,
+    config: TrainingConfig,
+) -> keras.Model:
+    """The compiled model that trains the variables of `network`, which it shares.
+
+    Args:
+      network: views -> {output: tensor}, or features -> {"logits": tensor}.
+      parts: those of the whole model, as from `models.model_parts`.
+      objective: the losses of the outputs.
+      data: the images.
+      batches: of them.
+      config: of the stage.
+
+    Raises:
+      UserError: settings that exclude each other.
+    """
+    with config.strategy.scope():
+        optimizer = config.build_optimizer(data.train.num_examples)
+        _apply_weight_decay(optimizer, config.weight_decay, parts, objective.trained_parts)
+        optimizer.build(network.trainable_variables)
+        if config.learning_rate_multipliers:
+            multiply_learning_rates(
+                optimizer, network.trainable_variables, config.learning_rate_multipliers
+            )
+        model = network
+        if batches.is_deferred:
+            model = augmenting_model(model, data.preprocessing, data.augmentation)
+        if config.clip_norm is not None or config.gradient_cache_chunk is not None:
+            _check_chunk(config, objective, batches.rows)
+            model = TrainingModel(
+                model.input,
+                model.output,
+                clip_norm=config.clip_norm,
+                gradient_cache_chunk=config.gradient_cache_chunk,
+            )
+        one_device_on_features = data.features is not None and config.replicas == 1
+        model.compile(
+            optimizer,
+            dict(objective.losses),
+            loss_weights=dict(objective.weights),
+            metrics={
+                "logits": training_metrics(objective.losses, multi_label=data.source.is_multi_label)
+            },
+            jit_compile=config.jit_compile,
+            steps_per_execution=STEPS_ON_FEATURES if one_device_on_features else 1,
+        )
+    return model
+
+
+def _apply_weight_decay(
+    optimizer: keras.optimizers.Optimizer,
+    weight_decay: float,
+    parts: Mapping[str, keras.Model],
+    trained_parts: tuple[str, ...],
+) -> None:
+    def variables(names: Sequence[str]) -> list[keras.Variable]:
+        return [variable for name in names for variable in parts[name].trainable_variables]
+
+    others = [name for name in parts if name not in trained_parts]
+    apply_weight_decay(
+        optimizer, weight_decay, decayed=variables(trained_parts), others=variables(others)
+    )
+
+
+def _check_chunk(config: TrainingConfig, objective: Objective, rows: int | None) -> None:
+    chunk, name = config.gradient_cache_chunk, f"{config.stage}.run.gradient_cache_chunk"
+    if chunk is None:
+        return
+    if "prototypes" in objective.losses:
+        raise UserError(
+            f"{name} would compute SwAV's codes for each chunk alone, got {chunk}: set it to None"
+        )
+    if "projection" in objective.losses and isinstance(objective.losses["projection"], MemoryLoss):
+        raise UserError(
+            f"{name} must be None with a momentum memory, whose encoder would move once for each "
+            f"chunk, got {chunk}"
+        )
+    if rows and rows % chunk:
+        raise UserError(
+            f"{name} must divide the {rows} rows of a batch, labelled ones included, got {chunk}"
+        )
 
 
 class TrainingModel(ReplicatedModel):

@@ -1,7 +1,6 @@
 """A picture of the augmented views that a model is trained on."""
 
 import logging
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -10,20 +9,30 @@ from supcon_tf.data.augment.rng import split as split_seed
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation.thumbnails import rgb
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.data import TrainingData
 
 # Larger views are scaled down.
 MAX_VIEW_PX = 256
 
 
-def save_view_sheet(
-    path: Path, split: Split, preprocessing: Preprocessing, augmentation: Augmentation, *, seed: int
-) -> None:
-    """Writes `view_sheet` to a file; a sheet that cannot be drawn is logged and left out."""
+def save_view_sheet(run_dir: RunDir, data: TrainingData, *, seed: int) -> None:
+    """Writes the picture of the first stage that trains on images into the run directory.
+
+    A picture that cannot be drawn is logged and left out.
+    """
+    if not run_dir.is_chief or data.features is not None or run_dir.view_sheet.exists():
+        return
     try:
-        path.write_bytes(view_sheet(split, preprocessing, augmentation, seed=seed))
+        sheet = view_sheet(data.source.train, data.preprocessing, data.augmentation, seed=seed)
+    except UserError:
+        raise
     except Exception:
         logging.getLogger(__name__).exception("no picture of the augmented views")
+        return
+    run_dir.view_sheet.write_bytes(sheet)
 
 
 def view_sheet(

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from supcon_tf import config
-from supcon_tf.evaluation import scorer
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
-from supcon_tf.training import stage
+from supcon_tf.training import results, view_sheet
 from tests.models import test_resnet
 
 SHIPPED = Path(__file__).parents[2] / "gin_configs"
@@ -247,8 +246,8 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
     )
     if file != "cifar10/max_margin_resnet50.gin":
         # The pictures and the export are the same for all kinds but that one, and tested apart.
-        monkeypatch.setattr(stage, "view_sheet", lambda *_, **__: b"")
-        monkeypatch.setattr(scorer, "save_serving_model", lambda *_, **__: None)
+        monkeypatch.setattr(view_sheet, "view_sheet", lambda *_, **__: b"")
+        monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
     folder = RunDir(tmp_path / "run")
     folder.root.mkdir()
     gin.get_configurable(experiment.run)(folder, configured=gin.get_configurable)

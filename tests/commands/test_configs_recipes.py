@@ -1,5 +1,6 @@
 """The published recipes: what each file hands to training, against a table typed from the papers' code."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -74,22 +75,33 @@ TINY = [
 
 
 def handed_to_training(file, monkeypatch, *bindings):
-    """What the stages of a file would train with: of each, the arguments of `run_stage`.
+    """What the stages of a file would train with, by stage.
 
     All as the file says but for a tiny encoder and images that need no download.
     """
     handed = {}
 
-    def record(folder, stage, model, **settings):
-        handed[stage] = SimpleNamespace(model=model, **settings)
+    def record(network, parts, objective, data, batches, settings):
+        del parts, batches
+        handed[settings.stage] = SimpleNamespace(
+            model=network,
+            losses=objective.losses,
+            loss_weights=objective.weights,
+            decayed=objective.trained_parts,
+            preprocessing=data.preprocessing,
+            augmentation=data.augmentation,
+            **{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)},
+        )
         # Now: the linear stage freezes the encoder of the one before.
-        handed[stage].decaying = decaying(handed[stage])
+        handed[settings.stage].decaying = decaying(handed[settings.stage])
 
     def encoder(path, *, image_shape):
         return models.embedding_model(handed["pretrain"].model)
 
     for module in (pretrain, linear):
-        monkeypatch.setattr(module, "run_stage", record)
+        monkeypatch.setattr(module, "compile_model", record)
+        for name in ("StepBatches", "save_view_sheet", "fit", "evaluate_and_save"):
+            monkeypatch.setattr(module, name, lambda *_, **__: None)
     monkeypatch.setattr(linear, "load_encoder", encoder)
     config.parse([f"{file}.gin"], [*TINY, *bindings])
     runs = {"pretrain": pretrain.run, "linear": linear.run}
@@ -112,7 +124,7 @@ def rates(schedule, steps):
 
 
 def decaying(settings):
-    """The variables that `run_stage` lets decay, by what the optimizer or the regularizers say."""
+    """The variables with weight decay, by the optimizer or the regularizers."""
     optimizer = settings.optimizer(learning_rate=0.1)
     parts = {
         name: part.trainable_variables for name, part in models.model_parts(settings.model).items()

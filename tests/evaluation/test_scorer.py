@@ -1,4 +1,4 @@
-"""What a stage measures: neighbours with all training images or a support as their references."""
+"""Neighbour accuracies of a stage, with all training images or a support as references."""
 
 import keras
 import numpy as np
@@ -11,6 +11,9 @@ from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import scorer
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import pretrain
+from supcon_tf.training import results
+from supcon_tf.training.objective import Objective
+from tests.fitting import training_config
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
 CLASSES = ("reddish", "greenish")
@@ -31,7 +34,7 @@ def source():
 
 
 def measured(source, support, tmp_path, monkeypatch):
-    monkeypatch.setattr(scorer, "save_serving_model", lambda *_, **__: None)
+    monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
     # The pixel itself, in [-1, 1], is the embedding: two colours have a cosine of -1/3.
     pixel = keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Flatten()])
     model = models.contrastive_model(
@@ -41,16 +44,15 @@ def measured(source, support, tmp_path, monkeypatch):
     folder = RunDir(tmp_path)
     folder.checkpoints("pretrain").mkdir(parents=True)
     folder.set_curve("pretrain", [{"loss": 0.5, "seconds": 1.0, "images_per_second": 2.0}])
-    scorer.measure_and_save(
+    config = training_config(epochs=1, batch_size=2)
+    results.evaluate_and_save(
         folder,
-        "pretrain",
         model,
-        scorer.Scorer(model, preprocessing=preprocessing, batch_size=2, stage="pretrain"),
-        source=source,
+        results.stage_scorer(model, source, preprocessing, config),
+        source,
+        config,
+        Objective({}, {}, trained_parts=("encoder",)),
         support=support,
-        preprocessing=preprocessing,
-        classifies=False,
-        seconds_of_features=0.0,
     )
     found = folder.metrics()["pretrain"]
     return {name: found[f"{name}_top_1"] for name in ("knn", "prototype", "soft_neighbor")}
@@ -75,7 +77,7 @@ def test_with_a_support_only_its_images_vote(source, tmp_path, monkeypatch):
     assert found["soft_neighbor"] == 0.5
 
 
-def test_a_support_of_other_classes_is_refused(source, tmp_path):
+def test_a_support_of_other_classes_is_rejected(source, tmp_path):
     with pytest.raises(ValueError, match="must have the 2 classes of 'pixels', got 10 of"):
         pretrain.run(
             RunDir(tmp_path), source=source, support=sources.digits(), loss=None, optimizer=None,

@@ -9,9 +9,8 @@ from supcon_tf import models
 from supcon_tf.errors import UserError
 from supcon_tf.losses import NPairsLoss, SimCLRLoss, SupConLoss
 from supcon_tf.models import KeyMemory, MemoryLoss, find_memory, momentum_memory_model
-from supcon_tf.run_dir import RunDir
-from supcon_tf.training.loop import train
 from tests import reference
+from tests.fitting import fit_steps
 from tests.replicas import two_replicas
 
 SHAPE = (6, 6, 3)
@@ -207,15 +206,7 @@ def two_parts(model, folder, *, epochs):
         data = tf.data.Dataset.from_tensor_slices((IMAGES[numbers, :2], LABELS[numbers]))
         return data.batch(8, drop_remainder=True)
 
-    train(
-        model,
-        batches,
-        folder=RunDir(folder),
-        stage="pretrain",
-        epochs=epochs,
-        batch_size=8,
-        num_examples=24,
-    )
+    fit_steps(model, batches, folder, epochs=epochs, batch_size=8, num_examples=24)
     return values_of([*model.variables, *model.optimizer.variables])
 
 

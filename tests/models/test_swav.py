@@ -10,8 +10,8 @@ from supcon_tf.errors import UserError
 from supcon_tf.losses import SemiSupervisedLoss, SuNCEtLoss, SwAVLoss
 from supcon_tf.models import Prototypes, embedding_model, model_parts, swav_model
 from supcon_tf.run_dir import RunDir
-from supcon_tf.training.loop import train
 from tests import reference, replica_steps
+from tests.fitting import fit_steps
 from tests.replicas import two_replicas
 from tests.small_runs import run
 
@@ -187,15 +187,7 @@ def test_resumed_run_equals_an_uninterrupted_run(tmp_path):
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         optimizer.build(model.trainable_variables)
         model.compile(optimizer, {"prototypes": SwAVLoss()})
-        train(
-            model,
-            steps,
-            folder=RunDir(tmp_path / name),
-            stage="pretrain",
-            epochs=epochs,
-            batch_size=4,
-            num_examples=8,
-        )
+        fit_steps(model, steps, tmp_path / name, epochs=epochs, batch_size=4, num_examples=8)
         return {variable.path: variable.numpy() for variable in model.variables}
 
     whole = trained("whole", epochs=3)
@@ -254,7 +246,7 @@ def test_swav_gin_file_runs(photos, tmp_path, without_export):
             "losses.SwAVLoss.num_assigned = 1",
             gin_file="semi/swav_cifar10_resnet18.gin",
         )
-    with pytest.raises(UserError, match="would make SwAV's codes of a chunk, got 4"):
+    with pytest.raises(UserError, match="would compute SwAV's codes for each chunk alone, got 4"):
         run(
             tmp_path / "chunks",
             *settings,

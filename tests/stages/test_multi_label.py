@@ -16,7 +16,7 @@ from supcon_tf.evaluation import mean_average_precision
 from supcon_tf.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import robustness
-from supcon_tf.training.objective import class_loss
+from supcon_tf.training.objective import classification_loss
 from tests import small_runs
 
 COLOURS = ("blue", "green", "red")
@@ -154,20 +154,20 @@ def kinds(table):
 
 def test_a_loss_for_the_other_kind_of_labels_is_rejected(kinds):
     several, one = kinds
-    assert isinstance(class_loss(None, several), BinaryCrossEntropyLoss)
-    assert isinstance(class_loss(None, one, ignore_class=-1), CrossEntropyLoss)
-    ignoring = class_loss(CrossEntropyLoss(label_smoothing=0.2), one, ignore_class=-1)
+    assert isinstance(classification_loss(None, several), BinaryCrossEntropyLoss)
+    assert isinstance(classification_loss(None, one, ignore_class=-1), CrossEntropyLoss)
+    ignoring = classification_loss(CrossEntropyLoss(label_smoothing=0.2), one, ignore_class=-1)
     assert (ignoring.label_smoothing, ignoring.ignore_class) == (0.2, -1)
     for loss in (CrossEntropyLoss(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)):
         with pytest.raises(ValueError, match=r"is for one label per image, those of 'colours' may"):
-            class_loss(loss, several)
-        assert class_loss(loss, one) is loss
+            classification_loss(loss, several)
+        assert classification_loss(loss, one) is loss
     for loss in (BinaryCrossEntropyLoss(), keras.losses.BinaryCrossentropy(from_logits=True)):
         with pytest.raises(
             ValueError, match=r"is for images with several labels, those of 'digits"
         ):
-            class_loss(loss, one)
-        assert class_loss(loss, several) is loss
+            classification_loss(loss, one)
+        assert classification_loss(loss, several) is loss
 
 
 def batches_of(source, **options):

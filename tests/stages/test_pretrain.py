@@ -15,9 +15,9 @@ from supcon_tf.models import momentum_memory_model
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain
-from supcon_tf.training import stage
-from supcon_tf.training.encoder_io import load_parts
-from supcon_tf.training.loop import train
+from supcon_tf.training import results
+from supcon_tf.training.encoder_io import load_encoder, load_parts
+from tests.fitting import fit_steps
 
 # Keras saves a variable by np.array, which NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -60,7 +60,8 @@ def compiled(monkeypatch, tmp_path, digits):
             got.update(model=model, batches=batches, **options)
             raise Stopped
 
-        monkeypatch.setattr(stage, "train", stop)
+        for module in (pretrain, linear, finetune):
+            monkeypatch.setattr(module, "fit", stop)
         folder = RunDir(tmp_path / "run")
         folder.root.mkdir(exist_ok=True)
         folder.view_sheet.touch()
@@ -153,7 +154,7 @@ def test_a_probe_leaves_the_encoder_to_the_contrastive_loss(compiled):
 
 
 def test_a_model_without_projection_takes_its_loss_as_the_loss(digits, tmp_path):
-    with pytest.raises(ValueError, match="classification_loss is for models"):
+    with pytest.raises(ValueError, match="SupConLoss takes 'projection', and the model trains"):
         pretrain.run(
             RunDir(tmp_path),
             source=digits,
@@ -190,8 +191,8 @@ def test_a_large_margin_classifier_is_compiled_with_its_loss_and_a_falling_lambd
     is_right = tf.argmax(tf.matmul(embeddings, kernel), axis=1) == labels["logits"]
     assert record["accuracy"] == pytest.approx(np.mean(is_right))
     # 1,347 images in batches of 16, twice.
-    (annealing,) = got["callbacks"]
-    assert annealing.steps == 168
+    assert got["config"].callbacks == (losses.MarginAnnealing,)
+    assert got["config"].total_steps(1347) == 168
 
 
 class Lambdas(keras.callbacks.Callback):
@@ -220,9 +221,9 @@ def test_lambda_goes_on_where_a_stopped_run_stood(tmp_path):
         model.compile(keras.optimizers.SGD(0.01), {"logits": loss})
         model.optimizer.build(model.trainable_variables)
         callbacks = [losses.MarginAnnealing(steps=15, start=64.0, end=2.0), Lambdas(loss, seen)]
-        train(
-            model, batches, folder=RunDir(folder), stage="pretrain", epochs=epochs,
-            batch_size=4, num_examples=20, callbacks=callbacks,
+        fit_steps(
+            model, batches, folder, epochs=epochs, batch_size=4, num_examples=20,
+            callbacks=[lambda steps, callback=callback: callback for callback in callbacks],
         )  # fmt: skip
 
     seen = []
@@ -299,7 +300,7 @@ def test_an_encoder_of_another_origin_is_taken_over(tmp_path):
 def test_an_encoder_may_have_a_layer_named_embedding(tmp_path):
     other = keras.Sequential([encoder(), keras.layers.Dense(5, name="embedding")])
     other.save(tmp_path / "other.keras")
-    loaded = linear.load_encoder(tmp_path / "other.keras", image_shape=SHAPE)
+    loaded = load_encoder(tmp_path / "other.keras", image_shape=SHAPE)
     images = np.random.default_rng(0).random((2, *SHAPE), np.float32)
     np.testing.assert_array_equal(loaded(images), other(images))
 
@@ -321,8 +322,12 @@ def test_the_stages_to_come_see_what_an_encoder_taken_over_saw(trained, compiled
 @pytest.mark.parametrize(
     ("model", "loss", "says"),
     [
-        (contrastive, losses.CrossEntropyLoss(), "CrossEntropyLoss is of class scores, and"),
-        (margin_model, losses.SupConLoss(), "SupConLoss is of projections, and the model gives"),
+        (
+            contrastive,
+            losses.CrossEntropyLoss(),
+            "CrossEntropyLoss takes 'logits', and the model trains",
+        ),
+        (margin_model, losses.SupConLoss(), "SupConLoss takes 'projection', and the model trains"),
     ],
 )
 def test_a_loss_of_what_the_model_does_not_give_is_refused(compiled, model, loss, says):
@@ -333,11 +338,11 @@ def test_a_loss_of_what_the_model_does_not_give_is_refused(compiled, model, loss
 def test_a_device_scores_no_more_images_at_a_time_than_it_has_room_for(compiled, monkeypatch):
     sizes = []
 
-    def noted(*arguments, batch_size, scorer=stage.Scorer, **options):
+    def noted(*arguments, batch_size, scorer=results.Scorer, **options):
         sizes.append(batch_size)
         return scorer(*arguments, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(stage, "Scorer", noted)
+    monkeypatch.setattr(results, "Scorer", noted)
     options = {"model": lambda **_: contrastive(), "loss": losses.SimCLRLoss()}
     compiled(pretrain.run, **options, batch_size=16, gradient_cache_chunk=4)
     compiled(pretrain.run, **options, batch_size=16)

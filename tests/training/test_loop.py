@@ -15,8 +15,10 @@ import tensorflow as tf
 from supcon_tf.data import views
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages import experiment, linear
+from supcon_tf.stages import experiment
 from supcon_tf.training import loop
+from supcon_tf.training.data import resolve_normalization
+from tests.fitting import fit_steps
 from tests.small_runs import SMALL, run
 
 
@@ -117,11 +119,14 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path,
             f"linear.run.encoder = '{encoder}'",
         )
         assert there.metrics()["linear"]["knn_top_1"] == folder.metrics()["linear"]["knn_top_1"]
-    with pytest.raises(ValueError, match="would not be what the encoder"):
-        linear.with_pretraining_normalization(
-            views.Preprocessing(16, normalization="measure"), folder.model("pretrain")
+    with pytest.raises(UserError, match="would differ from what the encoder"):
+        resolve_normalization(
+            RunDir(tmp_path),
+            views.Preprocessing(16, normalization="measure"),
+            None,
+            encoder=folder.model("pretrain"),
         )
-    with pytest.raises(ValueError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):
+    with pytest.raises(UserError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):
         run(
             tmp_path / "other",
             f"sources.folder.root = '{root}'",
@@ -236,17 +241,9 @@ def numbered_steps(seen, *, broken_at=None):
     return steps
 
 
-def train_counting(model, folder, seen, *, epochs=3, broken_at=None, steps=None, **options):
-    loop.train(
-        model,
-        steps or numbered_steps(seen, broken_at=broken_at),
-        folder=RunDir(folder),
-        stage="pretrain",
-        epochs=epochs,
-        batch_size=4,
-        num_examples=10,
-        **options,
-    )
+def train_counting(model, folder, seen, *, broken_at=None, steps=None, **options):
+    settings = {"epochs": 3, "batch_size": 4, "num_examples": 10, **options}
+    fit_steps(model, steps or numbered_steps(seen, broken_at=broken_at), folder, **settings)
 
 
 def test_epochs_need_not_be_whole_steps(tmp_path):
@@ -258,7 +255,7 @@ def test_epochs_need_not_be_whole_steps(tmp_path):
 
 
 @pytest.mark.parametrize("images", [0, 22, 10**6])
-def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
+def test_one_fit_for_several_epochs_equals_one_fit_per_epoch(tmp_path, monkeypatch, images):
     def made(folder, **options):
         model, calls, accuracies = counting_model(3.0), [], []
 
@@ -272,17 +269,15 @@ def test_epochs_of_one_fit_are_those_of_many(tmp_path, monkeypatch, images):
             calls.append((start, stop))
             return steps(start, stop)
 
-        train_counting(
-            model, folder, [], epochs=4, steps=counted, validation_accuracy=accuracy, **options
-        )
+        train_counting(model, folder, [], epochs=4, steps=counted, accuracy=accuracy, **options)
         curve = RunDir(folder).curve("pretrain")
         timed = ("seconds", "images_per_second")
         untimed = [{k: v for k, v in record.items() if k not in timed} for record in curve]
         assert all(record[name] > 0 for record in curve for name in timed)
         return untimed, accuracies, calls
 
-    *many, calls_of_many = made(tmp_path / "many", one_fit=False)
-    monkeypatch.setattr(loop, "IMAGES_OF_A_PIPELINE", images)
+    *many, calls_of_many = made(tmp_path / "many", one_pipeline=False)
+    monkeypatch.setattr(loop, "IMAGES_PER_PIPELINE", images)
     *one, calls = made(tmp_path / "one")
     assert one == many
     assert calls_of_many == [(0, 2), (2, 5), (5, 7), (7, 10)]
@@ -302,7 +297,7 @@ def test_a_run_in_two_parts_equals_a_run_in_one(tmp_path):
     assert len(RunDir(tmp_path / "parts").curve("pretrain")) == 3
 
 
-def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
+def test_a_checkpoint_within_an_epoch_is_continued_to_its_end(tmp_path):
     whole, first = counting_model(3.0), counting_model(3.0)
     train_counting(whole, tmp_path / "whole", [])
     with pytest.raises(ValueError, match="at step 5"):
@@ -316,20 +311,18 @@ def test_what_was_saved_within_an_epoch_goes_on_to_its_end(tmp_path):
     assert [record["step"] for record in records] == [2, 5, 7]
 
 
-def test_what_is_saved_as_over_has_its_record(tmp_path):
+def test_a_finished_epoch_is_saved_after_its_record(tmp_path):
     def accuracy():
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train_counting(
-            counting_model(), tmp_path, [], checkpoint_minutes=0.0, validation_accuracy=accuracy
-        )
+        train_counting(counting_model(), tmp_path, [], checkpoint_minutes=0.0, accuracy=accuracy)
     seen = []
     train_counting(counting_model(), tmp_path, seen)
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-def test_averaged_weights_are_those_of_every_epochs_end(tmp_path):
+def test_measures_see_averaged_weights(tmp_path):
     model, averages, kernels = counting_model(), [], []
     averaging = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
     model.compile(averaging, {"logits": "mse"})
@@ -340,12 +333,12 @@ def test_averaged_weights_are_those_of_every_epochs_end(tmp_path):
         kernels.append(model.layers[-1].kernel.numpy())
         return 0.5
 
-    train_counting(model, tmp_path, [], validation_accuracy=accuracy)
+    train_counting(model, tmp_path, [], accuracy=accuracy)
     assert len(kernels) == 3
     np.testing.assert_array_equal(kernels, averages)
 
 
-def test_an_input_that_is_too_short_is_told(tmp_path):
+def test_too_short_input_is_reported(tmp_path):
     steps = numbered_steps([])
     with (
         pytest.raises(UserError, match="pretrain ended after step 6 of 7: its input was too"),
@@ -356,7 +349,7 @@ def test_an_input_that_is_too_short_is_told(tmp_path):
         )
 
 
-def test_the_scale_of_a_float16_loss_goes_on_too(tmp_path):
+def test_the_loss_scale_of_float16_is_restored(tmp_path):
     def scaling_model():
         model = counting_model()
         scaling = keras.optimizers.LossScaleOptimizer(
@@ -386,17 +379,17 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
 @pytest.mark.parametrize(
     ("said", "kind", "advice"),
     [
-        ("ckpt; No space left on device", OSError, "no space left to save"),
-        ("OOM when allocating tensor", ValueError, "pretrain.run.batch_size = 4: lower it"),
+        ("ckpt; No space left on device", UserError, "no space left to save"),
+        ("OOM when allocating tensor", UserError, "pretrain.run.batch_size = 4: lower it"),
     ],
 )
-def test_a_full_disk_is_not_taken_for_a_full_memory(tmp_path, said, kind, advice):
+def test_full_disk_and_full_memory_are_told_apart(tmp_path, said, kind, advice):
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, said)
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=full)
     with pytest.raises(kind, match=advice):
-        train_counting(counting_model(), tmp_path, [], callbacks=[callback])
+        train_counting(counting_model(), tmp_path, [], callbacks=[lambda steps: callback])
 
 
 def test_the_weights_of_the_best_epoch_on_validation_are_kept(tmp_path):
@@ -407,14 +400,14 @@ def test_the_weights_of_the_best_epoch_on_validation_are_kept(tmp_path):
         kernels.append(model.layers[-1].kernel.numpy())
         return next(accuracies)
 
-    train_counting(model, tmp_path, [], validation_accuracy=accuracy)
+    train_counting(model, tmp_path, [], accuracy=accuracy)
     np.testing.assert_array_equal(model.layers[-1].kernel.numpy(), kernels[1])
     assert not np.array_equal(kernels[1], kernels[2])
 
 
-def test_images_to_choose_by_may_come_later(tmp_path):
+def test_a_validation_split_may_be_added_later(tmp_path):
     train_counting(counting_model(), tmp_path, [], epochs=1)
-    train_counting(counting_model(), tmp_path, [], validation_accuracy=lambda: 0.5)
+    train_counting(counting_model(), tmp_path, [], accuracy=lambda: 0.5)
     curve = RunDir(tmp_path).curve("pretrain")
     assert [record.get("validation_accuracy") for record in curve] == [None, 0.5, 0.5]
 
@@ -425,7 +418,7 @@ def test_only_the_last_checkpoints_are_kept(tmp_path):
     assert kept == ["ckpt-12.index", "ckpt-15.index"]
 
 
-def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, photos):
+def test_a_killed_run_continues_from_its_checkpoint(tmp_path, photos):
     workdir = tmp_path / "killed"
     bindings = [*SMALL, f"sources.folder.root = '{photos}'", "pretrain.run.epochs = 400"]
     command = [
@@ -445,7 +438,7 @@ def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, phot
     said = ""
     for line in second.stdout:
         said = line
-        if "going on from step" in line:
+        if "continuing from step" in line:
             break
     second.kill()
     second.communicate()
@@ -453,14 +446,14 @@ def test_a_run_killed_within_an_epoch_goes_on_from_its_checkpoint(tmp_path, phot
     assert int(said.split()[-1]) in steps[done - 2 :]
 
 
-def test_what_is_measured_must_be_the_last_classifier(tmp_path):
+def test_robustness_must_be_the_last_stage(tmp_path):
     folder = RunDir(tmp_path)
     folder.set_metrics("robustness", {"seconds": 1.0})
     with pytest.raises(ValueError, match="must have 'robustness' at its end"):
         experiment.run(folder, stages=("robustness", "linear"), configured=lambda _: print)
 
 
-def test_a_stage_that_fails_leaves_what_was_measured(tmp_path):
+def test_a_failed_stage_keeps_earlier_results(tmp_path):
     folder = RunDir(tmp_path)
     folder.set_metrics("robustness", {"seconds": 1.0})
 
@@ -472,7 +465,7 @@ def test_a_stage_that_fails_leaves_what_was_measured(tmp_path):
     assert "robustness" in folder.metrics()
 
 
-def test_metrics_are_json_that_a_killed_writer_cannot_break(tmp_path):
+def test_a_killed_writer_leaves_metrics_intact(tmp_path):
     folder = RunDir(tmp_path)
     folder.set_metrics("pretrain", {"loss": 1.0})
     folder.set_metrics("linear", {"top_1": 0.5})

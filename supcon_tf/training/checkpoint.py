@@ -1,0 +1,69 @@
+"""What a killed stage continues from: its step, its weights and its curve."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from supcon_tf.run_dir import RunDir
+
+
+class Progress:
+    """The step, checkpoints and curve of a stage, restored from its run directory.
+
+    Args:
+      model: compiled.
+      run_dir: the run's.
+      stage: the stage's name.
+      checkpoints_to_keep: number of recent checkpoints to keep.
+    """
+
+    def __init__(self, model: keras.Model, run_dir: RunDir, stage: str, checkpoints_to_keep: int):
+        optimizer = model.optimizer
+        if not optimizer.built:
+            # The wrapper that Keras puts around a float16 model's optimizer holds the loss scale.
+            with model.distribute_strategy.scope():
+                optimizer.build(model.trainable_variables)
+        # Not optimizer.iterations: loss scaling skips steps.
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._run_dir, self._stage = run_dir, stage
+        self._checkpoint = tf.train.Checkpoint(
+            step=self.step,
+            model=[variable.value for variable in model.variables],
+            optimizer=[variable.value for variable in optimizer.variables],
+        )
+        directory = run_dir.checkpoints(stage)
+        manager = tf.train.CheckpointManager
+        self._last = manager(self._checkpoint, directory / "last", checkpoints_to_keep)
+        self._best = manager(self._checkpoint, directory / "best", max_to_keep=1)
+        if self._last.latest_checkpoint:
+            self._checkpoint.restore(self._last.latest_checkpoint).assert_consumed()
+            print(f"{stage}: continuing from step {int(self.step)}")
+        self.curve = [record for record in run_dir.curve(stage) if record["step"] <= int(self.step)]
+
+    def save(self) -> None:
+        """Saves a checkpoint."""
+        if self._run_dir.is_chief:
+            self._last.save(checkpoint_number=int(self.step))
+
+    def end_epoch(self, record: dict[str, Any], *, best_by: str | None) -> None:
+        """Adds the record of an epoch to the curve and saves.
+
+        Args:
+          record: with "step".
+          best_by: the name of the measure by which the best epoch is kept; None for none.
+        """
+        if best_by is not None:
+            # Epochs from before there was a validation split have no such measure.
+            before = (other.get(best_by, -math.inf) for other in self.curve)
+            if all(record[best_by] > value for value in before):
+                self._best.save(checkpoint_number=int(self.step))
+        # The curve first: what it has beyond the checkpoint is cut off after a kill.
+        self.curve.append(record)
+        self._run_dir.set_curve(self._stage, self.curve)
+        self.save()
+
+    def restore_best(self) -> None:
+        """Restores the weights of the best epoch."""
+        self._checkpoint.restore(self._best.latest_checkpoint).assert_consumed()

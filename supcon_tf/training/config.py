@@ -1,0 +1,118 @@
+"""The settings that every training stage has."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import keras
+import tensorflow as tf
+
+from supcon_tf.errors import UserError
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a stage trains; built once by the stage from its gin parameters.
+
+    Args:
+      stage: the stage's name, such as "pretrain".
+      optimizer: learning_rate -> the optimizer.
+      schedule: batch_size, steps_per_epoch, epochs -> the learning rate, as
+        `optimizers.warmup_schedule`.
+      epochs: passes over the training images.
+      batch_size: images per step, over all replicas.
+      strategy: where to train.
+      weight_decay: of the parts that the losses train, not of batch normalisation.
+      seed: of the initial weights, the order of images and the views.
+      precision: dtype policy of the layers.
+      jit_compile: compile the step with XLA.
+      clip_norm: largest global norm of the gradient of the whole batch; None for no limit.
+      gradient_cache_chunk: samples that go through the encoder at a time; None for all at once.
+      learning_rate_multipliers: regular expression of variable paths -> factor.
+      checkpoints_to_keep: number of recent checkpoints to keep.
+      checkpoint_minutes: also saves within an epoch that takes longer.
+      snapshot_every: epochs between two snapshots of the model; None for no snapshots.
+      callbacks: steps -> a Keras callback, told the number of steps of the stage.
+
+    Raises:
+      UserError: a value out of range, or one that the strategy does not support.
+    """
+
+    stage: str
+    optimizer: Callable[..., keras.optimizers.Optimizer]
+    schedule: Callable[..., keras.optimizers.schedules.LearningRateSchedule]
+    epochs: int
+    batch_size: int
+    strategy: tf.distribute.Strategy
+    weight_decay: float = 0.0
+    seed: int = 0
+    precision: Precision = "float32"
+    jit_compile: bool = False
+    clip_norm: float | None = None
+    gradient_cache_chunk: int | None = None
+    learning_rate_multipliers: Mapping[str, float] | None = None
+    checkpoints_to_keep: int = 3
+    checkpoint_minutes: float = 10.0
+    snapshot_every: int | None = None
+    callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = ()
+
+    def __post_init__(self) -> None:
+        name, replicas = f"{self.stage}.run", self.replicas
+        at_least = {"epochs": 1, "seed": 0, "checkpoints_to_keep": 1, "snapshot_every": 1}
+        for field, least in at_least.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                optional = " or None" * (field == "snapshot_every")
+                raise UserError(f"{name}.{field} must be >= {least}{optional}, got {value}")
+        if self.batch_size < 1 or self.batch_size % replicas:
+            raise UserError(
+                f"{name}.batch_size must be a positive multiple of the {replicas} replicas, got "
+                f"{self.batch_size}"
+            )
+        if self.precision not in get_args(Precision):
+            raise UserError(
+                f"{name}.precision must be one of {get_args(Precision)}, got {self.precision!r}"
+            )
+        if not self.weight_decay >= 0:
+            raise UserError(f"{name}.weight_decay must be >= 0, got {self.weight_decay}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"{name}.clip_norm must be > 0 or None, got {self.clip_norm}")
+        if self.gradient_cache_chunk is not None:
+            self._check_gradient_cache(self.gradient_cache_chunk)
+
+    def _check_gradient_cache(self, chunk: int) -> None:
+        if chunk < 1 or self.batch_size % chunk:
+            raise UserError(
+                f"{self.stage}.run.gradient_cache_chunk must divide batch_size = "
+                f"{self.batch_size}, got {chunk}"
+            )
+        if self.replicas > 1:
+            raise UserError(
+                f"{self.stage}.run.gradient_cache_chunk is for one replica, got {self.replicas}: "
+                'set it to None, or distribution.strategy.name = "one_device"'
+            )
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas in sync."""
+        return self.strategy.num_replicas_in_sync
+
+    def set_seed_and_precision(self) -> None:
+        """Of the layers that are built from here on."""
+        keras.utils.set_random_seed(self.seed)
+        keras.config.set_dtype_policy(self.precision)
+
+    def total_steps(self, num_examples: int) -> int:
+        """Optimizer steps of the stage."""
+        return self.epochs * num_examples // self.batch_size
+
+    def build_optimizer(self, num_examples: int) -> keras.optimizers.Optimizer:
+        """The optimizer with the schedule for this number of training images."""
+        learning_rate = self.schedule(
+            batch_size=self.batch_size,
+            steps_per_epoch=num_examples / self.batch_size,
+            epochs=self.epochs,
+        )
+        return self.optimizer(learning_rate=learning_rate)

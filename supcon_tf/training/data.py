@@ -1,0 +1,181 @@
+"""The batches of a training stage."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from supcon_tf import distribution
+from supcon_tf.data.normalization import measure
+from supcon_tf.data.pipeline import Batches
+from supcon_tf.data.preprocessing import Augmentation, Preprocessing
+from supcon_tf.data.sources import Source
+from supcon_tf.data.splits import Split, StreamedSplit
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation.cached_features import FeaturePassthrough, Features
+from supcon_tf.evaluation.scorer import Scorer
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.encoder_io import pretraining_normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The images of a stage and how batches are made of them.
+
+    Args:
+      source: labelled images.
+      preprocessing: crop and scale, with known normalization constants.
+      augmentation: what makes the views differ.
+      batches: how batches are made, as `pipeline.training_batches`.
+      features: cached features to train on in place of `source.train`; None for the images.
+      seconds_of_features: time that computing them took.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    batches: Callable[..., Batches]
+    features: Features | None = None
+    seconds_of_features: float = 0.0
+
+    @property
+    def train(self) -> Split:
+        """The split to train on."""
+        return self.source.train if self.features is None else self.features.as_split()
+
+
+class StepBatches:
+    """The batches of training steps, in the form that the model takes.
+
+    Args:
+      data: the images.
+      model: [B, V, H, W, C], several of these by name, or [B, H, W, C] -> {output: tensor}.
+      config: batch size, seed and strategy.
+
+    The attribute `num_examples` is the number of training images, `inputs` the element spec of
+    what the model takes.
+    """
+
+    def __init__(self, data: TrainingData, model: keras.Model, config: TrainingConfig):
+        # {name: shape} of a model that takes crops of several sizes.
+        inputs = model.input if isinstance(model.input, dict) else {"views": model.input}
+        self._split = data.train
+        self._data, self._config = data, config
+        self._outputs = tuple(model.output)
+        self._has_views = data.features is None and all(
+            len(images.shape) == 5 for images in inputs.values()
+        )
+        self._num_views = (
+            sum(images.shape[1] for images in inputs.values()) if self._has_views else 1
+        )
+        self._pipelines: dict[tuple[int, int], Batches] = {}
+        self.num_examples = self._split.num_examples
+        self.inputs = self._pipeline(0, 1)(0, 1).element_spec[0]
+        if self.is_deferred and data.features is not None:
+            name = f"{config.stage}/pipeline.training_batches.defer_to_device"
+            raise UserError(
+                f"{config.stage}.run.cache_features leaves nothing to augment on the device: set "
+                f"{name} = False"
+            )
+
+    @property
+    def rows(self) -> int | None:
+        """Samples of a batch, additional labelled ones included; None if their number varies."""
+        return tf.nest.flatten(self.inputs)[0].shape[0]
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the batches are crops and seeds, to be augmented on the device."""
+        return isinstance(self.inputs, dict) and "seeds" in self.inputs
+
+    @property
+    def one_pipeline(self) -> bool:
+        """Whether one input pipeline may run through several epochs.
+
+        Not where the number of rows changes during training, and not for a stream, whose data set
+        grows with each epoch.
+        """
+        is_stream = isinstance(self._split, StreamedSplit)
+        return self.rows == self._config.batch_size and not is_stream
+
+    def __call__(self, start: int, stop: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """The batches of steps start ... stop - 1, split over the replicas."""
+        strategy = self._config.strategy
+        return distribution.input_of_replicas(strategy, self._host_batches, start, stop)
+
+    def _host_batches(self, host: int, num_hosts: int, start: int, stop: int) -> tf.data.Dataset:
+        return self._pipeline(host, num_hosts)(start, stop).map(
+            lambda images, labels: (
+                # [B, 1, ...] -> [B, ...] for a model without a view axis.
+                images if self._has_views else tf.nest.map_structure(lambda x: x[:, 0], images),
+                # Keras' metrics need labels for every output, also without a loss.
+                dict.fromkeys(self._outputs, labels),
+            )
+        )
+
+    def _pipeline(self, host: int, num_hosts: int) -> Batches:
+        shard = (host, num_hosts)
+        if shard not in self._pipelines:
+            is_cached = self._data.features is not None
+            self._pipelines[shard] = self._data.batches(
+                self._split,
+                preprocessing=FeaturePassthrough() if is_cached else self._data.preprocessing,
+                augmentation=self._data.augmentation,
+                num_views=self._num_views,
+                batch_size=self._config.batch_size,
+                num_classes=self._data.source.num_classes,
+                seed=self._config.seed,
+                shard=shard,
+            )
+        return self._pipelines[shard]
+
+
+def with_cached_features(
+    data: TrainingData,
+    run_dir: RunDir,
+    scorer: Scorer,
+    encoder_file: Path,
+    strategy: tf.distribute.Strategy,
+) -> TrainingData:
+    """Replaces the images to train on by their features, which the chief computes once.
+
+    Args:
+      data: images.
+      run_dir: where the features are kept.
+      scorer: of the model with the frozen encoder; it scores features from here on.
+      encoder_file: that the encoder was loaded from.
+      strategy: whose workers wait for the chief.
+    """
+    if not run_dir.is_chief:
+        distribution.wait_for_workers(strategy)
+    features = scorer.cache_features(run_dir, data.source, encoder_file)
+    if run_dir.is_chief:
+        distribution.wait_for_workers(strategy)
+    seconds = sum(split.seconds for split in features.values())
+    return dataclasses.replace(data, features=features["training"], seconds_of_features=seconds)
+
+
+def resolve_normalization(
+    run_dir: RunDir, preprocessing: Preprocessing, source: Source, *, encoder: str | None
+) -> Preprocessing:
+    """Replaces normalization = "measure" by constants, the same for all stages of a run.
+
+    They are those of an encoder that was trained elsewhere, or else those of this run, which are
+    measured on the training images once.
+
+    Raises:
+      UserError: the encoder came without measured constants.
+    """
+    if preprocessing.normalization != "measure":
+        return preprocessing
+    constants = (
+        run_dir.normalization() or measure(preprocessing, source.train)
+        if encoder is None
+        else pretraining_normalization(encoder)
+    )
+    if run_dir.normalization() is None:
+        run_dir.set_normalization(*constants)
+    return dataclasses.replace(preprocessing, normalization=constants)

@@ -1,0 +1,176 @@
+"""What a stage measures, after epochs and at its end, and what it saves."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from supcon_tf.data.preprocessing import Preprocessing
+from supcon_tf.data.sources import Source
+from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.evaluation import average_precisions, mean_average_precision
+from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
+from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
+from supcon_tf.evaluation.thumbnails import thumbnail
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.objective import Objective
+
+# Evaluation batch size per device.
+MAX_SCORED_PER_DEVICE = 256
+MAX_THUMBNAILS = 1_000
+
+
+def stage_scorer(
+    network: keras.Model, source: Source, preprocessing: Preprocessing, config: TrainingConfig
+) -> Scorer:
+    """The scorer of a stage's model; a device scores no more images at a time than it trains on."""
+    per_device = config.gradient_cache_chunk or config.batch_size // config.replicas
+    return Scorer(
+        network,
+        preprocessing=preprocessing,
+        batch_size=min(per_device, MAX_SCORED_PER_DEVICE),
+        stage=config.stage,
+        multi_label=source.is_multi_label,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochMeasures:
+    """Measures a model at the end of an epoch, and keeps snapshots of it.
+
+    Args:
+      run_dir: the run's.
+      network: the model that trains.
+      scorer: of that model.
+      source: labelled images.
+      config: of the stage.
+      support: references of the neighbour classifiers; None for the training images.
+    """
+
+    run_dir: RunDir
+    network: keras.Model
+    scorer: Scorer
+    source: Source
+    config: TrainingConfig
+    support: Source | None = None
+
+    @property
+    def best_by(self) -> str | None:
+        """The measure by which the best epoch is chosen; None without a validation split."""
+        if self.source.validation is None:
+            return None
+        kind = "mean_average_precision" if self.source.is_multi_label else "accuracy"
+        return f"validation_{kind}"
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        """The measures of an epoch."""
+        measures: dict[str, float] = {}
+        if self.source.validation is not None and self.best_by is not None:
+            scores = self.scorer.score(self.source.validation, "validation")
+            measures[self.best_by] = scores.accuracy
+        every, stage = self.config.snapshot_every, self.config.stage
+        if every is not None and epoch % every == 0:
+            self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
+            self.network.save(self.run_dir.model(stage, epoch))
+            scores = self.scorer.score(self.source.test, "test")
+            measures |= scores.by_neighbors(self.scorer.references(self.source, self.support))
+        return measures
+
+
+def evaluate_and_save(
+    run_dir: RunDir,
+    network: keras.Model,
+    scorer: Scorer,
+    source: Source,
+    config: TrainingConfig,
+    objective: Objective,
+    *,
+    support: Source | None = None,
+    seconds_before: float = 0.0,
+) -> None:
+    """Evaluates a trained model on the test split; saves model, metrics, arrays and export.
+
+    Args:
+      run_dir: the run's; a worker that is not the chief does nothing.
+      network: the trained model.
+      scorer: of that model.
+      source: whose test split is scored; its training images, up to `scorer.MAX_REFERENCES`, are
+        the references of the neighbour classifiers.
+      config: of the stage.
+      objective: that was trained.
+      support: other references, all of its training images; None for those of `source`.
+      seconds_before: time that the stage took before its first epoch.
+    """
+    if not run_dir.is_chief:
+        return
+    start, stage, classifies = time.perf_counter(), config.stage, objective.classifies
+    network.save(run_dir.model(stage))
+    scores = scorer.score(source.test, "test")
+    metrics = {
+        "loss": run_dir.curve(stage)[-1]["loss"],
+        **scores.by_neighbors(scorer.references(source, support)),
+        **_classifier_metrics(scores, source, classifies),
+    }
+    save_scored_split(run_dir, scores, source, with_probabilities=classifies)
+    run_dir.remove_metrics("robustness")  # They are of the classifier before.
+    save_serving_model(
+        run_dir.export,
+        serving_model(network, multi_label=source.is_multi_label),
+        preprocessing=scorer.preprocessing,
+        class_names=source.class_names if classifies else None,
+        multi_label=source.is_multi_label,
+    )
+    curve = run_dir.curve(stage)
+    seconds = seconds_before + sum(record["seconds"] for record in curve)
+    metrics["seconds"] = seconds + time.perf_counter() - start
+    metrics["images_per_second"] = float(
+        np.median([record["images_per_second"] for record in curve])
+    )
+    run_dir.set_metrics(stage, metrics)
+
+
+def _classifier_metrics(scores: Scores, source: Source, classifies: bool) -> dict[str, Any]:
+    """Accuracies of the classifier; one number for a probe."""
+    if not classifies:
+        name = "mean_average_precision" if scores.is_multi_label else "top_1"
+        return {f"probe_{name}": scores.accuracy}
+    if not scores.is_multi_label:
+        return {
+            "top_1": scores.top_k(1),
+            "top_5": scores.top_k(5),
+            "mean_per_class": scores.mean_per_class(),
+        }
+    by_class = average_precisions(scores.probabilities, scores.labels)
+    named = zip(source.class_names, by_class.tolist(), strict=True)
+    return {
+        "mean_average_precision": scores.accuracy,
+        # The area under the steps of precision over recall, as in scikit-learn.
+        "mean_average_precision_area": mean_average_precision(
+            scores.probabilities, scores.labels, interpolation="none"
+        ),
+        "average_precisions": {name: value for name, value in named if not math.isnan(value)},
+    }
+
+
+def save_scored_split(
+    run_dir: RunDir, scores: Scores, source: Source, *, with_probabilities: bool
+) -> None:
+    """Saves what the report shows of the test split, as `RunDir.scored_split`."""
+    test = source.test
+    pictured = in_random_order(test, min(test.num_examples, MAX_THUMBNAILS))
+    arrays = {
+        "embeddings": scores.embeddings,
+        "labels": scores.labels,
+        "class_names": np.array(source.class_names),
+        "thumbnails": np.stack([thumbnail(image) for image, _ in pictured]),
+    }
+    if isinstance(test, IndexedSplit) and test.paths:
+        numbers = test.shuffled_numbers(seed=0, start=0, stop=test.num_examples)
+        arrays["paths"] = np.array([test.paths[number] for number in numbers])
+    if with_probabilities:
+        arrays["probabilities"] = scores.probabilities
+    run_dir.save_scored_split(**arrays)
