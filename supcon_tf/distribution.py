@@ -1,4 +1,4 @@
-"""Replicas: a strategy from its name, and the gather that lets a loss see the global batch."""
+"""Strategies by name, batches split over replicas, and the gather that losses use."""
 
 import functools
 import os
@@ -7,31 +7,31 @@ from typing import Literal, get_args
 
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 
 StrategyName = Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 
 
 def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy of a name, one object for the whole process.
+    """Returns the `tf.distribute` strategy of a name; the same object for the same arguments.
 
-    A second one of the same kind would mix its collectives with the first one's. "multi_worker"
-    must be asked for before TensorFlow runs its first operation.
+    TensorFlow would mix up the collectives of two strategies of one kind in one process.
 
     Args:
-      name: "auto" is "mirrored" with two or more GPUs and else TensorFlow's default, which takes
-        one GPU or the CPU; "multi_worker" reads the cluster from the `TF_CONFIG` variable; "tpu"
-        reads the `TPU_NAME` variable.
-      cpu_replicas: with "mirrored", so many parts of the CPU as replicas, to try what several
-        devices do without having them. It is not faster, and must be asked for before TensorFlow
-        runs its first operation.
+      name: "auto" is "mirrored" with two or more GPUs, otherwise TensorFlow's default strategy (one
+        GPU or the CPU). "multi_worker" reads the cluster from the environment variable `TF_CONFIG`,
+        and "tpu" reads `TPU_NAME`.
+      cpu_replicas: with "mirrored", number of replicas that the CPU is split into, to test a run on
+        several devices without having them. This is not faster.
+
+    "multi_worker" and `cpu_replicas` configure TensorFlow, so call this before its first operation.
 
     Returns:
-      The strategy. Models and optimizers are built under its `scope()`.
+      The strategy. Build models and optimizers under its `scope()`.
 
     Raises:
-      UserError: the name is not one of the five, cpu_replicas without "mirrored", or
-        "multi_worker" without `TF_CONFIG`.
+      UserError: for an unknown name, `cpu_replicas` without "mirrored", a missing or wrong
+        `TF_CONFIG`, no TPU, or a call after TensorFlow's first operation.
 
     Example:
       >>> from supcon_tf import distribution
@@ -40,34 +40,20 @@ def strategy(name: StrategyName = "auto", *, cpu_replicas: int = 1) -> tf.distri
     """
     if name not in get_args(StrategyName):
         raise UserError(f"strategy name must be one of {get_args(StrategyName)}, got {name!r}")
-    if cpu_replicas < 1 or (cpu_replicas > 1 and name != "mirrored"):
-        raise UserError(
-            f'cpu_replicas must be >= 1, and 1 but for "mirrored", got {cpu_replicas} for {name!r}'
-        )
-    return _made(name, cpu_replicas)
+    cpu_replicas = check_integer("cpu_replicas", cpu_replicas, at_least=1)
+    if cpu_replicas > 1 and name != "mirrored":
+        raise UserError(f'cpu_replicas is for "mirrored" only, got {cpu_replicas} for {name!r}')
+    return _create(name, cpu_replicas)
 
 
 @functools.cache
-def _made(name: StrategyName, cpu_replicas: int) -> tf.distribute.Strategy:
+def _create(name: StrategyName, cpu_replicas: int) -> tf.distribute.Strategy:
     if cpu_replicas > 1:
-        (cpu,) = tf.config.list_physical_devices("CPU")
-        parts = [tf.config.LogicalDeviceConfiguration()] * cpu_replicas
-        tf.config.set_logical_device_configuration(cpu, parts)
-        return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(cpu_replicas)])
+        return _split_cpu(cpu_replicas)
     if name == "multi_worker":
-        if not os.environ.get("TF_CONFIG"):
-            raise UserError(
-                '"multi_worker" reads the cluster from TF_CONFIG, which is not set: export it on '
-                "every worker, as docs/distribution.md shows"
-            )
-        # TensorFlow says nothing until the last one is there.
-        print("waiting for all workers of TF_CONFIG", flush=True)
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _connect_workers()
     if name == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
+        return _connect_tpu()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         return tf.distribute.MirroredStrategy()
@@ -76,8 +62,51 @@ def _made(name: StrategyName, cpu_replicas: int) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def _split_cpu(replicas: int) -> tf.distribute.Strategy:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"cpu_replicas = {replicas} must be set before TensorFlow's first operation: call "
+            "distribution.strategy first"
+        ) from error
+    return tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
+
+
+def _connect_workers() -> tf.distribute.Strategy:
+    if not os.environ.get("TF_CONFIG"):
+        raise UserError(
+            '"multi_worker" reads the cluster from TF_CONFIG, which is not set: export it on '
+            "every worker, as docs/distribution.md shows"
+        )
+    # TensorFlow is silent until all workers have connected.
+    print("waiting for all workers of TF_CONFIG", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot connect the workers of TF_CONFIG, got {os.environ['TF_CONFIG']!r}: {error}"
+        ) from error
+
+
+def _connect_tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"no TPU was found with TPU_NAME = {os.environ.get('TPU_NAME')!r}: set it to the TPU's "
+            f"name, or take another strategy ({error})"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one of its workers that writes the run's files."""
+    """Returns whether this process writes the run's files: one of several workers does."""
     resolver = strategy.cluster_resolver
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
         return True
@@ -87,44 +116,43 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
-    """Returns when every worker has called it."""
+    """Blocks until every worker has called this function."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return
 
-    # TensorFlow warns of a sum over replicas outside of a graph.
+    # In a graph, because TensorFlow warns about an eager sum over replicas.
     @tf.function(autograph=False)
-    def meet() -> None:
+    def all_reduce() -> None:
         strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones([])))
 
-    meet()
+    all_reduce()
 
 
-def input_of_replicas(
+def distribute_batches(
     strategy: tf.distribute.Strategy,
-    batches_of_host: Callable[[int, int, int, int], tf.data.Dataset],
+    host_batches: Callable[[int, int, int, int], tf.data.Dataset],
     start: int,
     stop: int,
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """Batches of steps start ... stop - 1, split over replicas in the order of their rows.
+    """Batches of the steps start ... stop - 1, split over replicas in the order of their rows.
 
     Args:
-      strategy: whose replicas.
-      batches_of_host: (host, number of hosts, start, stop) -> that part of each batch, whose rows
-        its replicas share equally; how many rows there are may change from step to step.
-      start, stop: steps.
+      strategy: its replicas get the rows.
+      host_batches: (host, number of hosts, start, stop) -> the host's part of each batch, which its
+        replicas share equally. The number of rows may change from step to step.
+      start: first step.
+      stop: step after the last one.
 
     Raises:
-      UserError: rows that the replicas of a host cannot share equally.
+      UserError: if the rows of a host cannot be shared equally by its replicas.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        return batches_of_host(0, 1, start, stop)
+        return host_batches(0, 1, start, stop)
 
-    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def split(context: tf.distribute.InputContext) -> tf.data.Dataset:
         parts = replicas // context.num_input_pipelines
-        batches = batches_of_host(
-            context.input_pipeline_id, context.num_input_pipelines, start, stop
-        )
+        batches = host_batches(context.input_pipeline_id, context.num_input_pipelines, start, stop)
         for rows in {x.shape[0] for x in tf.nest.flatten(batches.element_spec)} - {None}:
             if rows % parts:
                 raise UserError(
@@ -143,20 +171,20 @@ def input_of_replicas(
             )
         )
 
-    return strategy.distribute_datasets_from_function(of_host)
+    return strategy.distribute_datasets_from_function(split)
 
 
 def gather(values: tf.Tensor) -> tf.Tensor:
-    """Concatenates every replica's rows along axis 0, in replica order, with a gradient.
+    """Concatenates the rows of all replicas along axis 0, in replica order, with a gradient.
 
-    The gradient of a row is the sum of its gradients over all replicas, so a loss of local
-    anchors against gathered rows needs no correction factor.
+    The gradient of a row is the sum of its gradients over all replicas, so a loss of local anchors
+    against gathered rows needs no correction factor.
 
     Args:
-      values: [N, ...], this replica's rows.
+      values: [N, ...], the rows of this replica; replicas may differ in N. Any dtype but bool.
 
     Returns:
-      [R * N, ...]; `values` itself on one replica or outside a replica's own code.
+      [R * N, ...] for R replicas; `values` on one replica or outside of a replica context.
 
     Example:
       >>> import tensorflow as tf
@@ -168,9 +196,9 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return values
     if values.shape[0]:
-        # An input of the step stands on no device, and TensorFlow gathers between workers by it.
+        # The identity has a device, by which TensorFlow gathers between workers; inputs have none.
         return context.all_gather(tf.identity(values), axis=0)
-    # TensorFlow dies of a gather without any row: each replica adds one, which is taken out again.
+    # TensorFlow crashes when it gathers zero rows: each replica adds one, which is removed again.
     padded = tf.pad(values, [[0, 1]] + [[0, 0]] * (values.shape.rank - 1))
     gathered = context.all_gather(padded, axis=0)
     ends = tf.cumsum(context.all_gather(tf.shape(padded)[:1], axis=0)) - 1
@@ -179,13 +207,13 @@ def gather(values: tf.Tensor) -> tf.Tensor:
 
 
 def first_row(num_rows: int | tf.Tensor) -> tf.Tensor:
-    """Position of this replica's first row in what `gather` returns, an int32 scalar.
+    """Position of this replica's first row in the result of `gather`, an int32 scalar.
 
     Args:
-      num_rows: how many rows this replica holds; the replicas may differ.
+      num_rows: number of rows of this replica; replicas may differ.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return tf.constant(0)
-    rows_of_replicas = gather(tf.reshape(tf.cast(num_rows, tf.int32), [1]))
-    return tf.reduce_sum(rows_of_replicas[: context.replica_id_in_sync_group])
+    rows_per_replica = gather(tf.reshape(tf.cast(num_rows, tf.int32), [1]))
+    return tf.reduce_sum(rows_per_replica[: context.replica_id_in_sync_group])

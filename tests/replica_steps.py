@@ -78,7 +78,7 @@ def trained(strategy, loss, optimizer, *, num_steps):
         return made
 
     history = model.fit(
-        distribution.input_of_replicas(strategy, batches, 0, num_steps),
+        distribution.distribute_batches(strategy, batches, 0, num_steps),
         steps_per_epoch=num_steps,
         shuffle=False,
         verbose=0,

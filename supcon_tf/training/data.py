@@ -104,7 +104,7 @@ class StepBatches:
     def __call__(self, start: int, stop: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """The batches of steps start ... stop - 1, split over the replicas."""
         strategy = self._config.strategy
-        return distribution.input_of_replicas(strategy, self._host_batches, start, stop)
+        return distribution.distribute_batches(strategy, self._host_batches, start, stop)
 
     def _host_batches(self, host: int, num_hosts: int, start: int, stop: int) -> tf.data.Dataset:
         return self._pipeline(host, num_hosts)(start, stop).map(

@@ -163,7 +163,7 @@ def test_every_replica_has_its_share_of_both_parts(source):
     labelled = sources.subset(source, per_class=4)
     strategy = two_replicas()
     made = batches_of(source, labelled, labelled_epochs=0.1)
-    steps = distribution.input_of_replicas(strategy, lambda *part: made(*part[2:]), 0, 1)
+    steps = distribution.distribute_batches(strategy, lambda *part: made(*part[2:]), 0, 1)
     for _, labels in steps:
         for own in strategy.experimental_local_results(labels):
             assert sorted(own.numpy() >= 0) == [False] * 4
@@ -257,7 +257,7 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
         stretches.append((start, stop))
         return steps(0, 1, start, stop)
 
-    monkeypatch.setattr(distribution, "input_of_replicas", spied)
+    monkeypatch.setattr(distribution, "distribute_batches", spied)
     file = "semi/simclr_suncet_cifar10_resnet18.gin"
     settings = (
         f"sources.folder.root = '{photos}'",

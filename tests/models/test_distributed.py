@@ -160,7 +160,7 @@ def test_clip_norm_on_two_replicas_clips_the_whole_gradient():
         model = small_model(strategy, optimizer, clip_norm=0.01)
         start = [variable.numpy() for variable in model.trainable_variables]
         model.fit(
-            distribution.input_of_replicas(strategy, lambda *_: batch, 0, 1),
+            distribution.distribute_batches(strategy, lambda *_: batch, 0, 1),
             steps_per_epoch=1,
             shuffle=False,
             verbose=0,
@@ -258,7 +258,7 @@ def test_loss_scaling_on_replicas_is_rejected():
 def test_batch_that_does_not_split_over_replicas_is_rejected():
     seven = tf.data.Dataset.from_tensors(tf.zeros([7, 3]))
     with pytest.raises(UserError, match="a multiple of its 2 replicas, got 7 rows"):
-        distribution.input_of_replicas(two_replicas(), lambda *_: seven, 0, 1)
+        distribution.distribute_batches(two_replicas(), lambda *_: seven, 0, 1)
 
 
 @pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
@@ -278,11 +278,30 @@ def test_multi_worker_requires_tf_config(monkeypatch):
         distribution.strategy("multi_worker")
 
 
+def test_multi_worker_names_a_wrong_tf_config(monkeypatch):
+    for config in ("{", '{"cluster": {"worker": ["localhost:2222"]}}'):
+        monkeypatch.setenv("TF_CONFIG", config)
+        with pytest.raises(UserError, match=r"workers of TF_CONFIG, got '\{"):
+            distribution.strategy("multi_worker")
+
+
+def test_tpu_requires_a_tpu(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(UserError, match="no TPU was found with TPU_NAME = None"):
+        distribution.strategy("tpu")
+
+
+def test_cpu_replicas_are_rejected_after_the_first_operation():
+    tf.zeros([])
+    with pytest.raises(UserError, match="cpu_replicas = 3 must be set before TensorFlow's first"):
+        distribution.strategy("mirrored", cpu_replicas=3)
+
+
 def test_strategy_is_created_once_and_unknown_names_are_rejected():
     assert distribution.strategy("one_device") is distribution.strategy(name="one_device")
     assert distribution.strategy("auto") is distribution.strategy("auto", cpu_replicas=1)
     assert distribution.is_chief(distribution.strategy("auto"))
     with pytest.raises(UserError, match=r"must be one of .* got 'two'"):
         distribution.strategy("two")
-    with pytest.raises(UserError, match=r"cpu_replicas must be .* got 2 for 'auto'"):
+    with pytest.raises(UserError, match=r"cpu_replicas is for .* got 2 for 'auto'"):
         distribution.strategy("auto", cpu_replicas=2)

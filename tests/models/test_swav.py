@@ -139,7 +139,7 @@ def test_two_replicas_train_like_one_device():
             ),
         )
         history = model.fit(
-            distribution.input_of_replicas(strategy, lambda *_, made=made: made, 0, 3),
+            distribution.distribute_batches(strategy, lambda *_, made=made: made, 0, 3),
             steps_per_epoch=3,
             shuffle=False,
             verbose=0,
