@@ -8,7 +8,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 
 LossInput = Literal["projection", "logits", "prototypes"]
-LossLabels = Literal["single", "multi", "any"]
+LossLabels = Literal["single", "multi", "any", "none"]
 
 _KERAS_SINGLE_LABEL = (
     keras.losses.CategoricalCrossentropy,
@@ -48,7 +48,7 @@ def loss_input(loss: keras.losses.Loss) -> LossInput:
 
 
 def loss_labels(loss: keras.losses.Loss) -> LossLabels:
-    """The labels that a loss can train with: "single" per image, "multi" per image or "any".
+    """The labels that a loss trains with: "single" per image, "multi" per image, "any" or "none".
 
     Args and Raises: as in `loss_input`; the attribute of a custom loss is `labels`.
 
@@ -81,7 +81,8 @@ class PerSampleLoss(keras.losses.Loss):
 
     Attributes:
       input: the model output that the loss takes as `y_pred`.
-      labels: "single" (one class per image), "multi" (several or none) or "any".
+      labels: "single" (one class per image), "multi" (several or none), "any", or "none" (labels
+        are not used).
     """
 
     input: LossInput = "projection"

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from supcon_tf import distribution
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossLabels, PerSampleLoss
 from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
 from supcon_tf.losses.multiview import (
     as_labels,
@@ -251,6 +251,8 @@ class SimCLRLoss(PerSampleLoss):
       >>> round(float(SimCLRLoss(temperature=1.0)(None, views)), 4)
       0.5514
     """
+
+    labels: LossLabels = "none"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from supcon_tf import distribution
 from supcon_tf.errors import UserError
-from supcon_tf.losses.base import LossInput, PerSampleLoss
+from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 from supcon_tf.losses.multiview import check_temperature
 
 
@@ -168,6 +168,7 @@ class SwAVLoss(PerSampleLoss):
     """
 
     input: LossInput = "prototypes"
+    labels: LossLabels = "none"
 
     def __init__(
         self,

@@ -64,6 +64,9 @@ def run(
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.
     """
+    if not source.has_labels:
+        print(f"finetune: skipped, the images of {source.name!r} have no labels")
+        return
     config = TrainingConfig(
         stage="finetune",
         optimizer=optimizer,

@@ -161,7 +161,9 @@ def _build_model(
     *,
     is_joint: bool,
 ) -> keras.Model:
-    sizes = {"image_shape": preprocessing.image_shape, "num_classes": source.num_classes}
+    # Without labels there is a probe too, which never trains.
+    num_classes = source.num_classes if source.has_labels else 2
+    sizes = {"image_shape": preprocessing.image_shape, "num_classes": num_classes}
     if not is_joint:
         return model(**sizes)
     try:

@@ -88,6 +88,11 @@ def pretraining_objective(
     losses = dict(loss) if isinstance(loss, Mapping) else {loss_input(loss): loss}
     for output, each in losses.items():
         _check_output(model, output, each)
+        if not source.has_labels and loss_labels(each) != "none":
+            raise UserError(
+                f"{type(each).__name__} needs labels, {source.name!r} has none: take "
+                "@losses.SimCLRLoss(), or SwAV as in semi/swav_cifar10_resnet18.gin"
+            )
     if "logits" in losses:
         if len(losses) > 1 or joint_loss is not None:
             raise UserError(

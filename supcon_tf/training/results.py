@@ -61,7 +61,7 @@ class EpochMeasures:
     @property
     def best_by(self) -> str | None:
         """The measure by which the best epoch is chosen; None without a validation split."""
-        if self.source.validation is None:
+        if self.source.validation is None or not self.source.has_labels:
             return None
         kind = "mean_average_precision" if self.source.is_multi_label else "accuracy"
         return f"validation_{kind}"
@@ -73,9 +73,11 @@ class EpochMeasures:
             scores = self.scorer.score(self.source.validation, "validation")
             measures[self.best_by] = scores.accuracy
         every, stage = self.config.snapshot_every, self.config.stage
-        if every is not None and epoch % every == 0:
-            self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
-            self.network.save(self.run_dir.model(stage, epoch))
+        if every is None or epoch % every:
+            return measures
+        self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
+        self.network.save(self.run_dir.model(stage, epoch))
+        if self.source.has_labels:
             scores = self.scorer.score(self.source.test, "test")
             measures |= scores.by_neighbors(self.scorer.references(self.source, self.support))
         return measures
@@ -110,11 +112,12 @@ def evaluate_and_save(
     start, stage, classifies = time.perf_counter(), config.stage, objective.classifies
     network.save(run_dir.model(stage))
     scores = scorer.score(source.test, "test")
-    metrics = {
-        "loss": run_dir.curve(stage)[-1]["loss"],
-        **scores.by_neighbors(scorer.references(source, support)),
-        **_classifier_metrics(scores, source, classifies),
-    }
+    metrics = {"loss": run_dir.curve(stage)[-1]["loss"]}
+    if source.has_labels:
+        metrics |= scores.by_neighbors(scorer.references(source, support))
+        metrics |= _classifier_metrics(scores, source, classifies)
+    else:
+        print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     save_scored_split(run_dir, scores, source, with_probabilities=classifies)
     run_dir.remove_metrics("robustness")  # They are of the classifier before.
     save_serving_model(
@@ -164,8 +167,9 @@ def save_scored_split(
     pictured = in_random_order(test, min(test.num_examples, MAX_THUMBNAILS))
     arrays = {
         "embeddings": scores.embeddings,
-        "labels": scores.labels,
-        "class_names": np.array(source.class_names),
+        # Without labels the report shows a single class.
+        "labels": scores.labels if source.has_labels else np.zeros_like(scores.labels),
+        "class_names": np.array(source.class_names or ("no label",)),
         "thumbnails": np.stack([thumbnail(image) for image, _ in pictured]),
     }
     if isinstance(test, IndexedSplit) and test.paths:
