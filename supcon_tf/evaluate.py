@@ -99,6 +99,10 @@ def measure(
             f"{str(run_dir.root)!r} has no source of images: add "
             '--gin_param="robustness.run.source = @sources.tfds()" or another one'
         )
+    modules = config.imported_modules(settings)
+    for name in config.parameter_values(settings, defaults=False):
+        if name.startswith("robustness.run."):
+            config.check_arguments(name, modules)
     print(f"{run_dir.root}: measuring on {devices}")
     gin.get_configurable(robustness.run)(run_dir)
     run_dir.evaluation_config.write_text(settings)

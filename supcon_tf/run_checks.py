@@ -23,12 +23,17 @@ def named_evaluations() -> Sequence[str]:
     return config.bound_value("experiment.run.evaluations") or ()
 
 
-def check_stages() -> None:
+def check_stages(settings: str) -> None:
     """Checks the arguments of all stages before the first one runs.
 
+    Args:
+      settings: the resolved configuration.
+
     Raises:
-      UserError: a stage's argument that is not set, or a number out of range.
+      UserError: an argument of a stage, or of what it is given, that is not set; a number out of
+        range.
     """
+    modules = config.imported_modules(settings)
     # `experiment.run` refuses unknown stages.
     for stage in filter(experiment.STAGES.get, (*named_stages(), *named_evaluations())):
         _, *parameters = inspect.signature(experiment.STAGES[stage]).parameters.values()
@@ -37,6 +42,7 @@ def check_stages() -> None:
             value = config.bound_value(name)
             if value is None and parameter.default is parameter.empty:
                 raise UserError(f'{name} is not set: add --gin_param="{name} = ..."')
+            config.check_arguments(name, modules)
             minimum = MINIMUM.get(parameter.name)
             if minimum is not None and isinstance(value, int) and value < minimum:
                 raise UserError(f"{name} must be >= {minimum}, got {value}")
@@ -93,19 +99,15 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     Raises:
       UserError: names the first setting that changed.
     """
-    old, new = (config.parameter_values(text, macros=True) for text in (before, after))
     not_started = experiment.STAGES.keys() - started | {"robustness"}
     free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
-    free += ["experiment.run.", "corruptions.", "classifiers."]
-    # A parameter that is newer than the run has its default, which is what the run did.
-    added = new.keys() - old.keys() - config.parameter_values(after, defaults=False).keys()
-    for name in sorted((old.keys() | new.keys()) - added):
-        if old.get(name) != new.get(name) and not name.startswith(tuple(free)):
-            raise UserError(
-                f"{str(run_dir.root)!r} holds a run with other settings, {name} = {old.get(name)} "
-                f"instead of {new.get(name)}: give another --workdir, or go on with the same "
-                "settings"
-            )
+    ignored = (*free, "experiment.run.", "corruptions.", "classifiers.")
+    changed = config.changed_setting(before, after, ignored=ignored)
+    if changed is not None:
+        raise UserError(
+            f"{str(run_dir.root)!r} holds a run with other settings, {changed}: give another "
+            "--workdir, or go on with the same settings"
+        )
 
 
 def save_measured_settings(run_dir: RunDir, settings: str) -> None:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf import distribution, run_checks
     from supcon_tf.stages import experiment
 
-    run_checks.check_stages()
+    run_checks.check_stages(settings)
     if not options.workdir:
         raise UserError("--workdir is needed: the directory that the run writes to")
     # Before TensorFlow's first operation: several workers need that.

@@ -216,7 +216,7 @@ def check_input(file, settings):
     if is_imagenet:
         options = {"strength": 1.0, "jitter": "tensorflow", "blur_probability": 0.5}
         expected |= {f"views.stacked_randaugment.{name}": value for name, value in options.items()}
-    assert {name: gin.query_parameter(name) for name in expected} == expected
+    assert {name: config.bound_value(name) for name in expected} == expected
 
 
 def head_of(model):

@@ -31,7 +31,7 @@ def failure_of(main, *arguments, capsys):
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = %EPOCHS"], "the macro EPOCHS is used but not set"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = "], "pretrain.run.epochs ="),
         (["--gin_file=digits/supcon.gin", "--gin_param=sources.folder.root = /data/photos"], "Text needs quotes"),
-        (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=experiment.run.stages = 'pretrain'"], "such as ('pretrain',), got 'pretrain'"),
+        (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=experiment.run.stages = 'pretrain'"], "must be (str, ...), got 'pretrain': such as ('pretrain', 'linear')"),
         (["--gin_file=digits/supcon.gin", "--gin_param=experiment.run.stages = ('pretrain'"], "a bracket or quote is not closed"),
         (["--gin_file=digits/supcon.gin", "--gin_param=pretrain.run.epochs = '3'"], "pretrain.run.epochs must be int, got '3'"),
         (["--gin_file=digits/supcon.gin", "--gin_param=losses.SupConLoss.positives_cap = 2.0"], "losses.SupConLoss.positives_cap must be int or None, got 2.0"),
@@ -43,6 +43,7 @@ def failure_of(main, *arguments, capsys):
         (["--gin_file=cifar10/linear.gin", "--workdir=NEW"], "or set linear.run.encoder (or finetune.run.encoder) to a run's folder"),
         (["--gin_file=imagenet/linear.gin", "--workdir=NEW", "--gin_param=linear.run.encoder = '/nowhere'"], "no encoder at '/nowhere'"),
         (["--gin_file=digits/supcon.gin", f"--workdir={__file__}"], f"{__file__!r}: File exists"),
+        (["--gin_file=digits/supcon.gin", "--workdir=NEW", "--gin_param=SOURCE = @sources.tfds()"], "sources.tfds.name is not set: add --gin_param="),
     ],
 )  # fmt: skip
 def test_wrong_arguments_give_one_line(arguments, says, tmp_path, capsys):

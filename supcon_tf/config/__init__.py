@@ -1,0 +1,19 @@
+"""Gin files and --gin_param bindings, checked before anything runs, and the resolved text."""
+
+from supcon_tf.config.bindings import bound_value, check_arguments
+from supcon_tf.config.files import find, read_text
+from supcon_tf.config.names import imported_modules
+from supcon_tf.config.parse import parse
+from supcon_tf.config.resolved import changed_setting, is_same_measurement, parameter_values
+
+__all__ = [
+    "bound_value",
+    "changed_setting",
+    "check_arguments",
+    "find",
+    "imported_modules",
+    "is_same_measurement",
+    "parameter_values",
+    "parse",
+    "read_text",
+]

@@ -1,0 +1,171 @@
+"""Parses gin files and bindings and returns the resolved configuration."""
+
+import importlib.util  # noqa: F401  # gin uses it without importing it.
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gin
+
+from supcon_tf.config import bindings as checks
+from supcon_tf.config.files import IMPORTS, find, with_includes
+from supcon_tf.config.names import imported_modules, names_in, nearest
+from supcon_tf.config.resolved import BINDING, macros_in, parameter_values
+from supcon_tf.errors import UserError
+
+PLAIN_TYPES = {bool, float, int, str, type(None)}
+GIN_ERRORS = (
+    AttributeError,
+    ImportError,
+    NameError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+
+
+def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
+    """Reads gin files and then bindings, which win, and returns the resolved configuration.
+
+    A parameter that is not set is in the text as a comment with its default.
+
+    A name with a scope, such as linear/optimizers.LARS, takes nothing from the name without it:
+    what is set for the latter only has its default in the scope, and that is written out.
+
+    Args:
+      files: paths, or names of shipped gin files.
+      bindings: "name.parameter = value" each.
+
+    Raises:
+      UserError: a file or an included one is not there or not text.
+      UserError: an unknown name, parameter, macro or scope, a value of the wrong kind, one that the
+        program replaces, or a line that cannot be parsed.
+    """
+    texts = [with_includes(find(file)) for file in files]
+    text = "\n".join([IMPORTS, *texts, *bindings])
+    modules = imported_modules(text)
+    gin.clear_config()
+    try:
+        gin.parse_config(text)
+        gin.finalize()
+        names = list(parameter_values(gin.config_str(max_line_length=100)))
+        for name in sorted(names, key=lambda name: not name.startswith("pretrain.")):
+            checks.check_binding(name, modules)
+        with gin.unlock_config():
+            _close_scopes(names, modules)
+    except UserError:
+        raise
+    except GIN_ERRORS as error:
+        raise UserError(_explain(error, text, modules)) from None
+    resolved = _without_unused_macros(gin.config_str(max_line_length=100), text)
+    given = parameter_values(resolved)
+    found = sorted(_defaults(resolved, given, modules))
+    defaults = (f"# {name} = {value!r}" for name, value in found)
+    heading = "# Defaults, where the caller does not give another value:"
+    return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
+
+
+def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:
+    """Gives every scoped name the defaults of what is set without the scope only."""
+    used = [
+        reference for name in names for reference in checks.references(checks.bound_value(name))
+    ]
+    scopes = {"/".join(reference.scopes) for reference in used if reference.scopes}
+    for name in names:
+        scope = name.rpartition("/")[0]
+        if scope and scope not in scopes:
+            raise UserError(
+                f"{name} has no effect, as no reference has the scope {scope!r}"
+                f"{nearest(scope, sorted(scopes))}"
+            )
+    for reference in used:
+        if not reference.scopes:
+            continue
+        selector = checks.selector_of(reference)
+        known = checks.parameters(selector, modules)
+        for name in names:
+            owner, _, parameter = name.rpartition(".")
+            scoped = f"{'/'.join(reference.scopes)}/{name}"
+            default = known[parameter].default if owner == selector else None
+            if owner == selector and scoped not in names and default is not inspect.Parameter.empty:
+                gin.bind_parameter(scoped, default)
+
+
+def _without_unused_macros(resolved: str, text: str) -> str:
+    # Where a file refers to a macro, a later binding may have taken the place of the reference.
+    referred = set(re.findall(r"%(\w+)", text))
+    unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - referred
+    if unused:
+        name = min(unused)
+        raise UserError(f"nothing uses the macro {name}{nearest(name, sorted(referred))}")
+    # Such a macro would be refused when this text is parsed again.
+    for name in macros_in(resolved).keys() - set(re.findall(r"%(\w+)", resolved)):
+        resolved = re.sub(BINDING.format(name) + r"\n", "", resolved, flags=re.M)
+    return resolved
+
+
+def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
+    """Gin's error about a text as one line with the nearest right name."""
+    message, *context = str(error).splitlines() or [""]
+    line = next((part.strip() for part in reversed(context) if "=" in part or "@" in part), "")
+    if match := re.match(r"Couldn't resolve selector (\S+);", message):
+        module, _, name = match[1].rpartition(".")
+        return f"no {name!r} in {module}{nearest(name, names_in(module, modules))}"
+    if match := re.match(r"'(\S+)' was not provided by an import", message):
+        return f"no module {match[1]!r} to configure{nearest(match[1], modules)}"
+    if match := re.match(r"Configurable '(\S+)' doesn't have a parameter named '(\S+)'", message):
+        known = checks.parameters(match[1], modules)
+        return f"{match[1]} has no parameter {match[2]!r}{nearest(match[2], known)}"
+    if isinstance(error, tokenize.TokenError):
+        return "a bracket or quote is not closed" + (f" in: {line}" if line else "")
+    if match := re.match(r"No bindings specified for '(\S+)/gin.macro'", message):
+        return f"the macro {match[1]} is used but not set: add {match[1]} = ..."
+    if message.startswith("malformed node") and (word := _unquoted_word(text)):
+        return (
+            f"{word!r} is not a value: text needs quotes, True and False a capital, a name @ and a "
+            "macro %"
+        )
+    if message.startswith("not enough values to unpack"):
+        return "a setting is written as name.parameter = value"
+    if match := re.search(r" \(line (\d+)\)$", message):
+        line = text.splitlines()[int(match[1]) - 1]
+        message = message[: match.start()]
+    if message.startswith("Unable to parse value"):
+        message += " Text needs quotes, a name @ and a macro %."
+    return f"{message} In: {line}" if line else message
+
+
+def _unquoted_word(text: str) -> str | None:
+    """The first word in a value that is neither quoted nor a name with @ or %."""
+    before, in_value = "", False
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.NEWLINE:
+            in_value = False
+        elif token.string == "=":
+            in_value = True
+        elif (
+            in_value
+            and token.type == tokenize.NAME
+            and before not in ("@", "%", ".", "/")
+            and token.string not in ("True", "False", "None")
+        ):
+            return token.string
+        before = token.string
+    return None
+
+
+def _defaults(
+    resolved: str, given: Mapping[str, str], modules: Mapping[str, str]
+) -> Iterator[tuple[str, Any]]:
+    """The parameters of everything that a configuration names, where they have plain defaults."""
+    for scoped in set(re.findall(r"(?:^# Parameters for |@)([\w/.]+\.\w+)", resolved, re.M)):
+        for name, parameter in checks.parameters(scoped.split("/")[-1], modules).items():
+            is_plain = type(parameter.default) in PLAIN_TYPES | {tuple}
+            is_given = f"{scoped}.{name}" in given
+            if is_plain and not is_given and name not in ("name", "learning_rate"):
+                yield f"{scoped}.{name}", parameter.default
