@@ -102,7 +102,6 @@ CONTRACTS: dict[str, Contract] = {
         },
         names={
             "split": "pretrain.run.source",
-            "samples_per_class": "{owner}.samples_per_class",
             **{
                 name: _BATCHES[name].format(owner="pretrain.run")
                 for name in ("preprocessing", "augmentation", "num_views")
