@@ -1,7 +1,8 @@
 """Gin files and --gin_param bindings, checked before anything runs, and the resolved text."""
 
-from supcon_tf.config.bindings import bound_value, check_arguments
+from supcon_tf.config.bindings import check_arguments
 from supcon_tf.config.files import find, read_text
+from supcon_tf.config.kinds import bound_value
 from supcon_tf.config.names import imported_modules
 from supcon_tf.config.parse import parse
 from supcon_tf.config.resolved import changed_setting, is_same_measurement, parameter_values

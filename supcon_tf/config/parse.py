@@ -10,8 +10,9 @@ from typing import Any
 
 import gin
 
-from supcon_tf.config import bindings as checks
+from supcon_tf.config.bindings import check_binding
 from supcon_tf.config.files import IMPORTS, find, with_includes
+from supcon_tf.config.kinds import bound_value, parameters, references, selector_of
 from supcon_tf.config.names import imported_modules, names_in, nearest
 from supcon_tf.config.resolved import BINDING, macros_in, parameter_values
 from supcon_tf.errors import UserError
@@ -55,7 +56,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
         gin.finalize()
         names = list(parameter_values(gin.config_str(max_line_length=100)))
         for name in sorted(names, key=lambda name: not name.startswith("pretrain.")):
-            checks.check_binding(name, modules)
+            check_binding(name, modules)
         with gin.unlock_config():
             _close_scopes(names, modules)
     except UserError:
@@ -72,9 +73,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
 
 def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:
     """Gives every scoped name the defaults of what is set without the scope only."""
-    used = [
-        reference for name in names for reference in checks.references(checks.bound_value(name))
-    ]
+    used = [reference for name in names for reference in references(bound_value(name))]
     scopes = {"/".join(reference.scopes) for reference in used if reference.scopes}
     for name in names:
         scope = name.rpartition("/")[0]
@@ -86,8 +85,8 @@ def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:
     for reference in used:
         if not reference.scopes:
             continue
-        selector = checks.selector_of(reference)
-        known = checks.parameters(selector, modules)
+        selector = selector_of(reference)
+        known = parameters(selector, modules)
         for name in names:
             owner, _, parameter = name.rpartition(".")
             scoped = f"{'/'.join(reference.scopes)}/{name}"
@@ -119,7 +118,7 @@ def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
     if match := re.match(r"'(\S+)' was not provided by an import", message):
         return f"no module {match[1]!r} to configure{nearest(match[1], modules)}"
     if match := re.match(r"Configurable '(\S+)' doesn't have a parameter named '(\S+)'", message):
-        known = checks.parameters(match[1], modules)
+        known = parameters(match[1], modules)
         return f"{match[1]} has no parameter {match[2]!r}{nearest(match[2], known)}"
     if isinstance(error, tokenize.TokenError):
         return "a bracket or quote is not closed" + (f" in: {line}" if line else "")
@@ -164,7 +163,7 @@ def _defaults(
 ) -> Iterator[tuple[str, Any]]:
     """The parameters of everything that a configuration names, where they have plain defaults."""
     for scoped in set(re.findall(r"(?:^# Parameters for |@)([\w/.]+\.\w+)", resolved, re.M)):
-        for name, parameter in checks.parameters(scoped.split("/")[-1], modules).items():
+        for name, parameter in parameters(scoped.split("/")[-1], modules).items():
             is_plain = type(parameter.default) in PLAIN_TYPES | {tuple}
             is_given = f"{scoped}.{name}" in given
             if is_plain and not is_given and name not in ("name", "learning_rate"):

@@ -105,3 +105,12 @@ def test_a_missing_argument_is_named_before_anything_runs(binding, missing):
         return
     with pytest.raises(UserError, match=f"^{missing} is not set: add --gin_param="):
         run_checks.check_stages(settings)
+
+
+def test_a_class_whose_objects_are_called_is_an_augmentation():
+    layers = "views.keras_layers.layers = (@keras.layers.RandomFlip(),)"
+    settings = config.parse([FILE], ["pretrain.run.augmentation = @views.keras_layers", layers])
+    run_checks.check_stages(settings)
+    settings = config.parse([FILE], ["pretrain.run.augmentation = @views.keras_layers"])
+    with pytest.raises(UserError, match=r"^views.keras_layers.layers is not set"):
+        run_checks.check_stages(settings)
