@@ -1,11 +1,13 @@
-"""Draws how much each positive and negative moves an anchor, against how hard it is.
+"""Plots how much hard and easy positives and negatives contribute to an anchor's gradient.
 
-python tools/plot_gradient_hardness.py --output=gradient_hardness.png
+examples:
+  python tools/plot_gradient_hardness.py --output=gradient_hardness.png
+  python tools/plot_gradient_hardness.py --temperature=0.5 --positives=5
 
-The gradient of an anchor's loss is a sum with one term for every other row (Eq. 4-5 of arXiv
-2004.11362). The picture shows the length of each term, as a share of all, against the similarity
-of that row to the anchor: a positive is hard where the similarity is low, a negative where it is
-high. Normalisation multiplies a term by sqrt(1 - similarity^2), which silences the easy ones.
+The gradient of an anchor's loss is a sum with one term per other row (Eq. 4-5 of arXiv 2004.11362).
+The picture shows the length of each term, as a share of the sum of lengths, against the row's
+similarity to the anchor. A positive is hard when its similarity is low, a negative when it is high.
+Normalisation multiplies each term by sqrt(1 - similarity^2), which suppresses the easy ones.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import numpy as np
 SUMMATIONS = ("outside", "inside")
 
 
-def terms_of_gradient(
+def gradient_terms(
     anchor: np.ndarray,
     others: np.ndarray,
     is_positive: np.ndarray,
@@ -24,15 +26,18 @@ def terms_of_gradient(
     summation: str,
     normalize: bool,
 ) -> np.ndarray:
-    """What each other row adds to the gradient of the anchor's loss: float64 [A, D].
+    """The term of each other row in the gradient of the anchor's loss.
 
     Args:
-      anchor: [D], of unit length unless `normalize`, which then takes its length off.
+      anchor: [D], of unit length if not `normalize`.
       others: [A, D], of unit length.
       is_positive: bool [A].
       temperature: divides the similarities.
       summation: "outside" (Eq. 2) or "inside" (Eq. 3) the logarithm.
-      normalize: the gradient goes through the normalisation of the anchor (Eq. 6).
+      normalize: whether the gradient includes the anchor's normalisation (Eq. 6).
+
+    Returns:
+      float64 [A, D].
     """
     length = np.linalg.norm(anchor) if normalize else 1.0
     unit = anchor / length
@@ -48,7 +53,7 @@ def terms_of_gradient(
 
 
 def rows_at(similarities: np.ndarray, anchor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Unit rows with the given cosines to a unit anchor, otherwise in random directions."""
+    """Random unit rows with the given cosine similarities to a unit anchor."""
     directions = rng.normal(size=(len(similarities), len(anchor)))
     directions -= (directions @ anchor)[:, None] * anchor
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -57,7 +62,7 @@ def rows_at(similarities: np.ndarray, anchor: np.ndarray, rng: np.random.Generat
 
 
 def plot(path: str, *, temperature: float, num_positives: int, num_negatives: int) -> None:
-    """Positives to the left and negatives to the right, with normalisation above, without below."""
+    """Draws positives left, negatives right; with normalisation above, without below."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -76,7 +81,7 @@ def plot(path: str, *, temperature: float, num_positives: int, num_negatives: in
     )
     for axes_row, normalize in zip(axes, (True, False), strict=True):
         for summation in SUMMATIONS:
-            terms = terms_of_gradient(
+            terms = gradient_terms(
                 anchor,
                 others,
                 is_positive,
@@ -104,10 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", default="gradient_hardness.png", help="picture to write")
+    parser.add_argument(
+        "--output", default="gradient_hardness.png", metavar="FILE.png", help="picture to write"
+    )
     parser.add_argument("--temperature", type=float, default=0.1, help="default 0.1")
-    parser.add_argument("--positives", type=int, default=50, help="default 50")
-    parser.add_argument("--negatives", type=int, default=450, help="default 450")
+    parser.add_argument("--positives", type=int, default=50, help="number of positives, default 50")
+    parser.add_argument(
+        "--negatives", type=int, default=450, help="number of negatives, default 450"
+    )
     args = parser.parse_args()
     plot(
         args.output,

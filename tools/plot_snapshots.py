@@ -1,12 +1,12 @@
-"""Fine-tunes every snapshot of some pretraining runs and draws accuracy against epochs.
+"""Fine-tunes every snapshot of some pretraining runs and plots accuracy against epochs.
 
-The runs were pretrained with pretrain.run.snapshot_every, which left a model and the neighbours'
-accuracy every so many epochs. Each snapshot is fine-tuned as its run's config.gin says, into
-finetuned/EPOCH in the run's folder; what is there already is not done again, so that the same
-command goes on after a kill. To the left the fine-tuned top-1, to the right that of the neighbours;
-both of held-out images. The table says when each run first is as good as the first one at its best.
+The runs need pretrain.run.snapshot_every, which saves a model and measures kNN top-1 every few
+epochs. Each snapshot is fine-tuned with its run's config.gin, into finetuned/EPOCH in the run
+directory. Finished fine-tunings are not repeated, so the same command resumes after an
+interruption. The picture has the fine-tuned top-1 on the left and kNN top-1 on the right, both on
+the test split. The tables also show the epoch at which each run reaches the first run's best.
 
-example:
+examples:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
       --run="SimCLR + SuNCEt=runs/semi/SuNCEt"
 """
@@ -31,11 +31,11 @@ Points = dict[int, float]  # Epoch -> top-1.
 
 
 def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
-    """Top-1 of the snapshot of an epoch after fine-tuning, which is done where it was not yet."""
+    """Fine-tunes the snapshot of an epoch, unless that is done already, and returns its top-1."""
     pretrained = RunDir(run)
     curve = pretrained.curve("pretrain")
     done = accuracy({"finetune": pretrained.metrics().get("finetune", {})})
-    # The run went on with its last model itself, or with the best one on validation.
+    # The run itself has fine-tuned its last model, unless it kept the best one on validation.
     if done is not None and epoch == curve[-1]["epoch"] and "validation_accuracy" not in curve[-1]:
         return done
     snapshot = pretrained.model("pretrain", epoch).resolve()
@@ -45,24 +45,24 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     )
     folder = run / "finetuned" / f"{epoch:04d}"
     folder.parent.mkdir(exist_ok=True)
-    return train_in_subprocess([str(run / "config.gin")], settings, folder, None, threads)
+    return train_in_subprocess([str(pretrained.config)], settings, folder, None, threads)
 
 
 def snapshots(run: Path) -> list[int]:
-    """The epochs that a run has models of."""
+    """The epochs for which a run has saved a model."""
     files = RunDir(run).checkpoints("pretrain").glob("model_*.keras")
     numbers = [re.fullmatch(r"model_(\d+)", file.stem) for file in files]
     return sorted(int(number[1]) for number in numbers if number)
 
 
-def by_neighbors(run: Path) -> Points:
-    """kNN top-1 of the epochs where it was measured."""
+def knn_top_1(run: Path) -> Points:
+    """kNN top-1 by epoch, where it was measured."""
     curve = RunDir(run).curve("pretrain")
     return {int(row["epoch"]): row["knn_top_1"] for row in curve if "knn_top_1" in row}
 
 
 def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
-    """A panel for each kind of accuracy, a line for each run."""
+    """Draws a panel per kind of accuracy, with a line per run."""
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
@@ -82,13 +82,13 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
 
 
 def table(lines: dict[str, Points]) -> str:
-    """Accuracies by epoch, "-" where there is none, and when a run reaches the first one's best."""
-    aim = max(next(iter(lines.values())).values())
+    """Accuracies by epoch, and the epoch at which each run reaches the first run's best."""
+    best = max(next(iter(lines.values())).values())
     epochs = sorted({epoch for points in lines.values() for epoch in points})
     rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]
     for name, points in lines.items():
-        reached = [epoch for epoch, top_1 in points.items() if top_1 >= aim]
-        when = f"{aim:.4f} at epoch {reached[0]}" if reached else f"never {aim:.4f}"
+        reached = [epoch for epoch, top_1 in points.items() if top_1 >= best]
+        when = f"{best:.4f} at epoch {reached[0]}" if reached else f"never {best:.4f}"
         cells = [f"{points[epoch]:.4f}" if epoch in points else "-" for epoch in epochs]
         rows.append(f"{name:<28}" + "".join(f"{cell:>8}" for cell in cells) + f"   {when}")
     return "\n".join(rows)
@@ -97,38 +97,44 @@ def table(lines: dict[str, Points]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the tool."""
     args = cli.new_flags()
-    flags.DEFINE_multi_string("run", [], "NAME=DIR: a pretraining run", flag_values=args)
+    flags.DEFINE_multi_string(
+        "run", [], "NAME=DIR: a line's name and its run directory", flag_values=args
+    )
     flags.DEFINE_integer(
         "processes", 1, "fine-tunings at a time, default 1", lower_bound=1, flag_values=args
     )
     flags.DEFINE_string("output", "epochs.png", "picture to write", flag_values=args)
-    flags.DEFINE_string("title", "", "text above it", flag_values=args)
+    flags.DEFINE_string("title", "", "title of the picture", flag_values=args)
     cli.parse(args, argv, __doc__)
     if not args.run:
         raise UserError("--run is needed, as NAME=DIR")
     try:
         import matplotlib
     except ImportError:
-        raise UserError("the picture needs Matplotlib: pip install '.[bench]'") from None
+        raise UserError("this tool needs Matplotlib: pip install '.[bench]'") from None
     matplotlib.use("agg")
     runs = {}
     for run in args.run:
         name, separator, folder = run.partition("=")
-        if not separator or not snapshots(Path(folder)) or not by_neighbors(Path(folder)):
+        if not separator or not snapshots(Path(folder)) or not knn_top_1(Path(folder)):
             raise UserError(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
         runs[name] = Path(folder)
     work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]
     threads = max(1, (os.cpu_count() or 1) // args.processes)
 
-    def of(item: tuple[str, int]) -> float:
+    def tune(item: tuple[str, int]) -> float:
         name, epoch = item
         return fine_tuned(runs[name], epoch, threads=threads)
 
     with ThreadPoolExecutor(args.processes) as pool:
-        found = dict(zip(work, tqdm(pool.map(of, work), total=len(work), unit="run"), strict=True))
-    tuned = {name: {e: top_1 for (n, e), top_1 in found.items() if n == name} for name in runs}
-    neighbors = {name: by_neighbors(folder) for name, folder in runs.items()}
-    panels = {"fine-tuned": tuned, "kNN": neighbors}
+        results = list(tqdm(pool.map(tune, work), total=len(work), unit="run"))
+    tuned: dict[str, Points] = {name: {} for name in runs}
+    for (name, epoch), top_1 in zip(work, results, strict=True):
+        tuned[name][epoch] = top_1
+    panels = {
+        "fine-tuned": tuned,
+        "kNN": {name: knn_top_1(folder) for name, folder in runs.items()},
+    }
     for kind, lines in panels.items():
         print(f"{kind}\n{table(lines)}\n")
     plot(args.output, panels, args.title)

@@ -4,12 +4,17 @@ examples:
   python tools/show_corruptions.py --image=photo.jpg --output=corruptions.png
   python tools/show_corruptions.py --image=photo.jpg --output=large.png --shown_px=224 --seed=3
 
-The image is shrunk to a short side of at most 256 px and cut to its centre square of at most
-224 px, as ImageNet-C's were; a smaller one stays as it is. The same seed gives the same sheet.
+As in ImageNet-C, the image is shrunk to a short side of at most 256 px and cropped to a centre
+square of at most 224 px. The same seed gives the same sheet.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from supcon_tf import cli
+
+if __name__ == "__main__":
+    cli.start_tensorflow()  # Before the imports below, which load TensorFlow.
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +22,6 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from supcon_tf import cli
 from supcon_tf.data.corruptions.base import shrunk
 from supcon_tf.data.corruptions.imagenet_c import (
     CORRUPTIONS,
@@ -32,7 +36,7 @@ MAX_PX, GAP_PX, LABEL_PX, MARGIN_PX = 224, 4, 18, 150
 
 
 def centre_square(image: np.ndarray) -> np.ndarray:
-    """At most 224 px of the middle, uint8 [S, S, 3]."""
+    """The middle of the image, at most 224 px, uint8 [S, S, 3]."""
     height, width = image.shape[:2]
     side = min(height, width, MAX_PX)
     top, left = (height - side) // 2, (width - side) // 2
@@ -40,7 +44,7 @@ def centre_square(image: np.ndarray) -> np.ndarray:
 
 
 def sheet(image: np.ndarray, *, seed: int, shown_px: int) -> Image.Image:
-    """The clean image and its corruptions at every severity, each shown in so many pixels."""
+    """Draws the clean image and its corruptions at every severity, each `shown_px` wide."""
     names = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
     step = shown_px + GAP_PX
     size = (MARGIN_PX + (len(SEVERITIES) + 1) * step, LABEL_PX + len(names) * step)
@@ -48,7 +52,7 @@ def sheet(image: np.ndarray, *, seed: int, shown_px: int) -> Image.Image:
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
 
     def paste(pixels: np.ndarray, column: int, row: int) -> None:
-        # Pixels of a small image stay squares.
+        # Keep the pixels of a small image sharp.
         how = Image.Resampling.NEAREST if len(pixels) < shown_px else Image.Resampling.LANCZOS
         shown = Image.fromarray(pixels).resize((shown_px, shown_px), how)
         picture.paste(shown, (MARGIN_PX + column * step, LABEL_PX + row * step))

@@ -1,14 +1,17 @@
-"""Shows the views that a configuration trains on, or what strength does to them.
+"""Draws the views that a configuration trains on, or augmentations at several strengths.
 
-python tools/show_views.py --gin_file=cifar10/supcon_resnet18.gin --output=views.png
-python tools/show_views.py --gin_file=folder/supcon.gin --strengths --output=strengths.png \\
-    --gin_param="sources.folder.root = '/data/photos'" \\
-    --gin_param="views.Preprocessing.image_px = 224"
+examples:
+  python tools/show_views.py --gin_file=cifar10/supcon_resnet18.gin --output=views.png
+  python tools/show_views.py --gin_file=folder/supcon.gin --strengths --output=strengths.png \\
+      --gin_param="sources.folder.root = '/data/photos'" \\
+      --gin_param="views.Preprocessing.image_px = 224"
 
-A row for each image: its evaluation crop, then random views, of pretraining's source,
-preprocessing and augmentation, chosen by its seed. With --strengths, a row for each augmentation
-and groups of random views at low, middle and high strength, from evaluation crops of the same
-images: what the configuration says of augmentations is not used, but for the jitter's formulas.
+Each row is an image: its evaluation crop, then random views. Source, preprocessing, augmentation
+and seed are those of pretraining.
+
+With --strengths, each row is an augmentation: random views of evaluation crops of these images, in
+groups of low, medium and high strength. Of the configured augmentation only the jitter's formulas
+are used.
 """
 
 import copy
@@ -18,11 +21,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from supcon_tf import cli
+
+if __name__ == "__main__":
+    cli.start_tensorflow()  # Before the imports below, which load TensorFlow.
+
 import tensorflow as tf
 from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
-from supcon_tf import cli, config
+from supcon_tf import config
 from supcon_tf.data import normalization
 from supcon_tf.data.augment import blur, color, rng, warp
 from supcon_tf.data.decode import decode
@@ -41,42 +49,41 @@ from supcon_tf.training.view_sheet import view_sheet
 Distortion = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 GAP_PX, LABEL_PX, MARGIN_PX = 2, 18, 150
-# A view is shown at least so large.
-SHOWN_PX = 96
+MIN_SHOWN_PX = 96  # Views are enlarged to at least this size.
 
 
-def of_pretraining(name: str) -> Any:
-    """What gin gives `pretrain.run` for this parameter."""
+def pretrain_value(name: str) -> Any:
+    """The value of a parameter of `pretrain.run` in the configuration."""
     bound = config.bound_value(f"pretrain.run.{name}")
-    # Copying a reference is how gin itself resolves one: @name() is called, %NAME looked up.
+    # Copying resolves a gin reference: it calls @name() and looks up %NAME.
     return copy.deepcopy(bound)
 
 
 def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
-    """Augmentation -> (label, distortion) from low to high."""
+    """Augmentation -> (label, distortion) of low, medium and high strength."""
 
     def colour(strength: float) -> Distortion:
-        # Always, not with SimCLR's probability, which would leave some as they are.
+        # Probability 1: SimCLR's would leave some images unchanged.
         return lambda images, seeds: color.random_color_jitter(
             images, seed=seeds, strength=strength, jitter=jitter, probability=1.0
         )
 
     def blurred(low: float, high: float) -> Distortion:
-        def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        def blur_images(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
             sigma = low + (high - low) * rng.uniforms(seeds, 1)[:, 0]
             return blur.gaussian_blur(images, sigma=sigma)
 
-        return of
+        return blur_images
 
     def warped(length_px: float) -> Distortion:
-        def of(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        def warp_images(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
             numbers = tf.maximum(rng.uniforms(seeds, 8), 2.0**-25)
             normal = tf.math.ndtri(tf.reshape(numbers, [-1, 4, 2]))
             moves = normal * length_px / 224.0 * images.shape[1]
             each = [warp.thin_plate_warp(x, displacements=m) for x, m in zip(images, moves)]
             return tf.stack(each)
 
-        return of
+        return warp_images
 
     def by_policy(policy: Any) -> Distortion:
         return lambda images, seeds: autoaugment(images, seed=seeds, policy=policy)
@@ -106,24 +113,27 @@ def strengths(jitter: Any) -> dict[str, list[tuple[str, Distortion]]]:
 def evaluation_crops(
     source: Source, preprocessing: Preprocessing, *, seed: int, count: int
 ) -> Iterator[tf.Tensor]:
-    """Float32 [image_px, image_px, 3] in [0, 1], of the images that the sheet begins with."""
+    """Evaluation crops of the first images of the sheet, float32 [H, W, 3] in [0, 1]."""
     count = min(count, source.train.num_examples)
     for image, _ in source.train.shuffled(seed=seed, start=0, stop=count):
         yield preprocessing.eval_crop(decode(image), size_px=preprocessing.image_px)
 
 
 def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) -> bytes:
-    """A PNG with a row per augmentation, and in it a group of views per strength.
+    """Draws a PNG with a row per augmentation and a group of views per strength.
 
     Args:
-      crops: float32 [N, H, W, 3] in [0, 1]; view k of a group is of image k modulo N.
-      jitter: the formulas of the colour jitter.
-      seed: of the views, the same in all groups of a row.
-      num_views: random views in a group.
+      crops: float32 [N, H, W, 3] in [0, 1]; view k of a group shows image k modulo N.
+      jitter: formulas of the colour jitter.
+      seed: seed of the views, the same in all groups of a row.
+      num_views: random views per group.
+
+    Returns:
+      The PNG file.
     """
     images = tf.gather(crops, tf.range(num_views) % crops.shape[0])
-    factor = math.ceil(SHOWN_PX / crops.shape[1])
-    side = crops.shape[1] * factor
+    scale = math.ceil(MIN_SHOWN_PX / crops.shape[1])
+    side = crops.shape[1] * scale
     rows = strengths(jitter)
     step, group = side + GAP_PX, num_views * (side + GAP_PX) + 4 * GAP_PX
     width = MARGIN_PX + step + 4 * GAP_PX + 3 * group
@@ -132,7 +142,7 @@ def strength_sheet(crops: tf.Tensor, jitter: Any, *, seed: int, num_views: int) 
 
     def paste(pixels: tf.Tensor, left: int, top: int) -> None:
         values = tf.image.convert_image_dtype(pixels, tf.uint8, saturate=True).numpy()
-        enlarged = values.repeat(factor, axis=0).repeat(factor, axis=1)
+        enlarged = values.repeat(scale, axis=0).repeat(scale, axis=1)
         sheet.paste(Image.fromarray(enlarged), (left, top))
 
     for number, (name, columns) in enumerate(rows.items()):
@@ -157,23 +167,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.define_gin_flags(options)
     flags.DEFINE_string("output", None, "FILE.png: the picture to write", flag_values=options)
     flags.DEFINE_boolean("strengths", False, "a row per augmentation", flag_values=options)
-    flags.DEFINE_integer("images", None, "default 8; with --strengths 1", flag_values=options)
-    flags.DEFINE_integer("views", None, "default 10; with --strengths 4", flag_values=options)
-    flags.DEFINE_integer("seed", None, "default: that of pretraining", flag_values=options)
+    flags.DEFINE_integer(
+        "images",
+        None,
+        "number of images, default 8; with --strengths 1",
+        lower_bound=1,
+        flag_values=options,
+    )
+    flags.DEFINE_integer(
+        "views",
+        None,
+        "views per image or group, default 10; with --strengths 4",
+        lower_bound=1,
+        flag_values=options,
+    )
+    flags.DEFINE_integer("seed", None, "default: pretraining's seed", flag_values=options)
     cli.parse(options, argv, __doc__)
     if not options.gin_file or options.output is None:
         raise UserError("--gin_file and --output are needed")
-    num_images = options.images if options.images is not None else 1 if options.strengths else 8
-    num_views = options.views if options.views is not None else 4 if options.strengths else 10
-    if min(num_images, num_views) < 1:
-        raise UserError("--images and --views must be at least 1")
+    default_images, default_views = (1, 4) if options.strengths else (8, 10)
+    num_images, num_views = options.images or default_images, options.views or default_views
     config.parse(options.gin_file, options.gin_param)
     for name in ("source", "preprocessing", "augmentation"):
         if config.bound_value(f"pretrain.run.{name}") is None:
-            raise UserError(f'add --gin_param="pretrain.run.{name} = ...", which is not set')
-    source: Source = of_pretraining("source")
-    preprocessing: Preprocessing = of_pretraining("preprocessing")
-    seed = options.seed if options.seed is not None else of_pretraining("seed") or 0
+            raise UserError(
+                f'pretrain.run.{name} is not set: add --gin_param="pretrain.run.{name} = ..."'
+            )
+    source: Source = pretrain_value("source")
+    preprocessing: Preprocessing = pretrain_value("preprocessing")
+    seed = options.seed if options.seed is not None else pretrain_value("seed") or 0
     if options.strengths:
         count = min(num_images, num_views)
         crops = list(evaluation_crops(source, preprocessing, seed=seed, count=count))
@@ -181,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         picture = strength_sheet(tf.stack(crops), jitter, seed=seed, num_views=num_views)
     else:
         preprocessing = normalization.with_measured_normalization(preprocessing, source.train)
-        augmentation: Augmentation = of_pretraining("augmentation")
+        augmentation: Augmentation = pretrain_value("augmentation")
         picture = view_sheet(
             source.train,
             preprocessing,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf.losses import supcon_loss
-from tools.plot_gradient_hardness import rows_at, terms_of_gradient
+from tools.plot_gradient_hardness import rows_at, gradient_terms
 
 
 @pytest.mark.parametrize("summation", ["outside", "inside"])
@@ -29,7 +29,7 @@ def test_the_terms_sum_to_the_gradient_of_the_anchors_loss(summation, normalize,
             normalize=normalize,
             scale_by_temperature=False,
         )[0]
-    terms = terms_of_gradient(
+    terms = gradient_terms(
         rows[0],
         rows[1:],
         (labels == labels[0])[1:],
@@ -50,7 +50,7 @@ def test_normalisation_scales_a_term_by_the_sine_of_its_angle():
     np.testing.assert_allclose(others @ anchor, similarities, atol=1e-12)
     plain, through = (
         np.linalg.norm(
-            terms_of_gradient(
+            gradient_terms(
                 anchor,
                 others,
                 np.arange(7) < 3,

@@ -1,4 +1,4 @@
-"""Accuracy against epochs: the table and the picture of several runs."""
+"""Accuracy against epochs: table and picture of several runs."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tools import plot_snapshots
 LINES = {"SimCLR": {2: 0.4, 4: 0.5}, "SuNCEt": {1: 0.3, 4: 0.6}}
 
 
-def test_every_accuracy_stands_under_its_epoch():
+def test_table_has_a_column_per_epoch():
     head, *rows = (line.split() for line in plot_snapshots.table(LINES).splitlines())
     assert head == ["1", "2", "4"]
     assert rows == [
@@ -17,7 +17,7 @@ def test_every_accuracy_stands_under_its_epoch():
     ]
 
 
-def test_every_run_has_a_line(tmp_path, monkeypatch):
+def test_plot_has_a_line_per_run(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     monkeypatch.setattr(pyplot.Axes, "plot", lambda *_, label, **__: drawn.append(label))

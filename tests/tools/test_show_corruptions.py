@@ -1,8 +1,7 @@
-"""The contact sheet of corruptions."""
+"""The contact sheet of all corruptions."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from supcon_tf.errors import UserError
@@ -12,7 +11,7 @@ from tools.show_corruptions import GAP_PX, LABEL_PX, MARGIN_PX
 NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
 
-def test_a_cell_is_the_image_corrupted_with_the_seed():
+def test_sheet_cells_are_the_seeded_corruptions():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     drawn = np.asarray(show_corruptions.sheet(image, seed=5, shown_px=32))
     step = 32 + GAP_PX
@@ -29,7 +28,7 @@ def test_a_cell_is_the_image_corrupted_with_the_seed():
 
 
 @pytest.mark.parametrize(("size", "side"), [((300, 500), 224), ((40, 60), 40), ((230, 225), 224)])
-def test_the_centre_is_shown(size, side):
+def test_centre_square_keeps_the_centre(size, side):
     image = np.zeros((*size, 3), np.uint8)
     image[size[0] // 2, size[1] // 2] = 255
     square = show_corruptions.centre_square(image)
@@ -37,11 +36,10 @@ def test_the_centre_is_shown(size, side):
     assert square[side // 2, side // 2].max() == 255
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_missing_and_damaged_images_are_rejected(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
-    Image.new("RGB", (40, 40)).save(tmp_path / "image.png")
     output = f"--output={tmp_path / 'sheet.png'}"
-    with pytest.raises(ValueError, match="cannot be read as an image"):
+    with pytest.raises(UserError, match="cannot be read as an image"):
         show_corruptions.main([f"--image={tmp_path / 'text.jpg'}", output])
     with pytest.raises(UserError, match="no image"):
         show_corruptions.main([f"--image={tmp_path / 'none.png'}", output])
