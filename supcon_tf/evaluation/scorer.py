@@ -126,7 +126,7 @@ class Scorer:
             images, {"embedding": embedding, "probabilities": self._probabilities(scores)}
         )
         self.preprocessing = preprocessing
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._stage = stage
         self._features: dict[str, Features] = {}
 
@@ -149,7 +149,7 @@ class Scorer:
                     self._encoder,
                     encoder_file=encoder_file,
                     preprocessing=self.preprocessing,
-                    batch_size=self._batch_size,
+                    batch_size=self.batch_size,
                     description=f"{self._stage}: features of {name} images",
                 )
         return self._features
@@ -174,9 +174,9 @@ class Scorer:
             evaluation_batches(
                 in_random_order(split, count),
                 preprocessing=self.preprocessing,
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
             ),
-            num_batches=-(-count // self._batch_size),
+            num_batches=-(-count // self.batch_size),
             description=f"{self._stage}: {name} images",
         )
         return Scores(outputs["embedding"], outputs["probabilities"], labels)

@@ -97,17 +97,17 @@ def run(
             load_parts(network, classifier, ("classifier",))
     objective = classification_objective(loss, source)
     preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
-    scorer = stage_scorer(network, source, preprocessing, config)
     data = TrainingData(source, preprocessing, augmentation, batches)
+    scorer = stage_scorer(network, data, config)
     step_batches = StepBatches(data, network, config)
     parts = models.model_parts(network)
     trained = compile_model(network, parts, objective, data, step_batches, config)
     save_view_sheet(run_dir, data, seed=seed)
 
     # Fit.
-    measures = EpochMeasures(run_dir, network, scorer, source, config)
+    measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
     fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.
-    evaluate_and_save(run_dir, network, scorer, source, config, objective)
+    evaluate_and_save(measures)
     distribution.wait_for_workers(config.strategy)

@@ -94,8 +94,8 @@ def run(
         )
     objective = classification_objective(loss, source, trained_parts=("classifier",))
     preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
-    scorer = stage_scorer(network, source, preprocessing, config)
     data, trainable = TrainingData(source, preprocessing, augmentation, batches), network
+    scorer = stage_scorer(network, data, config)
     if cache_features:
         file = encoder_file(encoder or run_dir.root)
         data = with_cached_features(data, run_dir, scorer, file, config.strategy)
@@ -107,11 +107,9 @@ def run(
     save_view_sheet(run_dir, data, seed=seed)
 
     # Fit.
-    measures = EpochMeasures(run_dir, network, scorer, source, config)
+    measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
     fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.
-    evaluate_and_save(
-        run_dir, network, scorer, source, config, objective, seconds_before=data.seconds_of_features
-    )
+    evaluate_and_save(measures)
     distribution.wait_for_workers(config.strategy)

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import average_precisions, mean_average_precision
@@ -17,24 +16,24 @@ from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
 from supcon_tf.evaluation.thumbnails import thumbnail
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.data import TrainingData
 from supcon_tf.training.objective import Objective
+from supcon_tf.training.split_loss import contrastive_test_loss
 
 # Evaluation batch size per device.
 MAX_SCORED_PER_DEVICE = 256
 MAX_THUMBNAILS = 1_000
 
 
-def stage_scorer(
-    network: keras.Model, source: Source, preprocessing: Preprocessing, config: TrainingConfig
-) -> Scorer:
+def stage_scorer(network: keras.Model, data: TrainingData, config: TrainingConfig) -> Scorer:
     """The scorer of a stage's model; a device scores no more images at a time than it trains on."""
     per_device = config.gradient_cache_chunk or config.batch_size // config.replicas
     return Scorer(
         network,
-        preprocessing=preprocessing,
+        preprocessing=data.preprocessing,
         batch_size=min(per_device, MAX_SCORED_PER_DEVICE),
         stage=config.stage,
-        multi_label=source.is_multi_label,
+        multi_label=data.source.is_multi_label,
     )
 
 
@@ -46,75 +45,76 @@ class EpochMeasures:
       run_dir: the run's.
       network: the model that trains.
       scorer: of that model.
-      source: labelled images.
+      data: the images.
       config: of the stage.
+      objective: that is trained.
       support: references of the neighbour classifiers; None for the training images.
     """
 
     run_dir: RunDir
     network: keras.Model
     scorer: Scorer
-    source: Source
+    data: TrainingData
     config: TrainingConfig
+    objective: Objective
     support: Source | None = None
 
     @property
     def best_by(self) -> str | None:
         """The measure by which the best epoch is chosen; None without a validation split."""
-        if self.source.validation is None or not self.source.has_labels:
+        source = self.data.source
+        if source.validation is None or not source.has_labels:
             return None
-        kind = "mean_average_precision" if self.source.is_multi_label else "accuracy"
+        kind = "mean_average_precision" if source.is_multi_label else "accuracy"
         return f"validation_{kind}"
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """The measures of an epoch."""
         measures: dict[str, float] = {}
-        if self.source.validation is not None and self.best_by is not None:
-            scores = self.scorer.score(self.source.validation, "validation")
-            measures[self.best_by] = scores.accuracy
+        source = self.data.source
+        if source.validation is not None and self.best_by is not None:
+            measures[self.best_by] = self.scorer.score(source.validation, "validation").accuracy
         every, stage = self.config.snapshot_every, self.config.stage
         if every is None or epoch % every:
             return measures
         self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
         self.network.save(self.run_dir.model(stage, epoch))
-        if self.source.has_labels:
-            scores = self.scorer.score(self.source.test, "test")
-            measures |= scores.by_neighbors(self.scorer.references(self.source, self.support))
+        return measures | self.of_test_split(self.scorer.score(source.test, "test"))
+
+    def of_test_split(self, scores: Scores) -> dict[str, float]:
+        """The contrastive loss on the test split, and its neighbour accuracies if it has labels."""
+        test_loss = contrastive_test_loss(
+            self.network,
+            self.objective,
+            self.data,
+            self.config,
+            rows_at_a_time=self.scorer.batch_size,
+        )
+        measures = {} if test_loss is None else {"test_loss": test_loss}
+        if self.data.source.has_labels:
+            references = self.scorer.references(self.data.source, self.support)
+            measures |= scores.by_neighbors(references)
         return measures
 
 
-def evaluate_and_save(
-    run_dir: RunDir,
-    network: keras.Model,
-    scorer: Scorer,
-    source: Source,
-    config: TrainingConfig,
-    objective: Objective,
-    *,
-    support: Source | None = None,
-    seconds_before: float = 0.0,
-) -> None:
+def evaluate_and_save(measures: EpochMeasures) -> None:
     """Evaluates a trained model on the test split; saves model, metrics, arrays and export.
 
+    A worker that is not the chief does nothing.
+
     Args:
-      run_dir: the run's; a worker that is not the chief does nothing.
-      network: the trained model.
-      scorer: of that model.
-      source: whose test split is scored; its training images, up to `scorer.MAX_REFERENCES`, are
-        the references of the neighbour classifiers.
-      config: of the stage.
-      objective: that was trained.
-      support: other references, all of its training images; None for those of `source`.
-      seconds_before: time that the stage took before its first epoch.
+      measures: of the stage that has ended.
     """
+    run_dir, data, scorer = measures.run_dir, measures.data, measures.scorer
+    source, stage = data.source, measures.config.stage
+    classifies = measures.objective.classifies
     if not run_dir.is_chief:
         return
-    start, stage, classifies = time.perf_counter(), config.stage, objective.classifies
-    network.save(run_dir.model(stage))
+    start = time.perf_counter()
+    measures.network.save(run_dir.model(stage))
     scores = scorer.score(source.test, "test")
-    metrics = {"loss": run_dir.curve(stage)[-1]["loss"]}
+    metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.of_test_split(scores)}
     if source.has_labels:
-        metrics |= scores.by_neighbors(scorer.references(source, support))
         metrics |= _classifier_metrics(scores, source, classifies)
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
@@ -122,13 +122,13 @@ def evaluate_and_save(
     run_dir.remove_metrics("robustness")  # They are of the classifier before.
     save_serving_model(
         run_dir.export,
-        serving_model(network, multi_label=source.is_multi_label),
-        preprocessing=scorer.preprocessing,
+        serving_model(measures.network, multi_label=source.is_multi_label),
+        preprocessing=data.preprocessing,
         class_names=source.class_names if classifies else None,
         multi_label=source.is_multi_label,
     )
     curve = run_dir.curve(stage)
-    seconds = seconds_before + sum(record["seconds"] for record in curve)
+    seconds = data.seconds_of_features + sum(record["seconds"] for record in curve)
     metrics["seconds"] = seconds + time.perf_counter() - start
     metrics["images_per_second"] = float(
         np.median([record["images_per_second"] for record in curve])

@@ -7,11 +7,13 @@ import tensorflow as tf
 
 from supcon_tf import models
 from supcon_tf.data import sources, views
+from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import scorer
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import pretrain
 from supcon_tf.training import results
+from supcon_tf.training.data import TrainingData
 from supcon_tf.training.objective import Objective
 from tests.fitting import training_config
 
@@ -45,15 +47,17 @@ def measured(source, support, tmp_path, monkeypatch):
     folder.checkpoints("pretrain").mkdir(parents=True)
     folder.set_curve("pretrain", [{"loss": 0.5, "seconds": 1.0, "images_per_second": 2.0}])
     config = training_config(epochs=1, batch_size=2)
-    results.evaluate_and_save(
+    data = TrainingData(source, preprocessing, views.identity, training_batches)
+    measures = results.EpochMeasures(
         folder,
         model,
-        results.stage_scorer(model, source, preprocessing, config),
-        source,
+        results.stage_scorer(model, data, config),
+        data,
         config,
         Objective({}, {}, trained_parts=("encoder",)),
-        support=support,
+        support,
     )
+    results.evaluate_and_save(measures)
     found = folder.metrics()["pretrain"]
     return {name: found[f"{name}_top_1"] for name in ("knn", "prototype", "soft_neighbor")}
 

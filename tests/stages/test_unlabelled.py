@@ -33,7 +33,7 @@ def test_simclr_trains_without_labels_and_later_stages_are_skipped(unlabelled, t
     assert "linear: skipped" in said
     metrics = run_dir.metrics()
     assert set(metrics) == {"pretrain"}
-    assert set(metrics["pretrain"]) == {"loss", "seconds", "images_per_second"}
+    assert set(metrics["pretrain"]) == {"loss", "test_loss", "seconds", "images_per_second"}
     assert np.isfinite(metrics["pretrain"]["loss"])
     assert run_dir.model("pretrain", epoch=1).is_file()
     assert run_dir.report.is_file()
