@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf.losses import supcon_loss
-from tools.plot_gradient_hardness import rows_at, gradient_terms
+from tools.plot_gradient_hardness import gradient_terms, rows_at
 
 
 @pytest.mark.parametrize("summation", ["outside", "inside"])
