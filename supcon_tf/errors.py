@@ -1,7 +1,9 @@
 """The error for a user's mistake, and checks of option values that raise it."""
 
 import math
+import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -66,3 +68,45 @@ def check_number(
     )
     if not is_right:
         raise UserError(f"{name} must be a number{wanted and ' ' + wanted}, got {value!r}")
+
+
+def check_range(
+    name: str, value: Any, *, at_most: float = math.inf, example: tuple[float, float]
+) -> None:
+    """Checks that a value is a pair (smallest, largest), both positive.
+
+    Raises:
+      UserError: not a pair of finite numbers 0 < smallest <= largest <= `at_most`.
+
+    Example:
+      >>> from supcon_tf.errors import check_range
+      >>> check_range("area_range", (0.2, 1.0), at_most=1, example=(0.08, 1.0))
+    """
+    is_pair = isinstance(value, Sequence) and len(value) == 2
+    is_pair = is_pair and all(isinstance(number, numbers.Real) for number in value)
+    if not (is_pair and 0 < value[0] <= value[1] <= at_most and math.isfinite(value[1])):
+        limit = "" if math.isinf(at_most) else f" <= {at_most:g}"
+        raise UserError(
+            f"{name} must be (smallest, largest) with 0 < smallest <= largest{limit}, such as "
+            f"{example}, got {value!r}"
+        )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Checks that a value is one of the choices.
+
+    Raises:
+      UserError: it is not.
+    """
+    if value not in choices:
+        raise UserError(f"{name} must be one of {tuple(choices)}, got {value!r}")
+
+
+def check_callable(name: str, value: Any, *, example: str) -> None:
+    """Checks that a value is a function or a class, which gin files give without brackets.
+
+    Raises:
+      UserError: it cannot be called.
+    """
+    if not callable(value):
+        raise UserError(f"{name} must be a function such as {example}, got {value!r}")

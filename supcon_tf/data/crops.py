@@ -6,9 +6,9 @@ import math
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import uniforms
-from supcon_tf.data.checks import check_integer, check_number, check_range
 from supcon_tf.data.decode import REDUCTIONS, open_image, reduced
 from supcon_tf.data.resampling import Windows, resample_batch, resample_each
+from supcon_tf.errors import check_integer, check_number, check_range
 
 
 def random_resized_crop(
@@ -65,11 +65,11 @@ def random_resized_crop(
       >>> views.random_resized_crop(batch, seed=tf.reshape(seeds, [5, 2]), size_px=32).shape
       TensorShape([5, 2, 32, 32, 3])
     """
-    check_integer("size_px", size_px, 1)
-    check_range("area_range", area_range, high=1, example=(0.08, 1.0))
+    check_integer("size_px", size_px, at_least=1)
+    check_range("area_range", area_range, at_most=1, example=(0.08, 1.0))
     check_range("aspect_range", aspect_range, example=(0.75, 1.33))
-    check_number("flip_probability", flip_probability, 0, 1)
-    check_integer("num_tries", num_tries, 1)
+    check_number("flip_probability", flip_probability, at_least=0, at_most=1)
+    check_integer("num_tries", num_tries, at_least=1)
     image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
     sample_windows = functools.partial(
         draw_windows,

@@ -14,10 +14,9 @@ import tensorflow as tf
 
 from supcon_tf.data.augment.batching import ensure_shape
 from supcon_tf.data.augment.rng import fold_in
-from supcon_tf.data.checks import check_callable, check_choice, check_integer
 from supcon_tf.data.crops import random_resized_crop
 from supcon_tf.data.resampling import resize
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_callable, check_choice, check_integer
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 EvalCrop = Literal["resize_then_crop", "crop_then_resize", "crop_then_distort", "none"]
@@ -31,7 +30,7 @@ class Augmentation(Protocol):
 
 def instantiate(augmentation: Augmentation | type[Augmentation]) -> Augmentation:
     """Instantiates an augmentation class such as `views.keras_layers`, given without brackets."""
-    check_callable("augmentation", augmentation, "@views.simclr")
+    check_callable("augmentation", augmentation, example="@views.simclr")
     return augmentation() if inspect.isclass(augmentation) else augmentation
 
 
@@ -69,10 +68,10 @@ def eval_crop(
       >>> views.eval_crop(tf.zeros([300, 500, 3], tf.uint8), size_px=224).shape
       TensorShape([224, 224, 3])
     """
-    check_integer("size_px", size_px, 1)
+    check_integer("size_px", size_px, at_least=1)
     check_choice("method", method, get_args(EvalCrop))
     padding = round(size_px / 7) if padding_px is None else padding_px
-    check_integer("padding_px", padding, 0)
+    check_integer("padding_px", padding, at_least=0)
     full = size_px + padding
     height, width = tf.shape(image)[-3], tf.shape(image)[-2]
     short = tf.minimum(height, width)
@@ -153,9 +152,9 @@ class Preprocessing:
     )
 
     def __post_init__(self) -> None:
-        check_integer("image_px", self.image_px, 1)
-        check_callable("crop", self.crop, "@views.random_resized_crop")
-        check_callable("eval_crop", self.eval_crop, "@views.eval_crop")
+        check_integer("image_px", self.image_px, at_least=1)
+        check_callable("crop", self.crop, example="@views.random_resized_crop")
+        check_callable("eval_crop", self.eval_crop, example="@views.eval_crop")
         if self.normalization is None or self.normalization == "measure":
             return
         try:

@@ -213,7 +213,7 @@ def test_fallback_is_the_largest_centre_square():
         ({"area_range": "ab"}, r"area_range must be .* got 'ab'"),
         ({"aspect_range": (1, math.inf)}, r"aspect_range must be .* got \(1, inf\)"),
         ({"aspect_range": (2, 1)}, r"aspect_range must be .* got \(2, 1\)"),
-        ({"flip_probability": 50}, r"flip_probability must be in \[0, 1\], got 50"),
+        ({"flip_probability": 50}, r"flip_probability must be a number >= 0 and <= 1, got 50"),
         ({"num_tries": 0}, "num_tries must be an integer >= 1, got 0"),
         ({"size_px": 0}, "size_px must be an integer >= 1, got 0"),
     ],

@@ -5,7 +5,7 @@ import tensorflow as tf
 from supcon_tf.data.augment.batching import apply_per_image
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.rng import split, uniforms
-from supcon_tf.data.checks import check_integer, check_number
+from supcon_tf.errors import check_integer, check_number
 
 # Translations of up to a third of the side. Operations that ImageNet-C also uses are left out.
 _RANGES = Ranges(translate=224 / 3)
@@ -54,8 +54,8 @@ def augmix(
       >>> augment.augmix(image, seed=[1, 2, 3, 4]).shape
       TensorShape([4, 32, 32, 3])
     """
-    check_number("severity", severity, 0.1, 10)
-    check_integer("chains", chains, 1)
+    check_number("severity", severity, at_least=0.1, at_most=10)
+    check_integer("chains", chains, at_least=1)
     operations = tf.constant([OPERATIONS.index(name) for name in _NAMES])
     full = tf.constant([parameter(name, 10, _RANGES) for name in _NAMES])
 

@@ -8,8 +8,7 @@ import tensorflow as tf
 from supcon_tf.data.augment.batching import apply_batched, image_size
 from supcon_tf.data.augment.dispatch import map_images
 from supcon_tf.data.augment.rng import split
-from supcon_tf.data.checks import check_number
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 
 
 class KerasLayers:
@@ -46,7 +45,7 @@ class KerasLayers:
 
     def __init__(
         self,
-        layers: Sequence[keras.layers.Layer],
+        layers: Sequence[keras.layers.Layer] = (),
         *,
         value_range: tuple[float, float] = (0, 255),
         per_image: bool = True,
@@ -59,10 +58,8 @@ class KerasLayers:
             )
         if not isinstance(value_range, Sequence) or len(value_range) != 2:
             raise UserError(f"value_range must be such as (0, 255), got {value_range!r}")
-        check_number("value_range[0]", value_range[0], -1e6, 1e6)
-        check_number("value_range[1]", value_range[1], -1e6, 1e6)
-        if value_range[0] >= value_range[1]:
-            raise UserError(f"value_range must be (lowest, highest), got {value_range!r}")
+        check_number("value_range[0]", value_range[0])
+        check_number("value_range[1]", value_range[1], above=value_range[0])
         self.layers, self.value_range, self.per_image = tuple(layers), value_range, per_image
         # With AutoGraph, which some KerasCV layers need and this package's own graphs do without.
         self._call_layers = tf.function(self._call)

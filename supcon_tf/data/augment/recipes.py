@@ -22,8 +22,7 @@ from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn,
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.rng import split, uniforms
 from supcon_tf.data.augment.warp import random_warp
-from supcon_tf.data.checks import check_choice, check_integer, check_number
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 
 _RANDAUGMENT_RANGES = Ranges(translate=100.0, cutout=40.0)
 
@@ -193,8 +192,8 @@ def randaugment(
       >>> augment.randaugment(image, seed=[1, 2, 3, 4], layers=1, magnitude=5).shape
       TensorShape([4, 32, 32, 3])
     """
-    check_integer("layers", layers, 0)
-    check_number("magnitude", magnitude, 0, 10)
+    check_integer("layers", layers, at_least=0)
+    check_number("magnitude", magnitude, at_least=0, at_most=10)
     parameters = [parameter(name, magnitude, _RANDAUGMENT_RANGES) for name in OPERATIONS]
 
     def sample(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -277,7 +276,7 @@ def _check_simclr(
     strength: float, jitter: str, blur_probability: float, warp_probability: float
 ) -> None:
     # Above 2.5 the hue would turn by more than half the colour wheel.
-    check_number("strength", strength, 0, 2.5)
+    check_number("strength", strength, at_least=0, at_most=2.5)
     check_choice("jitter", jitter, get_args(Jitter))
-    check_number("blur_probability", blur_probability, 0, 1)
-    check_number("warp_probability", warp_probability, 0, 1)
+    check_number("blur_probability", blur_probability, at_least=0, at_most=1)
+    check_number("warp_probability", warp_probability, at_least=0, at_most=1)

@@ -54,8 +54,8 @@ def test_higher_severity_changes_the_image_more():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"severity": 11}, r"severity must be in \[0.1, 10\], got 11"),
-        ({"severity": "3"}, r"severity must be in \[0.1, 10\], got '3'"),
+        ({"severity": 11}, r"severity must be a number >= 0.1 and <= 10, got 11"),
+        ({"severity": "3"}, r"severity must be a number >= 0.1 and <= 10, got '3'"),
         ({"chains": 0}, "chains must be an integer >= 1, got 0"),
         ({"chains": 2.5}, "chains must be an integer >= 1, got 2.5"),
     ],

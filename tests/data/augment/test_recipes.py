@@ -243,24 +243,48 @@ def test_simclr_and_stacked_randaugment_apply_steps_in_order(monkeypatch):
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
-        (augment.simclr, {"strength": -0.1}, r"strength must be in \[0, 2.5\], got -0.1"),
-        (augment.simclr, {"strength": "1"}, r"strength must be in \[0, 2.5\], got '1'"),
-        (augment.simclr, {"strength": np.nan}, r"strength must be in \[0, 2.5\], got nan"),
-        (augment.simclr, {"strength": 3}, r"strength must be in \[0, 2.5\], got 3"),
+        (
+            augment.simclr,
+            {"strength": -0.1},
+            r"strength must be a number >= 0 and <= 2.5, got -0.1",
+        ),
+        (augment.simclr, {"strength": "1"}, r"strength must be a number >= 0 and <= 2.5, got '1'"),
+        (
+            augment.simclr,
+            {"strength": np.nan},
+            r"strength must be a number >= 0 and <= 2.5, got nan",
+        ),
+        (augment.simclr, {"strength": 3}, r"strength must be a number >= 0 and <= 2.5, got 3"),
         (
             augment.simclr,
             {"jitter": "torch"},
             r"jitter must be one of .*'torchvision'.*got 'torch'",
         ),
-        (augment.simclr, {"blur_probability": 2}, r"blur_probability must be in \[0, 1\], got 2"),
-        (augment.simclr, {"warp_probability": -1}, r"warp_probability must be in \[0, 1\], got -1"),
+        (
+            augment.simclr,
+            {"blur_probability": 2},
+            r"blur_probability must be a number >= 0 and <= 1, got 2",
+        ),
+        (
+            augment.simclr,
+            {"warp_probability": -1},
+            r"warp_probability must be a number >= 0 and <= 1, got -1",
+        ),
         (augment.autoaugment, {"policy": "v0"}, r"policy must be one of .*'svhn'.*got 'v0'"),
         (augment.randaugment, {"layers": -1}, r"layers must be an integer >= 0, got -1"),
         (augment.randaugment, {"layers": 1.5}, r"layers must be an integer >= 0, got 1.5"),
-        (augment.randaugment, {"magnitude": "9"}, r"magnitude must be in \[0, 10\], got '9'"),
-        (augment.randaugment, {"magnitude": 11}, r"magnitude must be in \[0, 10\], got 11"),
+        (
+            augment.randaugment,
+            {"magnitude": "9"},
+            r"magnitude must be a number >= 0 and <= 10, got '9'",
+        ),
+        (
+            augment.randaugment,
+            {"magnitude": 11},
+            r"magnitude must be a number >= 0 and <= 10, got 11",
+        ),
         (augment.stacked_randaugment, {"jitter": ""}, r"jitter must be one of .*got ''"),
-        (augment.stacked_randaugment, {"magnitude": -1}, r"magnitude must be in .*got -1"),
+        (augment.stacked_randaugment, {"magnitude": -1}, r"magnitude must be a number .*got -1"),
     ],
 )
 def test_wrong_options_are_rejected_with_name_and_value(recipe, options, message):
