@@ -43,7 +43,7 @@ def test_values_gradients_and_moving_averages_equal_keras(shape, training):
 
 def test_frozen_unscaled_and_uncentered_layers_equal_keras():
     inputs = tf.random.stateless_normal((9, 4), [1, 2])
-    for options in ({"scale": False}, {"center": False}, {"trainable": False}):
+    for options in ({"scale": False}, {"center": False}, {"trainable": False}, {"axis": 1}):
         for expected, value in zip(
             *(results(layer, inputs, True) for layer in both((9, 4), **options)), strict=True
         ):
@@ -69,3 +69,11 @@ def test_unknown_batch_and_image_sizes_work():
         input_signature=[tf.TensorSpec([None, None, None, 3])],
     )
     np.testing.assert_allclose(tf.reduce_mean(step(tf.random.normal((4, 6, 5, 3)))), 0, atol=1e-5)
+
+
+def test_axis_that_is_not_the_last_equals_keras():
+    inputs = tf.random.stateless_normal((6, 3, 5, 5), [1, 2])
+    for expected, value in zip(
+        *(results(layer, inputs, True) for layer in both((6, 3, 5, 5), axis=1)), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, rtol=2e-5, atol=2e-5)

@@ -326,12 +326,118 @@ def test_keras_application_is_an_encoder():
     assert models.model_parts(model)["encoder"] is encoder
 
 
+def encoder_of(shape):
+    """A small encoder of images, series or vectors with batch statistics."""
+    x = inputs = keras.Input(shape)
+    if len(shape) == 3:
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, name="conv")(x))
+    elif len(shape) == 2:
+        x = layers.GlobalAveragePooling1D()(layers.Conv1D(6, 3, name="conv")(x))
+    else:
+        x = layers.Dense(6, activation="relu", name="dense")(x)
+    return keras.Model(inputs, layers.BatchNormalization(name="norm")(x), name="users_encoder")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(6, 10, 3), (8, 8, 1), (8, 8, 5), (9, 4), (12,)],
+    ids=["not_square", "one_channel", "five_channels", "series", "vectors"],
+)
+def test_samples_of_any_shape_are_embedded_view_by_view_and_trained(shape, tmp_path):
+    model = models.contrastive_model(
+        encoder_of(shape), image_shape=list(shape), projection=(7, 4), num_classes=3
+    )
+    samples = np.random.default_rng(0).normal(size=(6, 2, *shape)).astype("float32")
+    embed = models.embedding_model(model)
+    head = models.model_parts(model)["projection_head"]
+    outputs = model(samples)
+    assert outputs["projection"].shape == (6, 2, 4)
+    for view in range(2):
+        alone = head(embed(samples[:, view]))
+        np.testing.assert_allclose(outputs["projection"][:, view], alone, rtol=1e-5, atol=1e-6)
+
+    compile_for_training(model)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.fit(samples, dict.fromkeys(model.output, LABELS), verbose=0)
+    assert all(
+        np.abs(variable.numpy() - start).max() > 0
+        for variable, start in zip(model.trainable_variables, before, strict=True)
+        if variable.path.endswith("/kernel")
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(samples)["projection"], model(samples)["projection"])
+
+    classifier = models.classification_model(encoder_of(shape), image_shape=shape, num_classes=3)
+    assert classifier(samples[:, 0])["logits"].shape == (6, 3)
+    memory = models.momentum_memory_model(
+        encoder_of(shape), image_shape=shape, projection=(7, 4), memory_size=8
+    )
+    assert memory(samples).shape == (6, 2, 4)
+
+
+@pytest.fixture
+def keras_settings():
+    """Keras' global settings, as ~/.keras/keras.json of another project would set them."""
+
+    def set_to(*, image_data_format="channels_last", dtype="float32"):
+        keras.config.set_image_data_format(image_data_format)
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+
+    yield set_to
+    set_to()
+
+
+def test_resnet_ignores_channels_first_in_the_settings_of_keras(keras_settings):
+    def outputs():
+        keras.utils.set_random_seed(0)
+        encoder = models.resnet(18, width=1 / 16, stem="imagenet", zero_init_last_gamma=False)
+        model = models.contrastive_model(
+            encoder, image_shape=(32, 40, 3), projection=(7, 4), batch_norm=True
+        )
+        return model(np.random.default_rng(0).normal(size=(2, 2, 32, 40, 3)))
+
+    expected = outputs()
+    keras_settings(image_data_format="channels_first")
+    np.testing.assert_array_equal(outputs(), expected)
+
+
+def test_channels_first_encoder_is_rejected_with_the_setting_to_change(keras_settings):
+    keras_settings(image_data_format="channels_first")
+    encoder = keras.Sequential([layers.Conv2D(6, 3, name="conv"), layers.GlobalMaxPooling2D()])
+    with pytest.raises(UserError, match=r"encoder layer 'conv' .*channels_last.*keras\.json"):
+        models.contrastive_model(encoder, image_shape=SHAPE)
+
+
+def test_models_train_and_return_float32_with_float64_in_the_settings_of_keras(keras_settings):
+    keras_settings(dtype="float64")
+    model = small_model(num_classes=3, batch_norm=True)
+    compile_for_training(model)
+    model.fit(views(), dict.fromkeys(model.output, LABELS), verbose=0)
+    assert {output.dtype for output in model(views()).values()} == {tf.float32}
+    assert models.embedding_model(model)(views()[:, 0]).dtype == tf.float32
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_views": 0}, "num_views must be an integer >= 1, got 0"),
+        ({"num_views": -1}, "num_views must be an integer >= 1, got -1"),
+        ({"num_views": 2.0}, "num_views must be an integer >= 1, got 2.0"),
         ({"image_shape": (None, 8, 3)}, r"image_shape must be .*, got \(None, 8, 3\)"),
+        ({"image_shape": 8}, "image_shape must be .*, got 8"),
+        ({"image_shape": ()}, r"image_shape must be .*, got \(\)"),
+        ({"image_shape": (2, 8, 8, 3)}, r"image_shape must be .*, got \(2, 8, 8, 3\)"),
+        ({"image_shape": (0, 8, 3)}, "image_shape must be an integer >= 1, got 0"),
         ({"image_shape": (8, 8)}, r"images of shape \(8, 8\), got 'users_encoder'"),
+        ({"image_shape": (9, 8, 3)}, r"images of shape \(9, 8, 3\), got .* input \(8, 8, 3\)"),
+        ({"projection": 128}, "projection must be a sequence .* got 128"),
+        ({"projection": ()}, r"projection must be a sequence .* got \(\)"),
+        ({"projection": (0,)}, "projection must be an integer >= 1, got 0"),
+        ({"num_classes": 1}, "num_classes must be an integer >= 2, got 1"),
+        ({"num_classes": 0}, "num_classes must be an integer >= 2, got 0"),
+        ({"num_classes": 10.0}, "num_classes must be an integer >= 2, got 10.0"),
     ],
 )
 def test_options_out_of_range_are_rejected(options, message):
@@ -346,3 +452,26 @@ def test_encoder_that_does_not_return_vectors_is_rejected():
         encoder = keras.Model(images, output, name="users_encoder")
         with pytest.raises(UserError, match=f"to vectors .* got users_encoder with .*{shown}"):
             models.classification_model(encoder, image_shape=SHAPE, num_classes=3)
+
+
+@pytest.mark.parametrize("large_margin", [False, True])
+def test_classifier_of_one_class_is_rejected(large_margin):
+    with pytest.raises(UserError, match="num_classes must be an integer >= 2, got 1"):
+        models.classification_model(
+            small_encoder(), image_shape=SHAPE, num_classes=1, large_margin=large_margin
+        )
+
+
+def test_encoder_with_two_inputs_or_of_another_kind_is_rejected():
+    inputs = [keras.Input(SHAPE), keras.Input(SHAPE)]
+    features = layers.GlobalAveragePooling2D()(layers.Add()(inputs))
+    encoder = keras.Model(inputs, features, name="users_encoder")
+    with pytest.raises(UserError, match=r"'users_encoder' with inputs \(8, 8, 3\), \(8, 8, 3\)"):
+        models.contrastive_model(encoder, image_shape=SHAPE)
+    with pytest.raises(UserError, match="encoder must be a Keras model, got 'resnet50'"):
+        models.classification_model("resnet50", image_shape=SHAPE, num_classes=3)
+
+
+def test_embedding_of_another_model_is_rejected():
+    with pytest.raises(UserError, match=r"one of supcon_tf\.models, .* got users_encoder"):
+        models.embedding_model(small_encoder())
