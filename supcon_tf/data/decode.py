@@ -1,15 +1,15 @@
-"""From encoded images to pixels: upright, in RGB, and only the part that is wanted."""
+"""Decodes images to upright RGB, whole or a window."""
 
 import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-# The EXIF orientation is looked for in so many bytes; cameras write it into the first kilobyte.
+# The Exif orientation is searched in these bytes; cameras write it into the first kilobyte.
 _EXIF_BYTES = 4096
 # A BMP of 8 bits per pixel. \C matches any byte.
 _PALETTE_BMP = r"BM\C{26}\x08\x00"
-# JPEG can be decoded at a half, a quarter and an eighth of its size: averaged, and faster.
+# JPEG can be decoded at a half, a quarter and an eighth of its size, which is faster.
 REDUCTIONS = (1, 2, 4, 8)
 
 # window int32 [4] (top, left, height, width), reduction int32 [] -> pixels, origin int32 [2].
@@ -59,18 +59,18 @@ def _decoded(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
-    """The size of an image, and what reads a window of it.
+    """The size of an image, and a function that reads a window of it.
 
-    Of an upright JPEG only the window is decoded, or the image at a reduced size.
+    Of a JPEG without rotation only the window is decoded, or the image at a reduced size.
 
     Args:
       image: encoded (string scalar), or decoded [H, W, 3].
 
     Returns:
-      int32 [2], height and width; a bool [], whether it can be read at a reduced size; and a
-      function of a window, int32 [4] (top, left, height, width), and a reduction of 1, 2, 4 or 8,
-      to pixels that contain the window, [h, w, 3], and the place of the first one, int32 [2]. In a
-      reduced image the window begins and ends at the `reduced` numbers.
+      Height and width, int32 [2]; whether the image can be read at a reduced size, bool []; and a
+      function of a window, int32 [4] (top, left, height, width), and a reduction of 1, 2, 4 or 8.
+      It returns pixels [h, w, C] that contain the window, and the position of the first pixel,
+      int32 [2]. In a reduced image the window starts and ends at the `reduced` positions.
     """
     corner = tf.constant([0, 0])
     if image.dtype != tf.string:
@@ -90,7 +90,7 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
 
     def read(window: tf.Tensor, reduction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def part() -> tuple[tf.Tensor, tf.Tensor]:
-            # Two columns more, as the colour of the outermost ones depends on their neighbours.
+            # Two more columns on each side: a pixel's colour depends on its neighbours.
             top, left, height, width = tf.unstack(window)
             begin, end = tf.maximum(left - 2, 0), tf.minimum(left + width + 2, size[1])
             wider = tf.stack([top, begin, height, end - begin])
@@ -109,44 +109,44 @@ def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
 
 
 def reduced(position: tf.Tensor, reduction: int | tf.Tensor) -> tf.Tensor:
-    """The nearest position in an image that is so many times smaller."""
+    """The nearest position in an image reduced by this factor."""
     return (position + reduction // 2) // reduction
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """How a JPEG is to be turned: 1 (not at all) to 8, the numbers of the EXIF standard; int32 [].
+    """The Exif orientation of a JPEG: int32 [], 1 (upright) to 8.
 
     Args:
-      encoded: string scalar; what is no JPEG or does not say is 1.
+      encoded: string scalar; the orientation is 1 if it is no JPEG or has none.
     """
     head = tf.strings.substr(encoded, 0, _EXIF_BYTES)
-    # \C is any byte. Most images have no Exif, and to look for the word is fast.
+    # \C matches any byte. Most images have no Exif, and searching for the word is fast.
     has_exif = tf.io.is_jpeg(encoded) & tf.strings.regex_full_match(head, r"\C*Exif\C*")
-    # tf.cond lays its branches into the graph, where every node of the one not taken still costs a
-    # little: here 1 % of AutoAugment's pipeline at 224 px.
+    # tf.cond inlines its branches, and nodes of the branch not taken still cost time: here 1 % of
+    # AutoAugment's pipeline at 224 px.
     [orientation] = tf.raw_ops.StatelessIf(
         cond=has_exif,
         input=[head],
         Tout=[tf.int32],
-        then_branch=_said_in_exif.get_concrete_function(),
-        else_branch=_not_said.get_concrete_function(),
+        then_branch=_orientation_in.get_concrete_function(),
+        else_branch=_upright_orientation.get_concrete_function(),
     )
     return tf.ensure_shape(orientation, [])
 
 
-_of_head = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+_function_of_head = tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
 
 
-@_of_head
-def _not_said(head: tf.Tensor) -> tf.Tensor:
+@_function_of_head
+def _upright_orientation(head: tf.Tensor) -> tf.Tensor:
     del head
     return tf.constant(1)
 
 
-@_of_head
-def _said_in_exif(head: tf.Tensor) -> tf.Tensor:
+@_function_of_head
+def _orientation_in(head: tf.Tensor) -> tf.Tensor:
     values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
-    # Four bytes from every place on as one number; three zeros make the last ones whole.
+    # The four bytes from each position as one number, padded with zeros at the end.
     padded = tf.pad(values, [[0, 12]])
     count = tf.size(values)
     words = sum(padded[k : k + count + 4] * 256 ** (3 - k) for k in range(4))
@@ -155,12 +155,12 @@ def _said_in_exif(head: tf.Tensor) -> tf.Tensor:
     big = (first == 0x01120003) & (second == 0x00000001)
     value = tf.where(little, padded[8 : 8 + count], padded[9 : 9 + count])
     place = tf.argmax(tf.cast(little | big, tf.int32), output_type=tf.int32)
-    says = (little | big)[place]
-    return tf.where(says & (value[place] >= 1) & (value[place] <= 8), value[place], 1)
+    is_found = (little | big)[place]
+    return tf.where(is_found & (value[place] >= 1) & (value[place] <= 8), value[place], 1)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors an image [H, W, 3] as its EXIF orientation, 1 to 8, asks for."""
+    """Rotates and mirrors an image [H, W, 3] to undo its Exif orientation, 1 to 8."""
 
     def where(
         numbers: list[int], change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor
@@ -174,7 +174,7 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _transposed(image: tf.Tensor) -> tf.Tensor:
-    # [H, W, 3] -> [W, H, 3] as gathered rows: oneDNN complains of a transposition of bytes.
+    # [H, W, 3] -> [W, H, 3] by gathering rows: oneDNN warns about transposing bytes.
     height, width, _ = tf.unstack(tf.shape(image))
     numbers = tf.range(height) * width + tf.range(width)[:, None]  # [W, H]
     return tf.gather(tf.reshape(image, [-1, 3]), numbers)

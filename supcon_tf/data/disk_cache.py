@@ -1,4 +1,4 @@
-"""Encoded images in one file, from which any of them can be read by its number."""
+"""A cache of encoded images in one file, read by number."""
 
 import tempfile
 from collections.abc import Iterable
@@ -14,30 +14,39 @@ from supcon_tf.errors import UserError
 def cached_split(
     folder: Path, batches: Iterable[tuple[np.ndarray, np.ndarray]], num_examples: int
 ) -> IndexedSplit:
-    """A split over images on disk, which are written there if they are not yet.
+    """A split of cached images, which are written first if the cache does not exist.
 
-    The folder holds the images one after the other in `images`, and int64 arrays of where each
-    ends and of the labels. It appears whole or not at all: it is written beside and then renamed.
+    The folder holds the concatenated images in `images`, and int64 arrays of the end of each image
+    and of the labels. It is written under another name and then renamed, so it is never partial.
 
     Args:
-      folder: of this split alone.
-      batches: encoded images [n] and labels, [n] or [n, C], read only where there is no such
-        folder.
-      num_examples: how many there are.
+      folder: the cache of this split.
+      batches: encoded images [n] and labels, [n] or [n, C]; read only to write the cache.
+      num_examples: number of images.
 
     Raises:
-      UserError: the folder holds another number of images.
+      UserError: a cache of another number of images, damaged, or in a folder that cannot be
+        written.
     """
     if not folder.is_dir():
-        _write(folder, batches)
-    ends = np.load(folder / "ends.npy", allow_pickle=False)
-    labels = np.load(folder / "labels.npy", allow_pickle=False)
+        try:
+            _write(folder, batches)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise UserError(
+                f"cannot write the cache {str(folder)!r} ({error.strerror}): set cache_dir to "
+                "another folder"
+            ) from None
+    again = f"remove the folder {str(folder)!r} to write it again"
+    try:
+        ends = np.load(folder / "ends.npy", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        images = np.memmap(folder / "images", np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the cache is damaged ({error}): {again}") from None
     if len(ends) != num_examples or len(labels) != num_examples:
-        raise UserError(
-            f"the cache {str(folder)!r} has {len(ends)} images, the split {num_examples}: remove "
-            "the folder, it is written again"
-        )
-    images = np.memmap(folder / "images", np.uint8, mode="r")
+        raise UserError(f"the cache has {len(ends)} images, the split {num_examples}: {again}")
+    if ends[-1] != len(images):
+        raise UserError(f"the cache has {len(images)} bytes, {ends[-1]} are needed: {again}")
     begins = np.concatenate([[0], ends[:-1]])
 
     def read(number: np.ndarray) -> bytes:
@@ -52,7 +61,7 @@ def cached_split(
 
 def _write(folder: Path, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Of a name that no other process has, and removed unless this one is killed.
+    # A unique name, removed unless this process is killed.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
         part = Path(beside) / folder.name
         part.mkdir()
@@ -60,16 +69,16 @@ def _write(folder: Path, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> No
         labels: list[int] = []
         end = 0
         with (part / "images").open("wb") as file:
-            for images, of_images in batches:
+            for images, batch_labels in batches:
                 for image in images:
                     end += file.write(image)
                     ends.append(end)
-                labels.extend(of_images)
+                labels.extend(batch_labels)
         np.save(part / "ends.npy", np.array(ends, np.int64), allow_pickle=False)
         np.save(part / "labels.npy", np.array(labels, np.int64), allow_pickle=False)
         try:
             part.rename(folder)
         except OSError:
-            # Another process may have been faster.
+            # Another process may have written it meanwhile.
             if not folder.is_dir():
                 raise

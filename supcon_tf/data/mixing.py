@@ -1,7 +1,6 @@
-"""Batches whose images are mixed in pairs, and their labels with them: MixUp and CutMix.
+"""MixUp and CutMix: images of a batch are mixed in pairs, and their labels with them.
 
-Both are a function of a seed; keras-cv's layers draw from a state, which a run that goes on after
-a kill would not find again.
+Both depend on a seed only, so that a resumed run mixes as an uninterrupted one does.
 """
 
 from typing import Protocol
@@ -9,6 +8,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import split, uniforms
+from supcon_tf.data.options import check_number
 from supcon_tf.errors import UserError
 
 
@@ -23,7 +23,7 @@ class Mixing(Protocol):
 def mixup(
     images: tf.Tensor, targets: tf.Tensor, *, seed: int | tf.Tensor, alpha: float = 0.2
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends every image with another one of the batch, all with the same weight.
+    """Blends each image with another image of the batch, with one weight for all pairs.
 
     Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412.
 
@@ -34,7 +34,7 @@ def mixup(
       alpha: the weight is drawn from Beta(alpha, alpha).
 
     Returns:
-      Images and targets, w x + (1 - w) partner.
+      Images and targets, w x + (1 - w) partner, of the same shapes.
 
     Raises:
       UserError: alpha < 0.02, or not images.
@@ -47,7 +47,7 @@ def mixup(
       >>> bool(tf.reduce_all(abs(mixed[:, 0, 0, 0] - targets[:, 1]) < 1e-6))
       True
     """
-    _check(images, alpha)
+    _check(images, "mixing.mixup.alpha", alpha)
     weight_seed, partner_seed = tf.unstack(split(seed, 2))
     weight = _beta(weight_seed, alpha)
     partners = _partners(partner_seed, tf.shape(images)[0])
@@ -66,36 +66,35 @@ def cutmix(
     alpha: float = 1.0,
     probability: float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pastes a box of another image of the batch into every image, all at the same place.
+    """Pastes a box of another image of the batch into each image, at one place for all pairs.
 
     Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
-    Features", arXiv 1905.04899. The box has the image's aspect and 1 - w of its area, w from
-    Beta(alpha, alpha), around a uniform place; the border cuts it, and the targets follow the
-    area that is left.
+    Features", arXiv 1905.04899. The box has the image's aspect ratio and the share 1 - w of its
+    area, w from Beta(alpha, alpha), around a uniform point. The border cuts the box, and the
+    targets are weighted by the area inside.
 
     Args:
       images: float32 [B, H, W, 3].
       targets: float32 [B, C], rows that add up to one.
       seed: int64 [].
       alpha: of the Beta distribution.
-      probability: of mixing this batch at all; the paper takes 0.5 on CIFAR, 1 on ImageNet.
+      probability: of mixing a batch; 0.5 on CIFAR and 1 on ImageNet in the paper.
 
     Returns:
-      Images and targets.
+      Images and targets of the same shapes.
 
     Raises:
       UserError: alpha < 0.02, a probability outside of [0, 1], or not images.
     """
-    _check(images, alpha)
-    if not 0 <= probability <= 1:
-        raise UserError(f"probability must be in [0, 1], got {probability}")
+    _check(images, "mixing.cutmix.alpha", alpha)
+    check_number("mixing.cutmix.probability", probability, at_least=0, at_most=1)
     weight_seed, partner_seed, place_seed = tf.unstack(split(seed, 3))
     side = tf.sqrt(1.0 - _beta(weight_seed, alpha))
     row, column, coin = tf.unstack(uniforms(place_seed, 3))
     side = tf.where(coin < probability, side, 0.0)
 
     def covered(size: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        # 1 where the box covers this row or column.
+        # 1 in the rows or columns of the box, 0 elsewhere.
         length = tf.cast(size, tf.float32)
         half = tf.cast(side * length, tf.int32) // 2
         offset = tf.range(size) - tf.cast(place * length, tf.int32)
@@ -105,7 +104,7 @@ def cutmix(
     box = covered(height, row)[:, None] * covered(width, column)  # [H, W]
     partners = _partners(partner_seed, tf.shape(images)[0])
     share = tf.reduce_mean(box)
-    # Along rows of W * 3 numbers, as TensorFlow is slow along an innermost axis of 3.
+    # Rows of W * 3 numbers: TensorFlow is slow along an innermost axis of 3.
     rows = tf.reshape(images, [-1, height, 3 * width])
     mask = tf.repeat(box, 3, axis=1)
     mixed = (1.0 - mask) * rows + mask * tf.gather(rows, partners)
@@ -120,17 +119,16 @@ def _partners(seed: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
-    # In float64: at a small alpha both gammas may be below the least float32.
+    # In float64: with a small alpha both gammas may underflow in float32.
     pair = tf.random.stateless_gamma([2], tf.bitcast(seed, tf.int32), alpha, dtype=tf.float64)
     return tf.cast(pair[0] / tf.reduce_sum(pair), tf.float32)
 
 
-def _check(images: tf.Tensor, alpha: float) -> None:
+def _check(images: tf.Tensor, setting: str, alpha: float) -> None:
     if images.shape.rank != 4:
         raise UserError(
             f"mixing takes images [B, H, W, 3], got shape {images.shape}: cached features cannot "
             "be mixed, set pipeline.training_batches.mixing = None"
         )
-    # Below it, both gammas of a Beta weight may be less than the least float64.
-    if not alpha >= 0.02:
-        raise UserError(f"alpha must be >= 0.02, got {alpha}")
+    # Below, both gammas of a Beta weight may underflow in float64.
+    check_number(setting, alpha, at_least=0.02)

@@ -27,20 +27,21 @@ def batches(
 ) -> Batches:
     """Batches of {"crops224": [B, 2, 224, 224, 3], "crops96": [B, 6, 96, 96, 3]} and labels.
 
-    Multi-crop is of Caron et al. 2020, arXiv 2006.09882, section 3.2. Each group is a
-    `training_batches` of the same images in the same order: an image is decoded once for each.
+    Multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2. Each group is made by
+    `training_batches` from the same images in the same order, so an image is decoded once per
+    group.
 
     Args:
       split: the images.
-      preprocessing: its `crop` takes an `area_range`; its size is that of evaluation.
-      augmentation: of every crop.
-      num_views: crops of an image in all.
+      preprocessing: its `crop` takes an `area_range`; its `image_px` is for evaluation only.
+      augmentation: applied to every crop.
+      num_views: total number of crops of an image.
       crops: (side in pixels, number of crops, range of areas) of each group, of different sides.
       options: batch_size, num_classes, seed, samples_per_class and shard, of `training_batches`.
 
     Raises:
-      UserError: two groups of one size, another number of crops than num_views, or as in
-        `training_batches`.
+      UserError: groups of one size or with values out of range, a total other than num_views, or
+        as in `training_batches`.
 
     Example:
       >>> from supcon_tf.data import multi_crop, sources, views
@@ -57,11 +58,14 @@ def batches(
     total = sum(count for _, count, _ in crops)
     if total != num_views:
         raise UserError(
-            f"multi_crop.batches.crops must be those of the model, got {total} crops of each image "
-            f"and a model of {num_views}"
+            f"multi_crop.batches.crops must have the model's {num_views} crops per image, got "
+            f"{total}"
         )
     if options.get("defer_to_device") or options.get("mixing"):
-        raise UserError("multi-crop batches take neither defer_to_device nor mixing")
+        raise UserError(
+            "multi-crop batches take neither defer_to_device nor mixing: set "
+            "pipeline.training_batches.defer_to_device = False and .mixing = None"
+        )
     augmentation = instantiate(augmentation)
     groups = {
         group_name(group): training_batches(
@@ -91,27 +95,36 @@ def batches(
 
 
 def group_name(group: CropGroup) -> str:
-    """The name of a group of crops in a batch and among the inputs of a model."""
+    """The name of a group of crops in a batch and in the inputs of a model."""
     return f"crops{group[0]}"
 
 
 def check_crops(crops: Sequence[CropGroup]) -> None:
-    """Refuses no groups, two of one size, and numbers that cannot be."""
-    sizes = [size_px for size_px, _, _ in crops]
-    if not sizes or len(set(sizes)) < len(sizes):
-        raise UserError(f"crops must be groups of different sizes, got {tuple(crops)}")
-    for size_px, count, (smallest, largest) in crops:
-        if size_px < 1 or count < 1 or not 0 < smallest <= largest <= 1:
+    """Raises a UserError for no groups, two of one size, or values out of range."""
+    if not isinstance(crops, Sequence) or not crops:
+        raise UserError(f"multi_crop.batches.crops must be groups of crops, got {crops!r}")
+    for group in crops:
+        try:
+            size_px, count, (smallest, largest) = group
+            fits = size_px >= 1 and count >= 1 and 0 < smallest <= largest <= 1
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
             raise UserError(
-                "crops must be (side >= 1, count >= 1, (smallest, largest share of the area in "
-                f"0 ... 1)), got {(size_px, count, (smallest, largest))}"
+                "multi_crop.batches.crops must be groups of (side >= 1, count >= 1, (smallest, "
+                f"largest share of the area in 0 ... 1)), got {group!r}"
             )
+    sizes = [size_px for size_px, _, _ in crops]
+    if len(set(sizes)) < len(sizes):
+        raise UserError(
+            f"multi_crop.batches.crops must be groups of different sizes, got {tuple(crops)}"
+        )
 
 
 def _with_own_seeds(
     function: Callable[..., tf.Tensor], number: int, **options: Any
 ) -> Callable[..., tf.Tensor]:
-    """The function with other seeds than those of the other groups' crops at the same places."""
+    """The function, with the group's number folded into its seeds."""
 
     def seeded(image: tf.Tensor, *, seed: tf.Tensor, **more: Any) -> tf.Tensor:
         return function(image, seed=fold_in(seed, number), **options, **more)

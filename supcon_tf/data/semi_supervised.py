@@ -1,4 +1,4 @@
-"""Batches of a lot without labels and a little with: one pass through the encoder for both."""
+"""Batches of many unlabelled and a few labelled images, for one pass through the encoder."""
 
 import dataclasses
 import math
@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import fold_in
+from supcon_tf.data.options import check_number
 from supcon_tf.data.pipeline import Batches, training_batches
-from supcon_tf.data.sources.base import Source
+from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit, Split
 from supcon_tf.errors import UserError
 
@@ -30,26 +31,27 @@ def batches(
     views: Callable[..., Batches] = training_batches,
     **options: Any,
 ) -> Batches:
-    """Each batch of the images without their labels, and a class-balanced batch of labelled ones.
+    """Batches of unlabelled images, each joined by a class-balanced batch of labelled images.
 
-    The labels of the former are -1, which is how a loss tells the rows apart. The rows lie in equal
-    groups, as many as both parts can be divided into, each with its share of both parts: so every
-    replica that takes an equal part of the rows has its share of both, if their number divides that
-    of the groups. After `labelled_epochs` only the unlabelled part is made.
+    The unlabelled images get the label -1, by which a loss distinguishes them. The rows are in
+    gcd(batch_size, labelled rows) equal groups, each with its share of both parts, so that each
+    replica's part of a batch has its share of both. After `labelled_epochs` only the unlabelled
+    part is made.
 
     Args:
       split: all images; their labels are not used.
       labelled: the source whose training images are the labelled ones, as from `sources.subset`.
-      batch_size: images without labels, over all replicas and hosts; an epoch counts these.
-      num_classes, seed, shard, options: as in `training_batches`, of both parts.
+      batch_size: unlabelled images, over all replicas and hosts. An epoch counts these.
+      num_classes, seed, shard, options: as in `training_batches`, for both parts. num_classes is 0
+        where the source of `split` has no labels.
       labelled_classes: classes in a labelled batch.
       samples_per_class: labelled images of each of them.
-      labelled_epochs: passes over the split after which the labelled part ends; None for never.
-      views: what makes each part, as `training_batches` or `multi_crop.batches`.
+      labelled_epochs: epochs after which the labelled part ends; None for never.
+      views: makes each part, such as `training_batches` or `multi_crop.batches`.
 
     Raises:
-      UserError: as in `training_batches`, for either part; other classes than the labelled ones;
-        labelled_epochs < 0; or more labelled classes or samples of them than there are, or none.
+      UserError: as in `training_batches`, for either part; classes other than those of all images;
+        labelled_epochs < 0; or more labelled classes or images of them than there are.
 
     Example:
       >>> from supcon_tf.data import semi_supervised, sources, views
@@ -62,37 +64,17 @@ def batches(
       >>> tuple(images.shape), labels.numpy().tolist().count(-1)
       ((8, 2, 32, 32, 3), 4)
     """
-    if labelled.num_classes != num_classes:
-        raise UserError(
-            f"the labelled images must have the {num_classes} classes of all images, got "
-            f"{labelled.num_classes}"
-        )
-    if labelled_epochs is not None and labelled_epochs < 0:
-        raise UserError(f"labelled_epochs must be >= 0 or None, got {labelled_epochs}")
-    if isinstance(labelled.train, IndexedSplit) and not labelled.is_multi_label:
-        _, counts = np.unique(labelled.train.labels, return_counts=True)
-        if not (1 <= labelled_classes <= len(counts) and 1 <= samples_per_class <= counts.min()):
-            raise UserError(
-                f"semi_supervised.batches.labelled_classes must be in 1 ... {len(counts)} and "
-                f".samples_per_class in 1 ... {counts.min()}, the classes of the labelled images "
-                f"and the fewest of one, got {labelled_classes} and {samples_per_class}"
-            )
+    _check_options(labelled, num_classes, labelled_classes, samples_per_class, labelled_epochs)
     num_labelled = labelled_classes * samples_per_class
-    options |= {"num_classes": num_classes, "shard": shard}
-    # One pipeline of both, so what it says of the disk is to hold for both.
-    splits = [split, labelled.train]
-    in_memory = all(isinstance(each, IndexedSplit) and each.in_memory for each in splits)
-    split, labelled_split = (
-        dataclasses.replace(each, in_memory=in_memory) if isinstance(each, IndexedSplit) else each
-        for each in splits
-    )
+    options |= {"num_classes": labelled.num_classes, "shard": shard}
+    split, labelled_split = _with_threads_for_both(split, labelled.train)
     unlabelled_steps = views(split, batch_size=batch_size, seed=seed, **options)
     labelled_steps = views(
         labelled_split,
         batch_size=num_labelled,
         samples_per_class=samples_per_class,
-        # Other views than those of the unlabelled images at the same places; NumPy, which draws
-        # the order, takes no negative seed.
+        # Folded, so that the two parts have different views at the same positions. NumPy, which
+        # draws the order, takes no negative seed.
         seed=int(fold_in(seed, 1)) & sys.maxsize,
         **options,
     )
@@ -104,21 +86,64 @@ def batches(
     def steps(start: int, stop: int) -> tf.data.Dataset:
         if start < last < stop:
             return steps(start, last).concatenate(steps(last, stop))
-        some = unlabelled_steps(start, stop)
+        unlabelled = unlabelled_steps(start, stop)
         if start >= last:
-            return some.map(_without_labels)
-        both = tf.data.Dataset.zip(some, labelled_steps(start, stop)).map(
-            lambda some, others: tf.nest.map_structure(interleaved, _without_labels(*some), others)
+            return unlabelled.map(_without_labels)
+        joined = tf.data.Dataset.zip(unlabelled, labelled_steps(start, stop)).map(
+            lambda batch, others: tf.nest.map_structure(join, _without_labels(*batch), others)
         )
-        # Its copies are made ahead, not while the training step waits.
-        return both.prefetch(1)
+        # The copies are made ahead, not while the training step waits.
+        return joined.prefetch(1)
 
-    def interleaved(some: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    def join(rows: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
         # [B, ...] and [L, ...] -> [groups, (B + L) / groups, ...] -> [B + L, ...]
-        parts = [tf.reshape(x, [groups, -1, *x.shape[1:]]) for x in (some, others)]
-        return tf.reshape(tf.concat(parts, axis=1), [-1, *some.shape[1:]])
+        parts = [tf.reshape(x, [groups, -1, *x.shape[1:]]) for x in (rows, others)]
+        return tf.reshape(tf.concat(parts, axis=1), [-1, *rows.shape[1:]])
 
     return steps
+
+
+def _check_options(
+    labelled: Source,
+    num_classes: int,
+    labelled_classes: int,
+    samples_per_class: int,
+    labelled_epochs: float | None,
+) -> None:
+    check_source("semi_supervised.batches.labelled", labelled)
+    if not labelled.has_labels:
+        raise UserError(
+            f"semi_supervised.batches.labelled must have labels, but {labelled.name!r} has none"
+        )
+    if num_classes and labelled.num_classes != num_classes:
+        raise UserError(
+            f"the labelled images must have the {num_classes} classes of all images, got "
+            f"{labelled.num_classes}"
+        )
+    if labelled_epochs is not None:
+        check_number("semi_supervised.batches.labelled_epochs", labelled_epochs, at_least=0)
+    numbers = {"labelled_classes": labelled_classes, "samples_per_class": samples_per_class}
+    for name, value in numbers.items():
+        check_number(f"semi_supervised.batches.{name}", value, at_least=1, integer=True)
+    if isinstance(labelled.train, IndexedSplit) and not labelled.is_multi_label:
+        _, counts = np.unique(labelled.train.labels, return_counts=True)
+        if labelled_classes > len(counts) or samples_per_class > counts.min():
+            raise UserError(
+                f"semi_supervised.batches.labelled_classes must be in 1 ... {len(counts)} and "
+                f".samples_per_class in 1 ... {counts.min()}, the classes of the labelled images "
+                f"and the fewest of one, got {labelled_classes} and {samples_per_class}"
+            )
+
+
+def _with_threads_for_both(*splits: Split) -> list[Split]:
+    """The splits, in memory only if both are: one pipeline reads both, with one thread pool."""
+    in_memory = all(isinstance(split, IndexedSplit) and split.in_memory for split in splits)
+    return [
+        dataclasses.replace(split, in_memory=in_memory)
+        if isinstance(split, IndexedSplit)
+        else split
+        for split in splits
+    ]
 
 
 def _without_labels(images: Any, labels: tf.Tensor) -> tuple[Any, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Every kind of image file as upright RGB bytes, against Pillow; and what is no image."""
+"""Decoded images against Pillow, and files that are no images."""
 
 import io
 
@@ -69,14 +69,14 @@ def test_upright_equals_pillow(orientation):
 
 
 @pytest.mark.parametrize("orientation", [None, 0, 9, 300])
-def test_an_orientation_that_is_missing_or_unknown_turns_nothing(orientation):
+def test_missing_or_unknown_orientation_leaves_the_image_unchanged(orientation):
     for endian in "<>":
         data = encoded(Image.fromarray(NOISE), "JPEG", exif=with_exif(orientation, endian))
         assert int(exif_orientation(tf.constant(data))) == 1
         np.testing.assert_array_equal(pixels_of(data), tf.io.decode_jpeg(data))
 
 
-def test_the_bytes_of_an_orientation_outside_of_exif_turn_nothing():
+def test_bytes_of_an_orientation_outside_exif_are_ignored():
     comment = b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
     data = encoded(Image.fromarray(NOISE), "JPEG", comment=comment)
     assert comment in data
@@ -85,7 +85,7 @@ def test_the_bytes_of_an_orientation_outside_of_exif_turn_nothing():
         assert int(exif_orientation(tf.constant(nothing))) == 1
 
 
-def test_the_orientation_of_the_image_counts_not_that_of_its_thumbnail():
+def test_orientation_of_the_thumbnail_is_ignored():
     exif = with_exif(8, "<")
     exif.get_ifd(0x8769)[0x9286] = b"a comment of the user"
     exif._ifds[1] = {ORIENTATION: 3, 0x0103: 6}
@@ -93,7 +93,7 @@ def test_the_orientation_of_the_image_counts_not_that_of_its_thumbnail():
     assert int(exif_orientation(tf.constant(data))) == 8
 
 
-def test_formats_without_loss_come_as_the_bytes_they_hold():
+def test_lossless_formats_keep_their_pixels():
     image = Image.fromarray(NOISE)
     for kind in ("PNG", "BMP"):
         np.testing.assert_array_equal(pixels_of(encoded(image, kind)), NOISE)
@@ -105,7 +105,7 @@ def test_formats_without_loss_come_as_the_bytes_they_hold():
     np.testing.assert_array_equal(decode(tf.constant(NOISE)), NOISE)
 
 
-def test_of_an_animation_the_first_frame_is_taken():
+def test_first_frame_of_an_animation_is_decoded():
     frames = [Image.fromarray(frame).quantize(64) for frame in (NOISE, 255 - NOISE)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     first = Image.open(io.BytesIO(data))
@@ -141,7 +141,7 @@ def test_sixteen_bits_become_eight():
     assert np.abs(grey[..., 0] - deep[..., 0] / 257.0).max() <= 1.0
 
 
-def test_a_cmyk_jpeg_has_the_colours_that_pillow_gives_it():
+def test_cmyk_jpeg_has_the_colours_of_pillow():
     image = Image.fromarray(smooth(40, 56)).convert("CMYK")
     data = encoded(image, "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
@@ -160,7 +160,7 @@ def test_a_cmyk_jpeg_has_the_colours_that_pillow_gives_it():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-def test_images_of_one_pixel_come_through(kind):
+def test_images_of_one_pixel_are_decoded(kind):
     data = encoded(Image.fromarray(np.full((1, 1, 3), 100, np.uint8)), kind)
     assert np.abs(pixels_of(data).astype(int) - 100).max() <= 2
     for seed in range(3):
@@ -178,7 +178,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
-def test_what_is_no_whole_image_is_an_error_of_tensorflow(data):
+def test_damaged_images_are_errors_of_tensorflow(data):
     with pytest.raises(tf.errors.OpError):
         decode(tf.constant(data))
     options = {"area_range": (1.0, 1.0), "aspect_range": (1.3, 1.4), "size_px": 16}
@@ -187,10 +187,10 @@ def test_what_is_no_whole_image_is_an_error_of_tensorflow(data):
 
 
 def part_read(read, top, left, bottom, right, reduction=1):
-    """The pixels of a window, in a reduced image to the nearest pixel, and all that were read."""
+    """The pixels of a window, to the nearest pixel of a reduced image, and all pixels read."""
     window = tf.constant([top, left, bottom - top, right - left])
     pixels, (first_row, first_column) = read(window, tf.constant(reduction))
-    # A half goes up.
+    # Rounds half up.
     top, left, bottom, right = (
         int(np.floor(number / reduction + 0.5)) for number in (top, left, bottom, right)
     )
@@ -198,7 +198,7 @@ def part_read(read, top, left, bottom, right, reduction=1):
     return pixels[rows, left - first_column : right - first_column].numpy(), pixels
 
 
-def test_a_window_is_read_alone_and_reduced():
+def test_window_is_read_alone_and_at_reduced_sizes():
     data = encoded(Image.fromarray(smooth(64, 96)), "JPEG", quality=95)
     size, reducible, read = open_image(tf.constant(data))
     assert size.numpy().tolist() == [64, 96]
@@ -206,7 +206,7 @@ def test_a_window_is_read_alone_and_reduced():
     whole = pixels_of(data)
     part, pixels = part_read(read, 8, 17, 40, 68)
     np.testing.assert_array_equal(part, whole[8:40, 17:68])
-    # Two columns more on either side, for their colour.
+    # With two more columns on each side.
     assert pixels.shape == (32, 55, 3)
     nearest = {2: (4, 9, 20, 34), 4: (2, 4, 10, 17), 8: (1, 2, 5, 9)}
     for reduction, (top, left, bottom, right) in nearest.items():

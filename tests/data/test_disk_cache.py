@@ -1,10 +1,11 @@
-"""Images in one file: what goes in comes out, whole or not at all."""
+"""The disk cache of encoded images."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from supcon_tf.data.disk_cache import cached_split
+from supcon_tf.errors import UserError
 
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.bytes(int(size)) for size in (5, 1, 300, 0, 77, 12, 4096)]
@@ -53,7 +54,7 @@ def test_images_are_written_once(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_interrupted_writing_is_begun_anew(tmp_path, error):
+def test_interrupted_writing_leaves_no_cache(tmp_path, error):
     def interrupted():
         yield next(batches())
         raise error("in the middle")
@@ -66,7 +67,7 @@ def test_an_interrupted_writing_is_begun_anew(tmp_path, error):
     assert contents(split.in_order()) == list(zip(IMAGES, LABELS, strict=True))
 
 
-def test_of_two_that_write_at_once_the_first_counts(tmp_path):
+def test_first_of_two_writers_wins(tmp_path):
     folder = tmp_path / "train.cache"
 
     def overtaken():
@@ -79,11 +80,12 @@ def test_of_two_that_write_at_once_the_first_counts(tmp_path):
 
 
 @pytest.mark.parametrize("expected", [6, 8])
-def test_another_number_of_images_is_named(tmp_path, expected):
+def test_other_number_of_images_is_rejected(tmp_path, expected):
     folder = tmp_path / "train.cache"
     cached_split(folder, batches(), 7)
     with pytest.raises(
-        ValueError, match=rf"train.cache' has 7 images, the split {expected}: remove the folder"
+        ValueError,
+        match=rf"the cache has 7 images, the split {expected}: remove the folder '.*train.cache'",
     ):
         cached_split(folder, never(), expected)
 
@@ -93,3 +95,17 @@ def test_reading_in_parallel_gives_the_same_images(tmp_path):
     numbers = np.random.default_rng(1).integers(0, 7, 200)
     dataset = tf.data.Dataset.from_tensor_slices(numbers).map(split.example, num_parallel_calls=8)
     assert contents(dataset) == [(IMAGES[number], LABELS[number]) for number in numbers]
+
+
+def test_damaged_cache_is_rejected(tmp_path):
+    folder = tmp_path / "train.cache"
+    cached_split(folder, batches(), 7)
+    (folder / "images").write_bytes(b"short")
+    with pytest.raises(UserError, match=r"the cache has 5 bytes, 4491 are needed: remove"):
+        cached_split(folder, never(), 7)
+    (folder / "ends.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=r"the cache is damaged .*: remove the folder"):
+        cached_split(folder, never(), 7)
+    (folder / "ends.npy").unlink()
+    with pytest.raises(UserError, match=r"the cache is damaged .*: remove the folder"):
+        cached_split(folder, never(), 7)

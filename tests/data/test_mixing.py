@@ -1,4 +1,4 @@
-"""MixUp and CutMix against their definitions, and mixed batches out of the pipeline."""
+"""MixUp and CutMix against their definitions, and mixed batches of the pipeline."""
 
 import functools
 
@@ -10,16 +10,17 @@ from scipy import stats
 from supcon_tf.data import mixing, views
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
+from supcon_tf.errors import UserError
 
 BATCH = 6
-# Every image is one colour, its own number; so a mixed pixel tells which images are in it.
+# All pixels of an image are its number, so a mixed pixel shows which images are in it.
 IMAGES = tf.tile(tf.reshape(tf.range(BATCH, dtype=tf.float32), [BATCH, 1, 1, 1]), [1, 12, 10, 3])
 TARGETS = tf.eye(BATCH)
 MIXINGS = {"mixup": mixing.mixup, "cutmix": mixing.cutmix}
 
 
 @pytest.mark.parametrize("name", MIXINGS)
-def test_targets_hold_as_much_of_a_class_as_the_image_does(name):
+def test_targets_are_mixed_by_the_same_shares_as_images(name):
     for seed in range(20):
         images, targets = MIXINGS[name](IMAGES, TARGETS, seed=seed)
         assert images.shape == IMAGES.shape
@@ -62,7 +63,7 @@ def test_the_weight_comes_from_the_beta_distribution(alpha):
     assert stats.kstest(weights, stats.beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
-def test_cutmix_boxes_cover_what_beta_and_border_leave():
+def test_mean_area_of_cutmix_boxes_follows_from_beta_and_the_border():
     shares = []
     cut = tf.function(mixing.cutmix)
     images, targets = tf.zeros([2, 64, 64, 3]), tf.eye(2)
@@ -76,7 +77,7 @@ def test_cutmix_boxes_cover_what_beta_and_border_leave():
     assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / np.sqrt(len(shares)) + 0.02
 
 
-def test_cutmix_leaves_as_many_batches_alone_as_asked():
+def test_cutmix_mixes_batches_with_this_probability():
     cut = tf.function(functools.partial(mixing.cutmix, probability=0.5))
     alone = [
         bool(tf.reduce_all(cut(IMAGES, TARGETS, seed=tf.constant(s, tf.int64))[1] == TARGETS))
@@ -87,7 +88,7 @@ def test_cutmix_leaves_as_many_batches_alone_as_asked():
 
 
 @pytest.mark.parametrize("name", MIXINGS)
-def test_the_same_seed_mixes_alike_and_another_one_differently(name):
+def test_mixing_depends_on_the_seed_only(name):
     first, again, other = (MIXINGS[name](IMAGES, TARGETS, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -97,13 +98,22 @@ def test_the_same_seed_mixes_alike_and_another_one_differently(name):
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        (functools.partial(mixing.mixup, alpha=0), "alpha must be >= 0.02, got 0"),
-        (functools.partial(mixing.cutmix, alpha=-1), "alpha must be >= 0.02, got -1"),
-        (functools.partial(mixing.cutmix, probability=2), r"in \[0, 1\], got 2"),
+        (
+            functools.partial(mixing.mixup, alpha=0),
+            r"mixing\.mixup\.alpha must be a number >= 0\.02, got 0",
+        ),
+        (
+            functools.partial(mixing.cutmix, alpha=-1),
+            r"mixing\.cutmix\.alpha must be a number >= 0\.02, got -1",
+        ),
+        (
+            functools.partial(mixing.cutmix, probability=2),
+            "mixing.cutmix.probability must be a number >= 0 and <= 1, got 2",
+        ),
     ],
 )
-def test_numbers_that_cannot_be_are_named(mix, message):
-    with pytest.raises(ValueError, match=message):
+def test_option_out_of_range_is_rejected(mix, message):
+    with pytest.raises(UserError, match=message):
         mix(IMAGES, TARGETS, seed=0)
 
 
@@ -133,13 +143,13 @@ def test_mixed_batches_have_rows_as_labels_and_any_can_be_made_alone():
         np.testing.assert_array_equal(labels, of_alone)
 
 
-def test_mixing_of_several_views_or_on_the_device_is_refused():
-    for options in ({"num_views": 2}, {"defer_to_device": True}):
-        with pytest.raises(ValueError, match="mixing is for stages that train on one view"):
+def test_mixing_several_views_or_on_the_device_is_rejected():
+    for options in ({"num_views": 2}, {"defer_to_device": True}, {"num_classes": 0}):
+        with pytest.raises(UserError, match="mixing is for stages that train on one view"):
             batches(**options)
 
 
 @pytest.mark.parametrize("mix", [mixing.mixup, mixing.cutmix])
-def test_what_is_not_an_image_is_not_mixed(mix):
-    with pytest.raises(ValueError, match=r"got shape \(4, 7\): cached features cannot be mixed"):
+def test_features_are_not_mixed(mix):
+    with pytest.raises(UserError, match=r"got shape \(4, 7\): cached features cannot be mixed"):
         mix(tf.zeros([4, 7]), tf.eye(4), seed=0)

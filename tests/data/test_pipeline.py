@@ -12,6 +12,7 @@ from supcon_tf.data import views
 from supcon_tf.data.augment.rng import uniforms
 from supcon_tf.data.pipeline import evaluation_batches, part_of, training_batches
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
+from supcon_tf.errors import UserError
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["one_by_one", "in_batches"])
@@ -102,7 +103,7 @@ def test_a_batch_holds_views_and_labels(split):
     assert labels.dtype == np.int64
 
 
-def test_any_batch_can_be_made_without_the_ones_before(split):
+def test_a_batch_can_be_made_without_the_ones_before(split):
     batches = batches_of(split, augmentation=tinted)
     whole = arrays(batches(0, 7))
     for start in (3, 6):
@@ -119,7 +120,7 @@ def test_views_of_an_image_differ_between_places_views_steps_and_seeds(split):
     assert len({view.tobytes() for view in views_seen}) == len(views_seen)
 
 
-def test_ten_images_in_batches_of_four_come_round_without_a_loss(split):
+def test_no_image_is_dropped_at_the_end_of_an_epoch(split):
     labels = np.concatenate([labels for _, labels in arrays(batches_of(split)(0, 5))])
     assert np.bincount(labels).tolist() == [2] * 10
 
@@ -133,7 +134,7 @@ def test_views_do_not_depend_on_the_number_of_threads_nor_on_the_run(split):
         assert_equal(arrays(dataset.with_options(options)), expected)
 
 
-def test_threads_are_as_many_as_cores_unless_some_wait_for_a_disk(large):
+def test_there_are_two_threads_per_core_where_images_come_from_a_disk(large):
     cores = os.cpu_count()
     kinds = {
         "in memory": (dataclasses.replace(large, in_memory=True), cores),
@@ -147,13 +148,13 @@ def test_threads_are_as_many_as_cores_unless_some_wait_for_a_disk(large):
         assert options.autotune.enabled is False
 
 
-def test_a_batch_larger_than_the_set_is_named(split):
-    with pytest.raises(ValueError, match="at most the 10 training images, got 11"):
+def test_batch_larger_than_the_split_is_rejected(split):
+    with pytest.raises(UserError, match="at most the 10 training images, got 11"):
         batches_of(split, batch_size=11)
 
 
 @pytest.mark.parametrize("augmentation", [views.identity, views.simclr], ids=lambda f: f.__name__)
-def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augmentation):
+def test_views_of_a_batch_made_at_once_are_those_made_one_by_one(large, augmentation):
     options = {"augmentation": augmentation, "batch_size": 24, "num_views": 3}
     at_once = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
@@ -165,8 +166,8 @@ def test_a_batch_made_in_one_go_has_the_views_of_its_images_alone(large, augment
 @pytest.mark.parametrize(
     ("batch_size", "options"), [(24, {}), (24, {"shard": (1, 2)}), (23, {}), (1, {})]
 )
-def test_a_batch_made_in_parts_has_the_views_of_its_images_alone(large, batch_size, options):
-    # Six views of 64 px are so many numbers that a part is six images, or all 23.
+def test_views_of_a_batch_made_in_parts_are_those_made_one_by_one(large, batch_size, options):
+    # With six views of 64 px a part is six images, or all 23.
     options = {"batch_size": batch_size, "num_views": 6, "image_px": 64, **options}
     in_parts = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
@@ -177,7 +178,7 @@ def test_a_batch_made_in_parts_has_the_views_of_its_images_alone(large, batch_si
 
 
 @pytest.mark.parametrize("defer_to_device", [False, True])
-def test_a_strategy_of_one_replica_gets_batches_made_in_parts_as_they_are(large, defer_to_device):
+def test_strategy_of_one_replica_keeps_batches_made_in_parts(large, defer_to_device):
     options = {"batch_size": 24, "num_views": 6, "image_px": 64}
     dataset = batches_of(large, defer_to_device=defer_to_device, **options)(0, 3)
     assert int(dataset.cardinality()) == 3
@@ -202,7 +203,7 @@ def test_a_part_divides_the_share_and_fits_the_cache(share, numbers, part):
 
 
 @pytest.mark.parametrize("reads_batches", [False, True])
-def test_every_batch_has_so_many_classes_with_so_many_images_each(large, reads_batches):
+def test_every_balanced_batch_has_k_images_of_each_of_its_classes(large, reads_batches):
     split = dataclasses.replace(large, reads_batches=reads_batches)
     batches = batches_of(split, batch_size=12, num_views=1, samples_per_class=4)
     whole = arrays(batches(0, 6))
@@ -215,10 +216,10 @@ def test_every_batch_has_so_many_classes_with_so_many_images_each(large, reads_b
         assert_equal(arrays(batches(step, step + 1)), whole[step : step + 1])
 
 
-def test_balanced_batches_show_the_images_of_their_numbers(large):
+def test_balanced_batches_have_the_images_of_their_numbers(large):
     numbered = IndexedSplit(
         large.labels,
-        # All pixels of an image tell its number.
+        # All pixels of an image are its number.
         lambda number: tf.fill([6, 6, 3], tf.cast(number, tf.uint8)),
     )
     batches = batches_of(numbered, batch_size=14, num_views=1, samples_per_class=2, seed=4)
@@ -233,7 +234,7 @@ def test_balanced_batches_show_the_images_of_their_numbers(large):
 
 
 @pytest.mark.parametrize("kind", ["in_batches", "one_by_one", "streamed"])
-def test_the_shards_of_a_batch_are_the_batch(large, kind):
+def test_the_shards_of_a_batch_make_up_the_batch(large, kind):
     split = {
         "in_batches": large,
         "one_by_one": dataclasses.replace(large, reads_batches=False),
@@ -290,34 +291,54 @@ def test_deferred_batches_become_the_same_views(large, kind):
         np.testing.assert_array_equal(result, images)
 
 
-def test_a_streamed_split_gives_batches_that_can_be_made_alone(large):
+def test_streamed_batches_can_be_made_alone(large):
     batches = batches_of(as_streamed(large), batch_size=12, augmentation=tinted)
     whole = arrays(batches(0, 7))
     for start in (0, 3, 6):
         assert_equal(arrays(batches(start, start + 1)), whole[start : start + 1])
 
 
-def test_batches_that_cannot_be_are_named(large):
-    with pytest.raises(ValueError, match="a multiple of samples_per_class, got 12 and 5"):
+def test_invalid_batches_are_rejected(large):
+    with pytest.raises(UserError, match="a multiple of samples_per_class, got 12 and 5"):
         batches_of(large, batch_size=12, samples_per_class=5)
-    with pytest.raises(ValueError, match="a multiple of samples_per_class, got 12 and 0"):
+    with pytest.raises(UserError, match="samples_per_class must be an integer >= 1, got 0"):
         batches_of(large, batch_size=12, samples_per_class=0)
-    with pytest.raises(ValueError, match="2 images of each of 8 classes needs so many classes"):
+    with pytest.raises(UserError, match="2 images of each of 8 classes needs 8 classes, got 7"):
         batches_of(large, batch_size=16, samples_per_class=2)(0, 1)
     for shard in ((0, 5), (3, 3), (-1, 3)):
-        with pytest.raises(ValueError, match=r"H a divisor of batch_size, got .* and 12"):
+        with pytest.raises(UserError, match=r"H a divisor of batch_size, got .* and 12"):
             batches_of(large, batch_size=12, shard=shard)
-    with pytest.raises(ValueError, match="which a streamed split has not"):
+    with pytest.raises(UserError, match="samples_per_class must be None for a streamed set, got 2"):
         batches_of(as_streamed(large), batch_size=12, samples_per_class=2)(0, 1)
+    unlabelled = dataclasses.replace(large, labels=np.full(70, -1))
+    with pytest.raises(UserError, match="must be None without one label per image, got 2"):
+        batches_of(unlabelled, batch_size=12, samples_per_class=2)
+    for options, says in (
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+        ({"batch_size": 2.0}, r"batch_size must be an integer >= 1, got 2\.0"),
+        ({"num_views": 0}, "num_views must be an integer >= 1, got 0"),
+        ({"mixing": "mixup"}, "must be a function such as @mixing.mixup, got 'mixup'"),
+        ({"defer_to_device": 1}, "defer_to_device must be True or False, got 1"),
+    ):
+        with pytest.raises(UserError, match=says):
+            batches_of(large, **options)
 
 
-def test_a_wrong_option_of_the_crop_is_one_line(split):
+def test_images_without_labels_keep_the_label_minus_one(large):
+    unlabelled = dataclasses.replace(large, labels=np.full(70, -1))
+    ((images, labels),) = arrays(batches_of(unlabelled, batch_size=12)(0, 1))
+    ((expected, _),) = arrays(batches_of(large, batch_size=12)(0, 1))
+    np.testing.assert_array_equal(images, expected)
+    assert labels.tolist() == [-1] * 12
+
+
+def test_invalid_option_of_the_crop_is_a_one_line_error(split):
     crop = functools.partial(views.random_resized_crop, num_tries=0)
     steps = training_batches(
         split, preprocessing=views.Preprocessing(8, crop), augmentation=views.identity,
         num_views=1, batch_size=2, num_classes=10, seed=0,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"^num_tries must be an integer >= 1, got 0$"):
+    with pytest.raises(UserError, match=r"^num_tries must be an integer >= 1, got 0$"):
         steps(0, 1)
 
 

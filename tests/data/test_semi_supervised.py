@@ -1,4 +1,4 @@
-"""A little labelled, a lot unlabelled: subsets, batches of both, and a whole run."""
+"""Semi-supervised training: labelled subsets, joint batches, multi-crop, and whole runs."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ CROPS = ((16, 2, (0.3, 1.0)), (8, 3, (0.1, 0.3)))
 
 @pytest.fixture(scope="module")
 def source():
-    """Sixty images of three classes; an image is its own number."""
+    """Sixty images of three classes; the pixels of an image are its number."""
     images = np.broadcast_to(np.arange(60)[:, None, None, None], (60, 4, 4, 3)).astype(np.uint8)
     pixels = tf.constant(images)
     split = IndexedSplit(
@@ -31,7 +31,7 @@ def source():
 
 
 def numbers_of(images):
-    """Which images they are."""
+    """The numbers of these images."""
     return np.rint((np.asarray(images)[:, 0, 0, 0, 0] + 1) * 127.5).astype(int)
 
 
@@ -48,7 +48,7 @@ def batches_of(source, labelled, **options):
     )
 
 
-def test_the_labelled_part_is_a_function_of_seed_and_fraction(source):
+def test_labelled_subset_depends_on_seed_and_fraction(source):
     chosen = [
         numbers_of(np.stack([image for image, _ in part.train.in_order()])[:, None] / 127.5 - 1)
         for part in (
@@ -68,7 +68,7 @@ def test_the_labelled_part_is_a_function_of_seed_and_fraction(source):
     assert sources.subset(source, fraction=0.1).test is source.test
 
 
-def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
+def test_labelled_subset_can_be_listed_by_number_or_name(source, tmp_path):
     listed = tmp_path / "labelled.txt"
     listed.write_text("7\n3\n\n")
     assert sources.subset(source, list_file=str(listed)).train.labels.tolist() == [0, 1]
@@ -79,7 +79,7 @@ def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
     assert part.paths == ("/data/z/0.jpg", "/data/x/1.jpg", "/data/y/2.jpg")
     for line, message in (("2.jpg", "got 3: give the end"), ("60", "got 0"), ("", "is empty")):
         listed.write_text(f"{line}\n")
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             sources.subset(named, list_file=str(listed))
     with pytest.raises(UserError, match="no list_file"):
         sources.subset(source, list_file=str(tmp_path / "none.txt"))
@@ -87,11 +87,11 @@ def test_the_labelled_part_may_be_listed_by_number_or_name(source, tmp_path):
         ValueError, match="give one of first, per_class, fraction and list_file, got"
     ):
         sources.subset(source, list_file="a.txt", fraction=0.1)
-    with pytest.raises(ValueError, match=r"must be a number > 0 and <= 1, got 1.5"):
+    with pytest.raises(UserError, match=r"must be a number > 0 and <= 1, got 1.5"):
         sources.subset(source, fraction=1.5)
 
 
-def test_a_batch_is_the_unlabelled_one_and_a_balanced_labelled_one(source):
+def test_a_batch_joins_an_unlabelled_and_a_balanced_labelled_batch(source):
     labelled = sources.subset(source, per_class=4)
     known = {int(image[0, 0, 0]) for image, _ in labelled.train.in_order()}
     plain = training_batches(
@@ -111,7 +111,7 @@ def test_a_batch_is_the_unlabelled_one_and_a_balanced_labelled_one(source):
         assert len(set(numbers[labels >= 0])) == 4
 
 
-def test_any_step_is_the_same_alone_and_hosts_share_both_parts(source):
+def test_a_step_can_be_made_alone_and_hosts_share_both_parts(source):
     labelled = sources.subset(source, per_class=4)
     whole = list(batches_of(source, labelled)(0, 5).as_numpy_iterator())
     (alone,) = batches_of(source, labelled)(4, 5).as_numpy_iterator()
@@ -127,7 +127,7 @@ def test_any_step_is_the_same_alone_and_hosts_share_both_parts(source):
             np.testing.assert_array_equal(images[rows(labels, 0)], both)
 
 
-def test_a_part_that_is_read_from_a_disk_makes_threads_for_both(source):
+def test_there_are_two_threads_per_core_if_either_part_is_on_a_disk(source):
     for in_memory, others in ((True, False), (False, True), (True, True)):
         parts = [
             dataclasses.replace(source, train=dataclasses.replace(source.train, in_memory=held))
@@ -138,7 +138,7 @@ def test_a_part_that_is_read_from_a_disk_makes_threads_for_both(source):
         assert threads == (1 if in_memory and others else 2) * os.cpu_count()
 
 
-def test_every_seed_draws_a_labelled_part_of_its_own(source):
+def test_labelled_part_depends_on_the_seed(source):
     labelled = sources.subset(source, per_class=4)
     drawn = set()
     for seed in range(6):
@@ -147,7 +147,7 @@ def test_every_seed_draws_a_labelled_part_of_its_own(source):
     assert len(drawn) > 1
 
 
-def test_the_labelled_part_ends_after_its_epochs(source):
+def test_labelled_part_ends_after_its_epochs(source):
     labelled = sources.subset(source, per_class=4)
     # 60 / 8 = 7.5 steps an epoch: the part ends after 3 steps.
     steps = batches_of(source, labelled, labelled_epochs=0.4)
@@ -159,7 +159,7 @@ def test_the_labelled_part_ends_after_its_epochs(source):
     ]  # fmt: skip
 
 
-def test_every_replica_has_its_share_of_both_parts(source):
+def test_each_replica_has_its_share_of_both_parts(source):
     labelled = sources.subset(source, per_class=4)
     strategy = two_replicas()
     made = batches_of(source, labelled, labelled_epochs=0.1)
@@ -188,7 +188,7 @@ def test_multi_crop_batches_have_the_same_images_in_other_crops(source):
     np.testing.assert_array_equal(numbers_of(crops["crops8"]) % 3, labels)
 
 
-def test_groups_of_crops_have_draws_of_their_own():
+def test_groups_of_crops_have_different_seeds():
     seen = []
 
     def crop(image, *, seed, size_px, area_range):
@@ -205,17 +205,15 @@ def test_groups_of_crops_have_draws_of_their_own():
     assert not set(seen[0][2]) & set(seen[1][2])
 
 
-def test_what_cannot_be_is_named_with_what_would_do(source):
+def test_invalid_options_are_rejected(source):
     labelled = sources.subset(source, per_class=4)
-    with pytest.raises(ValueError, match="must have the 3 classes of all images, got 10"):
+    with pytest.raises(UserError, match="must have the 3 classes of all images, got 10"):
         batches_of(source, sources.digits())
-    with pytest.raises(ValueError, match="labelled_epochs must be >= 0 or None, got -1"):
+    with pytest.raises(UserError, match="labelled_epochs must be a number >= 0, got -1"):
         batches_of(source, labelled, labelled_epochs=-1)
     for options in (
         {"labelled_classes": 4},
-        {"labelled_classes": 0},
         {"samples_per_class": 5},
-        {"samples_per_class": 0},
         {"labelled_classes": 3, "samples_per_class": 40},
     ):
         classes, samples = ({"labelled_classes": 2, "samples_per_class": 2} | options).values()
@@ -225,12 +223,23 @@ def test_what_cannot_be_is_named_with_what_would_do(source):
             rf"\.samples_per_class in 1 \.\.\. 4, .* got {classes} and {samples}",
         ):
             batches_of(source, labelled, **options)
+    for name in ("labelled_classes", "samples_per_class"):
+        with pytest.raises(UserError, match=f"{name} must be an integer >= 1, got 0"):
+            batches_of(source, labelled, **{name: 0})
+    with pytest.raises(UserError, match="labelled must be a source such as"):
+        batches_of(source, "digits")
+    unlabelled = IndexedSplit(np.full(4, -1), lambda number: number)
+    with pytest.raises(UserError, match="labelled must have labels, but 'mine' has none"):
+        batches_of(source, sources.Source("mine", (), unlabelled, unlabelled))
     for crops, message in (
-        (CROPS[:1], "got 2 crops of each image and a model of 5"),
+        ((), "must be groups of crops, got"),
+        (((16, 2),), r"must be groups of .*, got \(16, 2\)"),
+        (((16, 2, 0.5),), r"must be groups of .*, got \(16, 2, 0\.5\)"),
+        (CROPS[:1], "must have the model's 5 crops per image, got 2"),
         ((CROPS[0], CROPS[0]), "must be groups of different sizes"),
         (((16, 2, (0.5, 0.1)),), "smallest, largest share"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             multi_crop.batches(
                 source.train, crops=crops, num_views=5, preprocessing=views.Preprocessing(16),
                 augmentation=views.identity, batch_size=8, num_classes=3, seed=0,
@@ -248,7 +257,7 @@ A_QUARTER = (
 )
 
 
-def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
+def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
     photos, tmp_path, without_export, monkeypatch
 ):
     stretches = []
@@ -275,14 +284,14 @@ def test_a_run_pretrains_on_all_images_and_fine_tunes_on_the_labelled(
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
-    # Where labelled rows may end, a pipeline is made for each epoch, whose batches are of one shape.
+    # Where labelled rows may end, each epoch has a pipeline with batches of one shape.
     assert stretches == [(0, 4), (4, 8), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
-    with pytest.raises(ValueError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
+    with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
-def test_suncet_alone_takes_the_labelled_images_only(photos, tmp_path, without_export):
+def test_suncet_alone_trains_on_the_labelled_images_only(photos, tmp_path, without_export):
     folder = RunDir(tmp_path / "run")
     run(
         folder.root,

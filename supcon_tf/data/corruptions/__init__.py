@@ -1,4 +1,4 @@
-"""Corrupted images for evaluation: made on the fly, or in one of three published forms."""
+"""Corrupted test images: made on the fly, or read from one of three published layouts."""
 
 from supcon_tf.data.corruptions.arrays import arrays
 from supcon_tf.data.corruptions.base import CorruptedImages

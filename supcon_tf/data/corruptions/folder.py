@@ -1,19 +1,17 @@
-"""Corrupted images in ImageNet-C's published folders: corruption/severity/class/image."""
-
-from pathlib import Path
+"""Corrupted images in the published folders of ImageNet-C: corruption/severity/class/image."""
 
 from supcon_tf.data.corruptions.base import (
     Cell,
     CorruptedImages,
     Images,
+    check_cells,
+    check_source_of,
     check_split,
     read_images,
-    refuse_missing,
 )
 from supcon_tf.data.image_files import images_by_class
 from supcon_tf.data.sources.base import Source
 from supcon_tf.data.sources.folder import folder_split
-from supcon_tf.errors import UserError
 
 
 def folder(
@@ -24,23 +22,20 @@ def folder(
     seed: int,
     root: str | None = None,
 ) -> CorruptedImages:
-    """ImageNet-C as published, or any set laid out like it.
+    """ImageNet-C as published, or images in the same layout.
 
     Args:
-      source: of the same classes; its class names are the names of the class folders.
-      cells: what must be there.
-      num_images: the first so many of a shuffled order.
-      seed: of that order.
-      root: the folder with gaussian_noise/1/n01440764/... and so on.
+      source: source with the same classes; their names are those of the class folders.
+      cells: corruptions and severities that are needed.
+      num_images: number of images of each, the first of a shuffled order.
+      seed: seed of that order.
+      root: folder with gaussian_noise/1/n01440764/... and so on.
 
     Raises:
-      UserError: cells without a folder.
-      UserError: no root, other classes or too few images.
+      UserError: no root, missing folders, other classes or too few images.
     """
-    if root is None:
-        raise UserError("which folder? say corruptions.folder.root = '/data/imagenet_c'")
-    base = Path(root).expanduser()
-    refuse_missing(
+    base = check_source_of("corruptions.folder.root", source, root, example="/data/imagenet_c")
+    check_cells(
         repr(root),
         cells,
         lambda corruption, severity: (base / corruption / str(severity)).is_dir(),
@@ -52,7 +47,7 @@ def folder(
         files = images_by_class(here)
         names = tuple(sorted(files))
         split = folder_split(files, source.class_names)
-        # Sources may have their classes in another order than the alphabet's.
+        # Not all sources have their classes in alphabetical order.
         in_order = names if set(names) != set(source.class_names) else source.class_names
         check_split(repr(str(here)), split, in_order, source=source, num_images=num_images)
         return read_images(split, num_images=num_images, seed=seed)

@@ -1,10 +1,10 @@
-"""The corruptions of ImageNet-C, made on the fly instead of read from the published files."""
+"""Applies a corruption of ImageNet-C to an image."""
 
 import numpy as np
 
 from supcon_tf.errors import UserError
 
-# Those that enter the mean corruption error, in the order of its published tables.
+# The 15 corruptions of the mean corruption error, in the order of the published tables.
 CORRUPTIONS = (
     "gaussian_noise",
     "shot_noise",
@@ -22,7 +22,7 @@ CORRUPTIONS = (
     "pixelate",
     "jpeg_compression",
 )
-# Those that were meant for choosing settings.
+# Four more, published for choosing settings.
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE_PX = 32
@@ -31,27 +31,26 @@ MIN_SIDE_PX = 32
 def corrupt(
     image: np.ndarray, *, corruption: str, severity: int, seed: int, number: int
 ) -> np.ndarray:
-    """An image with one of ImageNet-C's corruptions, as imagecorruptions-imaug makes them.
+    """Applies one of ImageNet-C's corruptions, as implemented by imagecorruptions-imaug.
 
     Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions
-    and Perturbations". What is drawn is a function of (seed, number, corruption, severity). The
-    strengths are those of ImageNet-C, made for a side of 224 px; CIFAR-10-C has weaker ones of
-    its own. Not for threads: NumPy's global generator, from which the library draws, is seeded
-    and then put back.
+    and Perturbations". The result depends only on the image and (seed, number, corruption,
+    severity). Strengths are those of ImageNet-C for 224 px; CIFAR-10-C has weaker ones. Not
+    thread-safe: the library draws from NumPy's global generator, which is seeded and restored.
 
     Args:
-      image: uint8 [H, W, 3], sides of at least 32 px.
+      image: uint8 [H, W, 3], with sides of at least 32 px.
       corruption: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
       severity: 1 (weakest) to 5.
       seed: >= 0.
-      number: the image's within its set, >= 0.
+      number: position of the image in its set, >= 0.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      UserError: an unknown corruption or severity, or an image that is too small.
-      UserError: imagecorruptions-imaug cannot be imported.
+      UserError: an unknown corruption or severity, an image that is too small, or
+        imagecorruptions-imaug is not installed.
 
     Example:
       >>> import numpy as np
@@ -80,11 +79,11 @@ def corrupt(
 
     entropy = [seed, number, known.index(corruption), severity]
     drawn = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    # These two have a generator of their own.
-    own = {"seed": drawn} if corruption in ("impulse_noise", "glass_blur") else {}
+    # These two take a seed.
+    options = {"seed": drawn} if corruption in ("impulse_noise", "glass_blur") else {}
     state = np.random.get_state()
     np.random.seed(drawn)
     try:
-        return imagecorruptions.corrupt(image, severity, corruption, **own)
+        return imagecorruptions.corrupt(image, severity, corruption, **options)
     finally:
         np.random.set_state(state)

@@ -1,4 +1,4 @@
-"""Corrupted images made from a source's own, in several processes, and kept on disk if wanted."""
+"""Corrupted images made from the test images of a source, optionally cached on disk."""
 
 import collections
 import functools
@@ -13,15 +13,21 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from supcon_tf.data.corruptions.base import Cell, CorruptedImages, Images, select_examples
+from supcon_tf.data.corruptions.base import (
+    Cell,
+    CorruptedImages,
+    Images,
+    check_labels,
+    select_examples,
+)
 from supcon_tf.data.corruptions.imagenet_c import corrupt
 from supcon_tf.data.corruptions.process_pool import process_pool
 from supcon_tf.data.disk_cache import cached_split
+from supcon_tf.data.options import check_number, check_text
 from supcon_tf.data.sources.base import Source
-from supcon_tf.errors import UserError
 
-# So many images for each process are corrupted or wait to be, which bounds the memory.
-_AHEAD = 16
+# Images per process that are corrupted or queued, which limits the memory.
+_QUEUED_PER_PROCESS = 16
 
 
 def on_the_fly(
@@ -33,37 +39,39 @@ def on_the_fly(
     processes: int | None = None,
     cache_dir: str | None = None,
 ) -> CorruptedImages:
-    """The held-out images of a source, corrupted as they are asked for.
+    """Corrupts the test images of a source when they are needed.
 
-    An image's corruption is a function of (seed, its place, corruption, severity), so that any
-    number of processes makes the same images. The library draws from NumPy's global generator:
-    hence processes and not threads. A script that uses more than one needs the usual
+    The images are the same for any number of processes. Processes, not threads, as the library
+    draws from NumPy's global generator. A script that uses several needs the usual
     `if __name__ == "__main__":`.
 
     Args:
-      source: with a held-out split.
-      cells: not looked at, as all can be made.
-      num_images: the first so many of the shuffled held-out images.
-      seed: of that order and of the corruptions.
-      processes: None is one for each core; with 1 this process itself does it.
-      cache_dir: a folder to keep the images in as PNG, some 3 KB each at 32 px and 100 KB at
-        224 px. They are found again by the content of the clean images, never by a name alone.
+      source: source of the clean test images.
+      cells: not used, as every corruption can be made.
+      num_images: number of images, the first of the shuffled test images.
+      seed: seed of that order and of the corruptions.
+      processes: number of processes; None for one per core, 1 for this process.
+      cache_dir: folder to keep the images in as PNG, about 3 KB each at 32 px and 100 KB at
+        224 px; None for no cache. They are found again by the content of the clean images.
 
     Raises:
-      UserError: fewer than one process.
+      UserError: fewer than one process, or a source without labels.
     """
-    if processes is not None and processes < 1:
-        raise UserError(f"corruptions.on_the_fly.processes must be >= 1 or None, got {processes}")
+    check_labels(source)
+    if processes is not None:
+        check_number("corruptions.on_the_fly.processes", processes, at_least=1, integer=True)
+    if cache_dir is not None:
+        check_text("corruptions.on_the_fly.cache_dir", cache_dir, example="/tmp/corrupted")
     count = processes or os.cpu_count() or 1
     pool = process_pool(count) if count > 1 else None
 
-    # Made once, as tracing it takes longer than corrupting some images.
+    # Traced once: tracing takes longer than corrupting a few images.
     clean = select_examples(source.test, num_images=num_images, seed=seed)
 
     def corrupted(corruption: str, severity: int) -> Images:
         images = clean.as_numpy_iterator()
         yield from _corrupted(
-            images, corruption, severity, seed=seed, pool=pool, ahead=_AHEAD * count
+            images, corruption, severity, seed=seed, pool=pool, ahead=_QUEUED_PER_PROCESS * count
         )
 
     if cache_dir is None:
@@ -85,7 +93,7 @@ def on_the_fly(
                 yield np.array([tf.io.encode_png(image).numpy()], object), np.array([label])
 
         split = cached_split(root / f"{corruption}-{severity}", encoded(), num_images)
-        # One by one they are read twice as fast as through tf.data.
+        # Twice as fast as reading through tf.data.
         for number, label in enumerate(split.labels):
             yield tf.io.decode_png(split.read(tf.constant(number)), 3).numpy(), label
 
@@ -95,7 +103,7 @@ def on_the_fly(
 def _corrupted(
     clean: Images, corruption: str, severity: int, *, seed: int, pool: Executor | None, ahead: int
 ) -> Images:
-    """Corrupted images in the order of the clean ones; in a pool so many of them at once."""
+    """Corrupted images in the order of the clean ones, with at most `ahead` queued in the pool."""
     waiting: collections.deque[tuple[Future[np.ndarray], int]] = collections.deque()
     for number, (image, label) in enumerate(clean):
         make = functools.partial(
@@ -106,14 +114,14 @@ def _corrupted(
             continue
         waiting.append((pool.submit(make), label))
         if len(waiting) > ahead:
-            future, of_image = waiting.popleft()
-            yield future.result(), of_image
-    for future, of_image in waiting:
-        yield future.result(), of_image
+            future, image_label = waiting.popleft()
+            yield future.result(), image_label
+    for future, image_label in waiting:
+        yield future.result(), image_label
 
 
 def _digest(images: Images, num_images: int) -> str:
-    """SHA-256 of pixels and labels, in short."""
+    """The first 16 digits of the SHA-256 of pixels and labels."""
     digest = hashlib.sha256()
     for image, label in tqdm(
         images, desc="reading clean images", total=num_images, leave=False, disable=None

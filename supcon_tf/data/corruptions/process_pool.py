@@ -1,4 +1,4 @@
-"""Worker processes for work that cannot be done in threads; imports nothing heavy, as they do."""
+"""Worker processes. This module imports nothing heavy, as each worker imports it."""
 
 import multiprocessing
 import os
@@ -8,17 +8,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that start when the first task comes and end with what holds the pool.
+    """A pool of processes that start with the first task and end with this process.
 
-    They are not forked, as a copy of TensorFlow's threads may hang.
+    They are spawned, not forked: a forked copy of TensorFlow's threads may hang.
     """
     return ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
     )
 
 
-def _begin() -> None:
-    """A worker leaves Ctrl-C to its parent, and ends with it even where that one is killed."""
+def _follow_parent() -> None:
+    """Makes a worker ignore Ctrl-C, which its parent handles, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""Published corrupted sets from TensorFlow Datasets, one configuration for each cell."""
+"""Published corrupted sets of TensorFlow Datasets, with one configuration for each cell."""
 
 import functools
 
@@ -6,16 +6,19 @@ from supcon_tf.data.corruptions.base import (
     Cell,
     CorruptedImages,
     Images,
+    check_cells,
+    check_labels,
     check_split,
     read_images,
-    refuse_missing,
 )
+from supcon_tf.data.options import check_text
 from supcon_tf.data.sources.base import Source
 from supcon_tf.data.sources.tfds import tfds as tfds_source
+from supcon_tf.data.sources.tfds_builder import find_builder
 from supcon_tf.errors import UserError
 
-# cifar10_corrupted has names of its own for two.
-_ALSO_CALLED = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
+# Other names of two corruptions in cifar10_corrupted.
+_OTHER_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 
 
 def tfds(
@@ -28,28 +31,30 @@ def tfds(
     data_dir: str | None = None,
     split: str | None = None,
 ) -> CorruptedImages:
-    """`imagenet2012_corrupted` or `cifar10_corrupted`, prepared by TFDS; nothing is downloaded.
+    """`imagenet2012_corrupted` or `cifar10_corrupted`, prepared by TFDS. Nothing is downloaded.
 
     Args:
-      source: of the same classes.
-      cells: what must be there.
-      num_images: the first so many of a shuffled pass.
-      seed: of that pass.
-      name: of the set, without the configuration.
-      data_dir: where TFDS keeps its sets, by default ~/tensorflow_datasets.
-      split: the set's split; None is the only one it has.
+      source: source with the same classes.
+      cells: corruptions and severities that are needed.
+      num_images: number of images of each, the first of a shuffled pass.
+      seed: seed of that pass.
+      name: name of the set, without the configuration.
+      data_dir: where TFDS keeps its sets; None for ~/tensorflow_datasets.
+      split: split of the set; None for its only split.
 
     Raises:
-      UserError: cells that are not prepared.
-      UserError: no name, several splits, other classes or too few images.
+      UserError: no name, configurations that are not prepared, several splits, other classes or
+        too few images.
     """
+    check_labels(source)
     if name is None:
         raise UserError(
-            "which corrupted set? say corruptions.tfds.name = 'cifar10_corrupted' or "
+            "which corrupted set? Set corruptions.tfds.name = 'cifar10_corrupted' or "
             "'imagenet2012_corrupted'"
         )
     config_of = functools.cache(functools.partial(_prepared_config, name, data_dir=data_dir))
-    refuse_missing(
+    check_text("corruptions.tfds.name", name, example="cifar10_corrupted")
+    check_cells(
         f"the TFDS set {name!r} in {data_dir or '~/tensorflow_datasets'}",
         cells,
         lambda corruption, severity: config_of(corruption, severity) is not None,
@@ -77,14 +82,12 @@ def tfds(
 def _prepared_config(
     name: str, corruption: str, severity: int, *, data_dir: str | None
 ) -> tuple[str, list[str]] | None:
-    """The set's full name for a cell and its splits; None where it is not prepared."""
-    import tensorflow_datasets
-
-    for called in (corruption, _ALSO_CALLED.get(corruption, corruption)):
+    """The full name of a prepared configuration, and its splits; None if it is not prepared."""
+    for called in (corruption, _OTHER_NAMES.get(corruption, corruption)):
         full = f"{name}/{called}_{severity}"
         try:
-            builder = tensorflow_datasets.builder(full, data_dir=data_dir)
-        except (tensorflow_datasets.core.DatasetNotFoundError, ValueError):
+            builder = find_builder(full, data_dir, setting="corruptions.tfds")
+        except UserError:
             continue
         if builder.info.splits:
             return full, sorted(builder.info.splits)

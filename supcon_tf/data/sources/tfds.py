@@ -1,5 +1,6 @@
-"""A TensorFlow Datasets image-classification set as a source."""
+"""A TensorFlow Datasets set as a source."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,18 @@ from tqdm import tqdm
 
 from supcon_tf.data.decode import decode
 from supcon_tf.data.disk_cache import cached_split
+from supcon_tf.data.options import check_flag, check_number, check_text
 from supcon_tf.data.sources.base import Source, with_validation
+from supcon_tf.data.sources.tfds_builder import find_builder, other_versions
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
 from supcon_tf.errors import UserError
 
-# A set of fewer bytes than this is held in memory and read by number.
+# The cache "auto" keeps sets of at most this size in memory.
 IN_MEMORY_BYTES = 2 << 30
 
+# Batches of larger images would take much memory at once.
 _LARGEST_BATCHED_PX = 96
+_READ_AT_ONCE = 1024
 
 Cache = Literal["auto", "memory", "disk", "none"]
 
@@ -31,170 +36,216 @@ def tfds(
     test_split: str = "test",
     validation_split: str | None = None,
     validation_share: float = 0.0,
+    labelled: bool = True,
     cache: Cache = "auto",
     cache_dir: str | None = None,
     download: bool = False,
     seed: int = 0,
 ) -> Source:
-    """A TensorFlow Datasets image-classification set, with one label per image or several.
+    """A TensorFlow Datasets set of images with one class label each, or several.
 
-    The labels are the feature `label`, or a sequence of classes `labels`, as voc/2007 has.
-
-    A split that is held in memory or cached on disk can be read in any order, and a run goes on
-    at any step at once. A streamed one is read over to where the run stood.
+    The labels are the feature `label`, or a sequence of classes `labels` as in voc/2007. A split
+    in memory or cached on disk can be read in any order, so a run resumes at once. A streamed split
+    is read again up to the step where the run stopped.
 
     Args:
-      name: as in the TFDS catalogue, with "/config" and ":version" where needed.
-      data_dir: where TFDS keeps its sets, by default ~/tensorflow_datasets.
+      name: name in the TFDS catalogue, with "/config" and ":version" where needed.
+      data_dir: where TFDS keeps its sets; None for ~/tensorflow_datasets.
       train_split, test_split: TFDS split names or slices, such as "train[:80%]".
-      validation_split: the same, to choose by; None for none or a share.
-      validation_share: of the training images to set aside, 0 for none; not for a streamed set,
-        which takes a validation_split instead.
-      cache: "memory": decoded where all images have one size, encoded otherwise; "disk": encoded,
-        in one file in cache_dir that is written once; "none": streamed; "auto": "memory" below
-        2 GiB, "none" above.
-      cache_dir: for "disk", by default where TFDS keeps this set.
-      download: fetch and prepare the set when it is not there.
-      seed: of the choice of the validation images.
+      validation_split: likewise, for the validation split; None for none or a share.
+      validation_share: share of the training images for the validation split, 0 for none. A
+        streamed set needs `validation_split` instead.
+      labelled: False to leave the labels out, for SimCLR and SwAV pretraining.
+      cache: "memory": decoded if all images have one size, otherwise encoded; "disk": encoded, in
+        one file in cache_dir that is written once; "none": streamed; "auto": "memory" up to 2 GiB,
+        "none" above.
+      cache_dir: folder for "disk"; None for the folder where TFDS keeps this set.
+      download: download and prepare the set if it is not on disk.
+      seed: seed of the random validation split.
 
     Raises:
-      UserError: an unknown set or split, a set that is not there, one without an image and class
-        labels, labels outside of the classes, or an unknown cache.
+      UserError: an unknown set, split or cache, a set or version that is not on disk, or one
+        without images, class labels or valid labels.
     """
     if cache not in get_args(Cache):
-        raise UserError(f"cache must be one of {get_args(Cache)}, got {cache!r}")
-    import tensorflow_datasets
-
+        raise UserError(f"sources.tfds.cache must be one of {get_args(Cache)}, got {cache!r}")
+    check_flag("sources.tfds.download", download)
+    check_flag("sources.tfds.labelled", labelled)
+    check_number("sources.tfds.validation_share", validation_share, at_least=0, below=1)
+    check_number("sources.tfds.seed", seed, at_least=0, integer=True)
     if validation_split is not None and validation_share:
         raise UserError(
-            f"give validation_split or validation_share, got {validation_split!r} and "
-            f"{validation_share}"
+            "sources.tfds takes validation_split or validation_share, not both, got "
+            f"{validation_split!r} and {validation_share}"
         )
-    try:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir)
-    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(
-            f"no TFDS set named {name!r}: {str(error).splitlines()[0]}; see "
-            "tensorflow_datasets.list_builders() for the names"
-        ) from None
-    if not builder.info.splits:
-        if not download:
-            raise UserError(
-                f"the TFDS set {name!r} is not in {builder.data_dir}: set sources.tfds.data_dir "
-                "to where it is, or sources.tfds.download = True to fetch it"
-            )
-        builder.download_and_prepare()
-    features = builder.info.features
-    default_keys = ("image", "label" if "label" in features else "labels")
-    keys = builder.info.supervised_keys or default_keys
-    image, classes = map(dict(features.items()).get, keys)
-    if isinstance(classes, tensorflow_datasets.features.Sequence):
-        classes = classes.feature
-    if not (
-        isinstance(image, tensorflow_datasets.features.Image)
-        and isinstance(classes, tensorflow_datasets.features.ClassLabel)
-    ):
-        raise UserError(
-            f"the TFDS set {name!r} has no image with a class label, or a sequence of them, got "
-            f"{keys} of {sorted(features)}"
-        )
-
+    builder = _prepared_builder(name, data_dir, download)
+    image_key, label_key, class_names = _features(name, builder, labelled)
     directory = str(cache_dir or builder.data_dir)
     if cache == "disk" and "://" in directory:
         raise UserError(
             f"a cache on disk cannot be at {directory!r}: set sources.tfds.cache_dir to a local "
             "folder"
         )
+    splits = {"train": train_split, "test": test_split}
+    if validation_split is not None:
+        splits["validation"] = validation_split
+    read = {
+        part: _Reader(builder, split, part, image_key, label_key).read(
+            cache, Path(directory).expanduser()
+        )
+        for part, split in splits.items()
+    }
+    return with_validation(Source(name, class_names, **read), validation_share, seed)
 
-    def read(split: str) -> Split:
-        return _tfds_split(builder, split, keys, cache, Path(directory).expanduser())
 
-    source = Source(
-        name,
-        tuple(classes.names),
-        read(train_split),
-        read(test_split),
-        None if validation_split is None else read(validation_split),
+def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    builder = find_builder(name, data_dir, setting="sources.tfds")
+    if builder.info.splits:
+        return builder
+    if download:
+        builder.download_and_prepare()
+        return builder
+    folder = Path(builder.data_dir)
+    set_name = name.partition(":")[0]
+    if found := other_versions(folder.parent, set_name, setting="sources.tfds"):
+        raise UserError(f"the TFDS set {name!r} is not in {str(folder)!r}; {found}")
+    raise UserError(
+        f"the TFDS set {name!r} is not in {builder.data_dir}: set sources.tfds.data_dir "
+        "to where it is, or sources.tfds.download = True to fetch it"
     )
-    return with_validation(source, validation_share, seed)
 
 
-def _tfds_split(
-    builder: Any, split: str, keys: tuple[str, str], cache: Cache, cache_dir: Path
-) -> Split:
-    """One split of a prepared TFDS builder."""
+def _features(name: str, builder: Any, labelled: bool) -> tuple[str, str | None, tuple[str, ...]]:
+    """The names of the features of images and labels, and of the classes."""
     import tensorflow_datasets
 
-    try:
-        info = builder.info.splits[split]
-    except (KeyError, ValueError):
+    features = builder.info.features
+    default_keys = ("image", "label" if "label" in features else "labels")
+    keys = builder.info.supervised_keys or default_keys
+    image, classes = map(dict(features.items()).get, keys)
+    if isinstance(classes, tensorflow_datasets.features.Sequence):
+        classes = classes.feature
+    if not isinstance(image, tensorflow_datasets.features.Image):
+        raise UserError(f"the TFDS set {name!r} has no images, got {keys} of {sorted(features)}")
+    if not labelled:
+        return keys[0], None, ()
+    if not isinstance(classes, tensorflow_datasets.features.ClassLabel):
         raise UserError(
-            f"the TFDS set {builder.info.name!r} has the splits {sorted(builder.info.splits)}, "
-            f"got {split!r}"
-        ) from None
+            f"the TFDS set {name!r} has no class label, or a sequence of them, got {keys} of "
+            f"{sorted(features)}: set sources.tfds.labelled = False to pretrain without labels"
+        )
+    return keys[0], keys[1], tuple(classes.names)
 
-    def one_pass(seed: int | None) -> tf.data.Dataset:
-        examples = builder.as_dataset(
-            split=split,
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads one split of a prepared TFDS builder.
+
+    Args:
+      builder: of the set.
+      split: name or slice.
+      part: "train", "test" or "validation", for messages.
+      image_key, label_key: names of the features; no label_key for no labels.
+    """
+
+    builder: Any
+    split: str
+    part: str
+    image_key: str
+    label_key: str | None
+
+    def read(self, cache: Cache, cache_dir: Path) -> Split:
+        """The split, cached in this way."""
+        num_examples = self._num_examples()
+        shape = self.builder.info.features[self.image_key].shape
+        one_size = None not in shape
+        if cache == "auto":
+            fits = num_examples * self._bytes_per_image(shape) <= IN_MEMORY_BYTES
+            cache = "memory" if fits else "none"
+        if cache == "none":
+            return StreamedSplit(num_examples, self.one_pass)
+        if cache == "disk":
+            batches = self._batches(self.one_pass(None), num_examples)
+            return cached_split(cache_dir / self._cache_name(), batches, num_examples)
+        examples = self.one_pass(None)
+        if one_size:
+            examples = examples.map(
+                lambda image, label: (decode(image), label), num_parallel_calls=tf.data.AUTOTUNE
+            )
+        parts, labels = zip(*self._batches(examples, num_examples), strict=True)
+        images = tf.constant(np.concatenate(parts))
+        return IndexedSplit(
+            np.concatenate(labels).astype(np.int64),
+            lambda number: tf.gather(images, number),
+            reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
+            in_memory=True,
+        )
+
+    def one_pass(self, seed: int | None) -> tf.data.Dataset:
+        """(encoded image, label) once, shuffled by the seed, or in the stored order for None."""
+        import tensorflow_datasets
+
+        examples = self.builder.as_dataset(
+            split=self.split,
             shuffle_files=seed is not None,
-            decoders={keys[0]: tensorflow_datasets.decode.SkipDecoding()},
+            decoders={self.image_key: tensorflow_datasets.decode.SkipDecoding()},
             read_config=tensorflow_datasets.ReadConfig(shuffle_seed=seed, try_autocache=False),
         )
         if seed is not None:
-            # Files come shuffled; this mixes what stands near within them.
+            # TFDS shuffles the files only.
             examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
-        return examples.map(lambda example: (example[keys[0]], labels_of(example)))
+        return examples.map(lambda example: (example[self.image_key], self._label(example)))
 
-    def labels_of(example: dict[str, tf.Tensor]) -> tf.Tensor:
-        label = example[keys[1]]
+    def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
+        if self.label_key is None:
+            return tf.constant(-1, tf.int64)
+        label = example[self.label_key]
         if label.shape.rank == 0:
             return label
         # Class numbers [k] -> [C] of 0 and 1
-        num_classes = builder.info.features[keys[1]].feature.num_classes
+        num_classes = self.builder.info.features[self.label_key].feature.num_classes
         rows = tf.one_hot(label, num_classes, on_value=True, off_value=False)
         return tf.cast(tf.reduce_any(rows, axis=0), tf.int64)
 
-    # A slice does not tell its bytes.
-    whole = builder.info.splits.values()
-    bytes_per_image = sum(s.num_bytes for s in whole) / sum(s.num_examples for s in whole)
-    shape = builder.info.features[keys[0]].shape
-    one_size = None not in shape
-    if one_size:
-        bytes_per_image = 3 * shape[0] * shape[1]
-    if cache == "auto":
-        fits = info.num_examples * bytes_per_image <= IN_MEMORY_BYTES
-        cache = "memory" if fits else "none"
-    if cache == "none":
-        return StreamedSplit(info.num_examples, one_pass)
-    examples = one_pass(None)
-    if cache == "memory" and one_size:
-        examples = examples.map(
-            lambda image, label: (decode(image), label), num_parallel_calls=tf.data.AUTOTUNE
-        )
+    def _num_examples(self) -> int:
+        check_text(f"sources.tfds.{self.part}_split", self.split, example="train[:80%]")
+        try:
+            num_examples = self.builder.info.splits[self.split].num_examples
+        except (KeyError, ValueError, AssertionError):
+            raise UserError(
+                f"the TFDS set {self.builder.info.name!r} has the splits "
+                f"{sorted(self.builder.info.splits)}, got {self.split!r}"
+            ) from None
+        if not num_examples:
+            raise UserError(f"sources.tfds.{self.part}_split = {self.split!r} has no images")
+        return int(num_examples)
 
-    # A generator: it begins, and shows its bar, when the first batch is asked for.
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _bytes_per_image(self, shape: tuple[int | None, ...]) -> float:
+        height, width = shape[:2]
+        if height is not None and width is not None:
+            return 3 * height * width
+        # A slice has no number of bytes.
+        splits = self.builder.info.splits.values()
+        num_bytes: int = sum(split.num_bytes for split in splits)
+        return num_bytes / sum(split.num_examples for split in splits)
+
+    def _cache_name(self) -> str:
+        # Sets of one name and version may differ between folders.
+        folder = hashlib.sha256(str(self.builder.data_dir).encode()).hexdigest()[:8]
+        parts = [self.builder.info.full_name, self.split]
+        parts += ["unlabelled"] if self.label_key is None else []
+        return "-".join([*parts, folder]).replace("/", "-") + ".cache"
+
+    # A generator, so that reading starts with the first batch.
+    def _batches(
+        self, examples: tf.data.Dataset, num_examples: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield from tqdm(
-            # In batches, as Python is slow to ask for one image at a time.
-            examples.batch(1024).prefetch(tf.data.AUTOTUNE).as_numpy_iterator(),
-            desc=f"reading {builder.info.name} {split}",
-            total=-(-info.num_examples // 1024),
-            unit=" x 1024 images",
+            # In batches, as iterating in Python over single images is slow.
+            examples.batch(_READ_AT_ONCE).prefetch(tf.data.AUTOTUNE).as_numpy_iterator(),
+            desc=f"reading {self.builder.info.name} {self.split}",
+            total=-(-num_examples // _READ_AT_ONCE),
+            unit=f" x {_READ_AT_ONCE} images",
             leave=False,
             disable=None,
         )
-
-    if cache == "disk":
-        # Sets of one name and version may still differ between folders.
-        where = hashlib.sha256(str(builder.data_dir).encode()).hexdigest()[:8]
-        name = f"{builder.info.full_name}-{split}-{where}".replace("/", "-")
-        return cached_split(cache_dir / f"{name}.cache", batches(), info.num_examples)
-    parts, labels = zip(*batches(), strict=True)
-    images = tf.constant(np.concatenate(parts))
-    return IndexedSplit(
-        np.concatenate(labels).astype(np.int64),
-        lambda number: tf.gather(images, number),
-        # A batch of larger ones would take much memory at once.
-        reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
-        in_memory=True,
-    )

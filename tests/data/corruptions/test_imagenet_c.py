@@ -1,3 +1,5 @@
+"""The corruptions of ImageNet-C, applied to an image."""
+
 import sys
 
 import numpy as np
@@ -7,7 +9,7 @@ from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
 from supcon_tf.errors import UserError
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
-# What these do to an image is drawn, not only computed.
+# These are random.
 RANDOM = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur"),
     *("motion_blur", "snow", "frost", "fog", "elastic_transform", "spatter"),
@@ -41,9 +43,9 @@ def test_each_corruption_changes_an_image_of_32_px_and_keeps_its_shape(corruptio
 
 
 @pytest.mark.parametrize("corruption", ALL)
-def test_an_image_need_not_be_square(corruption, capsys):
+def test_image_may_be_of_any_shape(corruption, capsys):
     assert corrupted(corruption, image=photo(33, 47)).shape == (33, 47, 3)
-    # The library prints where it could not fit a layer to the image.
+    # The library would print where it cannot fit a layer to the image.
     assert capsys.readouterr().out == ""
 
 
@@ -63,7 +65,7 @@ def test_another_seed_or_number_gives_another_image(corruption):
 
 
 @pytest.mark.parametrize("corruption", ["gaussian_noise", "defocus_blur", "contrast"])
-def test_a_higher_severity_moves_pixels_further(corruption):
+def test_higher_severity_changes_pixels_more(corruption):
     def distance(severity):
         result = corrupted(corruption, severity=severity).astype(float)
         return np.mean((result - photo()) ** 2)
@@ -81,14 +83,14 @@ def test_gaussian_noise_has_the_published_deviation():
 def test_contrast_shrinks_towards_the_mean_of_each_channel():
     image = photo() / 255
     mean = image.mean(axis=(0, 1))
-    # The library cuts decimals off.
+    # The library truncates.
     expected = np.floor(((image - mean) * 0.2 + mean) * 255 + 1e-9)
     result = corrupted("contrast", severity=3)
     np.testing.assert_allclose(result, expected, atol=1)
     assert (result == expected).mean() > 0.99
 
 
-def test_numpys_own_generator_is_left_as_it_was():
+def test_global_generator_of_numpy_is_restored():
     np.random.seed(3)
     expected = np.random.random()
     np.random.seed(3)
@@ -98,29 +100,29 @@ def test_numpys_own_generator_is_left_as_it_was():
 
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("corruption", ["spatter", "fog", "saturate", "brightness", "snow"])
-def test_black_and_white_images_are_taken(corruption, level):
+def test_black_and_white_images_can_be_corrupted(corruption, level):
     plain = np.full((32, 32, 3), level, np.uint8)
     for severity in (1, 3, 5):
         assert corrupted(corruption, image=plain, severity=severity).shape == plain.shape
 
 
-def test_an_image_below_32_px_is_refused_by_its_number():
-    with pytest.raises(ValueError, match=r"image 7 is 40 x 31 px: .* at least 32 x 32"):
+def test_image_below_32_px_is_rejected():
+    with pytest.raises(UserError, match=r"image 7 is 40 x 31 px: .* at least 32 x 32"):
         corrupted("fog", image=photo(40, 31), number=7)
 
 
 @pytest.mark.parametrize("severity", [0, 6, 2.5])
-def test_an_unknown_severity_is_refused(severity):
-    with pytest.raises(ValueError, match=f"severity must be one of .* got {severity}"):
+def test_unknown_severity_is_rejected(severity):
+    with pytest.raises(UserError, match=f"severity must be one of .* got {severity}"):
         corrupted("fog", severity=severity)
 
 
-def test_an_unknown_corruption_is_refused():
-    with pytest.raises(ValueError, match=r"corruption must be one of .* got 'rain'"):
+def test_unknown_corruption_is_rejected():
+    with pytest.raises(UserError, match=r"corruption must be one of .* got 'rain'"):
         corrupted("rain")
 
 
-def test_a_missing_library_is_told_with_the_command_that_installs_it(monkeypatch):
+def test_missing_library_is_an_error_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(UserError, match="pip install imagecorruptions-imaug"):
         corrupted("fog")

@@ -1,7 +1,9 @@
 """TensorFlow Datasets sets as a source."""
 
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tests.data.sources.images import first_image
 
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
-    """A small set written by TFDS itself, as any prepared one lies on disk."""
+    """The folder of a small prepared set."""
     import tensorflow_datasets as tfds
 
     rng = np.random.default_rng(0)
@@ -55,7 +57,7 @@ def tfds_dir(tmp_path_factory):
     return str(directory)
 
 
-def test_a_tfds_set_is_read_by_number(tfds_dir):
+def test_small_set_is_read_by_number(tfds_dir):
     source = sources.tfds("little", data_dir=tfds_dir, validation_share=0.2)
     assert isinstance(source.train, IndexedSplit)
     sizes = [split.num_examples for split in (source.train, source.validation, source.test)]
@@ -66,7 +68,7 @@ def test_a_tfds_set_is_read_by_number(tfds_dir):
     assert label in (0, 1, 2)
 
 
-def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch):
+def test_large_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch):
     in_memory = sources.tfds("little", data_dir=tfds_dir)
     monkeypatch.setattr(sys.modules["supcon_tf.data.sources.tfds"], "IN_MEMORY_BYTES", 0)
     source = sources.tfds("little", data_dir=tfds_dir)
@@ -88,7 +90,7 @@ def test_a_large_tfds_set_is_streamed_with_the_same_images(tfds_dir, monkeypatch
     assert source.train.num_examples + source.validation.num_examples == 30
 
 
-def test_every_cache_of_a_tfds_set_gives_the_same_images_in_the_same_order(tfds_dir, tmp_path):
+def test_all_caches_give_the_same_images_in_the_same_order(tfds_dir, tmp_path):
     def examples(source, name):
         split = getattr(source, name)
         return [(decode(image).numpy().tobytes(), int(label)) for image, label in split.in_order()]
@@ -103,12 +105,12 @@ def test_every_cache_of_a_tfds_set_gives_the_same_images_in_the_same_order(tfds_
             assert examples(read[cache], name) == examples(read["memory"], name)
     assert read["memory"].train.reads_batches
     assert not read["disk"].train.reads_batches
-    # Named after set and split, and by a hash after the folder that the set is in.
+    # Named after set, split, and the hash of the set's folder.
     folders = sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir())
     assert folders == ["little-1.0.0-test", "little-1.0.0-train"]
 
 
-def test_slices_of_a_tfds_set_have_caches_of_their_own(tfds_dir, tmp_path):
+def test_slices_have_separate_caches(tfds_dir, tmp_path):
     whole = sources.tfds("little", data_dir=tfds_dir)
     source = sources.tfds(
         "little",
@@ -123,7 +125,7 @@ def test_slices_of_a_tfds_set_have_caches_of_their_own(tfds_dir, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_validation_share_can_be_taken_of_a_cached_set(tfds_dir, tmp_path):
+def test_validation_share_of_a_cached_set(tfds_dir, tmp_path):
     options = {"data_dir": tfds_dir, "validation_share": 0.2}
     on_disk = sources.tfds("little", cache="disk", cache_dir=str(tmp_path), **options)
     in_memory = sources.tfds("little", **options)
@@ -137,7 +139,7 @@ def test_a_validation_share_can_be_taken_of_a_cached_set(tfds_dir, tmp_path):
             assert int(label) == int(other_label)
 
 
-def test_a_sequence_of_classes_becomes_rows_of_0_and_1_in_every_cache(tmp_path):
+def test_sequence_of_classes_becomes_rows_of_0_and_1_in_every_cache(tmp_path):
     """As voc/2007 has it: a feature `labels`, and no supervised keys."""
     import tensorflow_datasets as tfds
 
@@ -175,7 +177,7 @@ def test_a_sequence_of_classes_becomes_rows_of_0_and_1_in_every_cache(tmp_path):
             assert {level: label.numpy().tolist() for level, label in read.items()} == expected
 
 
-def test_tfds_mistakes_are_named(tfds_dir, tmp_path):
+def test_unknown_sets_splits_and_caches_are_rejected(tfds_dir, tmp_path):
     with pytest.raises(UserError, match=r"cache must be one of .*'disk'.*, got 'ram'"):
         sources.tfds("little", data_dir=tfds_dir, cache="ram")
     with pytest.raises(UserError, match=r"cifar10' is not in .*sources.tfds.download = True"):
@@ -185,3 +187,67 @@ def test_tfds_mistakes_are_named(tfds_dir, tmp_path):
     message = re.escape("has the splits ['test', 'train'], got 'valid'")
     with pytest.raises(UserError, match=message):
         sources.tfds("little", data_dir=tfds_dir, test_split="valid")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": ""}, "sources.tfds.name must be text such as 'cifar10', got ''"),
+        ({"name": "li ttle"}, "no TFDS set named 'li ttle': Parsing builder name"),
+        ({"name": "little:abc"}, "named 'little:abc' in this version; found version 1.0.0"),
+        ({"name": "little/conf"}, "no TFDS set named 'little/conf': "),
+        ({"train_split": "train[:0]"}, r"train_split = 'train\[:0\]' has no images"),
+        ({"test_split": "test[:200%]"}, r"has the splits \['test', 'train'\], got 'test\[:200%\]'"),
+        ({"validation_split": ""}, "validation_split must be text such as"),
+        ({"validation_share": 1.0}, "validation_share must be a number >= 0 and < 1, got 1.0"),
+        ({"cache": "disk", "cache_dir": "/dev/null/x"}, "cannot write the cache '/dev/null/x"),
+    ],
+)
+def test_invalid_option_is_a_one_line_error(tfds_dir, options, says):
+    with pytest.raises(UserError, match=says) as raised:
+        sources.tfds(**({"name": "little", "data_dir": tfds_dir} | options))
+    assert "\n" not in str(raised.value)
+
+
+def test_labels_can_be_left_out_in_every_cache(tfds_dir, tmp_path):
+    options = {"data_dir": tfds_dir, "cache_dir": str(tmp_path)}
+    for cache in ("memory", "disk", "none"):
+        labelled = sources.tfds("little", cache=cache, **options)
+        source = sources.tfds("little", cache=cache, labelled=False, **options)
+        assert not source.has_labels
+        for (image, label), (other, _) in zip(
+            source.train.in_order(), labelled.train.in_order(), strict=True
+        ):
+            assert int(label) == -1
+            np.testing.assert_array_equal(decode(image), decode(other))
+
+
+@pytest.fixture
+def other_version(tfds_dir, tmp_path):
+    """A data_dir with version 0.9.0 of a set that the code knows as 1.0.0."""
+    folder = tmp_path / "little" / "0.9.0"
+    shutil.copytree(Path(tfds_dir) / "little" / "1.0.0", folder)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("1.0.0", "0.9.0"))
+    return str(tmp_path)
+
+
+def test_another_version_on_disk_is_named_and_can_be_read(other_version, tfds_dir):
+    for name in ("little", "little:1.0.0", "little:2.0.0"):
+        with pytest.raises(UserError, match=r"found version 0.9.0 in .* = 'little:0.9.0'"):
+            sources.tfds(name, data_dir=other_version)
+    source = sources.tfds("little:0.9.0", data_dir=other_version)
+    assert source.train.num_examples == 30
+    # A set that this version of TFDS does not know at all.
+    folder = Path(other_version) / "unknown" / "3.1.0"
+    shutil.copytree(Path(other_version) / "little" / "0.9.0", folder)
+    for file in folder.glob("little-*"):
+        file.rename(file.with_name(file.name.replace("little", "unknown")))
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("0.9.0", "3.1.0").replace("little", "unknown"))
+    assert sources.tfds("unknown", data_dir=other_version).test.num_examples == 9
+    with pytest.raises(UserError, match=r"found version 3\.1\.0 in .* = 'unknown:3\.1\.0'"):
+        sources.tfds("unknown:1.0.0", data_dir=other_version)
+    info.write_text("{")
+    with pytest.raises(UserError, match=r"no TFDS set named 'unknown:3.1.0'"):
+        sources.tfds("unknown:3.1.0", data_dir=other_version)

@@ -1,0 +1,168 @@
+"""Arrays of images and labels in .npz or .npy files as a source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
+from supcon_tf.data.options import check_flag, check_number, check_text
+from supcon_tf.data.sources.base import Source, with_validation
+from supcon_tf.data.splits import hold_out
+from supcon_tf.errors import UserError
+
+# The names of images and labels in a .npz file; x_train and so on as in Keras' mnist.npz,
+# train_images and so on as in MedMNIST.
+KEYS = {
+    "train": (
+        *(("images", "labels"), ("x", "y")),
+        *(("train_images", "train_labels"), ("x_train", "y_train")),
+    ),
+    "test": (("test_images", "test_labels"), ("x_test", "y_test")),
+    "validation": (("val_images", "val_labels"), ("x_val", "y_val")),
+}
+
+# Split -> images and labels, None without.
+_Arrays = dict[str, tuple[np.ndarray, np.ndarray | None]]
+
+
+def arrays(
+    file: str | None = None,
+    *,
+    labels: str | None = None,
+    test_file: str | None = None,
+    test_labels: str | None = None,
+    class_names: tuple[str, ...] | None = None,
+    grey_as_rgb: bool = True,
+    test_share: float = 0.2,
+    validation_share: float = 0.0,
+    check_images: bool = True,
+    seed: int = 0,
+) -> Source:
+    """Images of one size in arrays, with any number of channels, such as spectrograms.
+
+    Images are uint8, uint16 (scaled to [0, 1]) or floating-point in [0, 1], [n, H, W, C] or
+    [n, H, W]. Labels are integers or names [n], or rows [n, C] of 0 and 1. Without labels the
+    images serve SimCLR and SwAV pretraining.
+
+    Args:
+      file: a .npz file with `images` and `labels`, and optionally `test_images` and `test_labels`
+        (or another pair of names in `KEYS`), read into memory; or a .npy file of images, which is
+        memory-mapped. Required; None for an error that says how to set it.
+      labels: the .npy file of the labels, where `file` is a .npy file.
+      test_file, test_labels: .npy files of the test split.
+      class_names: names of the class numbers; None for the labels themselves.
+      grey_as_rgb: repeat a single channel three times, for models that take RGB.
+      test_share: share of each class for the test split, where no test images are given.
+      validation_share: share of the training images for the validation split; 0 for none.
+      check_images: check once that all floating-point pixels are in [0, 1].
+      seed: seed of the random test and validation splits.
+
+    Raises:
+      UserError: files that do not exist or hold other arrays, or labels that do not fit.
+    """
+    check_number("sources.arrays.test_share", test_share, above=0, below=1)
+    check_number("sources.arrays.validation_share", validation_share, at_least=0, below=1)
+    check_number("sources.arrays.seed", seed, at_least=0, integer=True)
+    check_flag("sources.arrays.grey_as_rgb", grey_as_rgb)
+    check_flag("sources.arrays.check_images", check_images)
+    files = {"labels": labels, "test_file": test_file, "test_labels": test_labels}
+    given = _given_arrays(file, {name: value for name, value in files.items() if value is not None})
+    if "validation" in given and validation_share:
+        raise UserError(
+            f"{file!r} has images for validation: sources.arrays.validation_share must be 0, got "
+            f"{validation_share}"
+        )
+    numbers, names = _numbered({split: y for split, (_, y) in given.items()}, class_names, given)
+    splits = {}
+    for split, (images, _) in given.items():
+        where = f"{file!r}, {split}"
+        splits[split] = split_of_array(where, images, numbers[split], grey_as_rgb=grey_as_rgb)
+        if check_images:
+            check_pixels(where, images)
+    if "test" not in splits:
+        whole = splits["train"]
+        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
+        splits |= {"train": whole.take(kept), "test": whole.take(held_out)}
+    return with_validation(Source(Path(str(file)).stem, names, **splits), validation_share, seed)
+
+
+def _given_arrays(file: str | None, others: Mapping[str, str]) -> _Arrays:
+    if file is None:
+        raise UserError(
+            "which arrays of images? Set --gin_param=\"sources.arrays.file = '/data/images.npz'\""
+        )
+    check_text("sources.arrays.file", file, example="/data/images.npz")
+    for name, value in others.items():
+        check_text(f"sources.arrays.{name}", value, example="/data/labels.npy")
+    path = Path(file).expanduser()
+    if path.suffix.lower() == ".npz":
+        if others:
+            raise UserError(
+                f"sources.arrays.{next(iter(others))} must be None, as {file!r} holds all arrays"
+            )
+        return _splits_in(file, load_arrays(path))
+    if "test_labels" in others and "test_file" not in others:
+        raise UserError("sources.arrays.test_labels needs sources.arrays.test_file")
+
+    def load(name: str) -> np.ndarray | None:
+        return load_array(Path(others[name]).expanduser()) if name in others else None
+
+    given: _Arrays = {"train": (load_array(path), load("labels"))}
+    if (test_images := load("test_file")) is not None:
+        given["test"] = (test_images, load("test_labels"))
+    return given
+
+
+def _splits_in(file: str, archive: Mapping[str, np.ndarray]) -> _Arrays:
+    given: _Arrays = {}
+    for split, pairs in KEYS.items():
+        for images, labels in pairs:
+            if images in archive and split not in given:
+                given[split] = (archive[images], archive.get(labels))
+    if "train" not in given:
+        raise UserError(f"{file!r} must hold images and labels, got {sorted(archive)}")
+    return given
+
+
+def _numbered(
+    labels: Mapping[str, np.ndarray | None], class_names: tuple[str, ...] | None, given: _Arrays
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The class numbers of each split, int64 [n] or [n, C], and the names of the classes."""
+    missing = [split for split, y in labels.items() if y is None]
+    if missing and len(missing) < len(labels):
+        raise UserError(f"the {missing[0]} images have no labels, but others have")
+    found = {split: _checked(split, y) for split, y in labels.items() if y is not None}
+    if not found:
+        return {split: np.full(len(x), -1, np.int64) for split, (x, _) in given.items()}, ()
+    if len({(y.ndim, y.dtype.kind, y.shape[1:]) for y in found.values()}) > 1:
+        raise UserError("the labels of all splits must be of one kind, such as integers [n]")
+    first = found["train"]
+    if first.ndim == 2 or class_names is not None:
+        if first.dtype.kind != "i":
+            raise UserError("sources.arrays.class_names must be None where labels are names")
+        names = class_names or tuple(str(number) for number in range(first.shape[1]))
+        return found, tuple(names)
+    values, numbers = np.unique(np.concatenate(list(found.values())), return_inverse=True)
+    if len(values) < 2:
+        raise UserError(f"at least two classes are needed, got {values.tolist()}")
+    ends = np.cumsum([len(y) for y in found.values()])
+    parts = np.split(numbers.astype(np.int64), ends[:-1])
+    return dict(zip(found, parts, strict=True)), tuple(str(value) for value in values)
+
+
+def _checked(split: str, labels: np.ndarray) -> np.ndarray:
+    """Labels as int64 or text: [n], or [n, C] of 0 and 1."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "surrogateescape")
+    is_name = labels.dtype.kind == "U" and labels.ndim == 1
+    is_whole = labels.dtype.kind in "iubf" and bool(np.all(labels == np.floor(labels)))
+    if not is_name and not (is_whole and labels.ndim in (1, 2)):
+        raise UserError(
+            f"{split} labels must be integers or names [n], or rows [n, C] of 0 and 1, got "
+            f"{labels.dtype} {list(labels.shape)}"
+        )
+    return labels if is_name else labels.astype(np.int64)
