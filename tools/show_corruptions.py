@@ -22,14 +22,13 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from supcon_tf.data.corruptions.base import shrunk
-from supcon_tf.data.corruptions.imagenet_c import (
+from supcon_tf.data.corruptions.base import shrink
+from supcon_tf.data.imagenet_c import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     SEVERITIES,
     corrupt,
 )
-from supcon_tf.data.decode import decode
 from supcon_tf.errors import UserError
 
 MAX_PX, GAP_PX, LABEL_PX, MARGIN_PX = 224, 4, 18, 150
@@ -87,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         decoded = decode(encoded)
     except tf.errors.InvalidArgumentError:
         raise UserError(f"{options.image!r} cannot be read as an image") from None
-    image = centre_square(shrunk(decoded).numpy())
+    image = centre_square(shrink(decoded).numpy())
     picture = sheet(image, seed=options.seed, shown_px=options.shown_px)
     picture.save(options.output)
     print(f"{options.output}: {picture.width} x {picture.height} pixels, seed {options.seed}")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 
@@ -68,7 +68,7 @@ def mean_corruption_error(
 
     Args:
       errors: corruption -> top-1 error at severities 1 to 5, or their mean, as fractions; for all
-        15 of `data.corruptions.imagenet_c.CORRUPTIONS`. The 4 extra ones are optional and do not
+        15 of `data.imagenet_c.CORRUPTIONS`. The 4 extra ones are optional and do not
         enter the means.
       clean_error: top-1 error on the uncorrupted images, for the relative errors.
       baseline: "alexnet", or a mapping like `errors` with "clean" -> clean error; see
@@ -79,7 +79,7 @@ def mean_corruption_error(
         [0, 1], or a baseline with error 0 (relative: with an error not above its clean one).
 
     Example:
-      >>> from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS
+      >>> from supcon_tf.data.imagenet_c import CORRUPTIONS
       >>> from supcon_tf.evaluation import mean_corruption_error
       >>> halved = mean_corruption_error(
       ...     dict.fromkeys(CORRUPTIONS, 0.2), baseline=dict.fromkeys(CORRUPTIONS, 0.4))

@@ -9,7 +9,7 @@ import numpy as np
 
 from supcon_tf.data.corruptions import CorruptedImages, on_the_fly
 from supcon_tf.data.corruptions.base import Cell, Images, read_images
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline

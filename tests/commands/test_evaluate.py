@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from supcon_tf import config, evaluate, train
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS
+from supcon_tf.data.imagenet_c import CORRUPTIONS
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.run_dir import RunDir

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
+from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.corruption_error import ALEXNET

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from supcon_tf.data.corruptions import CorruptedImages, on_the_fly
 from supcon_tf.data.corruptions.base import read_images
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, SEVERITIES
+from supcon_tf.data.imagenet_c import CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from supcon_tf.errors import UserError
 from tools import show_corruptions
 from tools.show_corruptions import GAP_PX, LABEL_PX, MARGIN_PX

@@ -12,7 +12,7 @@ from supcon_tf.data.corruptions.base import (
     check_split,
     read_images,
 )
-from supcon_tf.data.corruptions.imagenet_c import SEVERITIES
+from supcon_tf.data.imagenet_c import SEVERITIES
 from supcon_tf.data.sources.base import Source
 from supcon_tf.errors import UserError
 

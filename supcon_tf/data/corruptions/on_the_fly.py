@@ -20,10 +20,10 @@ from supcon_tf.data.corruptions.base import (
     check_labels,
     select_examples,
 )
-from supcon_tf.data.corruptions.imagenet_c import corrupt
-from supcon_tf.data.corruptions.process_pool import process_pool
 from supcon_tf.data.disk_cache import cached_split
+from supcon_tf.data.imagenet_c import corrupt
 from supcon_tf.data.options import check_number, check_text
+from supcon_tf.data.process_pool import process_pool
 from supcon_tf.data.sources.base import Source
 
 # Images per process that are corrupted or queued, which limits the memory.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from supcon_tf.data import corruptions
 from supcon_tf.data.corruptions.base import read_images
-from supcon_tf.data.corruptions.imagenet_c import corrupt
+from supcon_tf.data.imagenet_c import corrupt
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
@@ -90,10 +90,18 @@ def test_zero_processes_are_rejected():
         opened(corruptions.on_the_fly, processes=0)
 
 
+def test_workers_do_not_import_tensorflow():
+    code = (
+        "import sys, supcon_tf.data.imagenet_c, supcon_tf.data.process_pool; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 def test_workers_end_with_a_parent_that_is_killed():
     code = textwrap.dedent("""
         import os, signal
-        from supcon_tf.data.corruptions.process_pool import process_pool
+        from supcon_tf.data.process_pool import process_pool
         if __name__ == "__main__":
             print(process_pool(1).submit(os.getpid).result(), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Worker processes. This module imports nothing heavy, as each worker imports it."""
+"""Worker processes. Neither this module nor its package imports TensorFlow, as workers do not."""
 
 import multiprocessing
 import os

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from supcon_tf.data.corruptions.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from supcon_tf.errors import UserError
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)

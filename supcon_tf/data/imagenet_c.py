@@ -54,7 +54,7 @@ def corrupt(
 
     Example:
       >>> import numpy as np
-      >>> from supcon_tf.data.corruptions.imagenet_c import corrupt
+      >>> from supcon_tf.data.imagenet_c import corrupt
       >>> grey = np.full((32, 32, 3), 100, np.uint8)
       >>> snowy = corrupt(grey, corruption="snow", severity=3, seed=0, number=0)
       >>> bool(snowy.mean() > grey.mean())
