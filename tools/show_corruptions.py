@@ -9,7 +9,6 @@ square of at most 224 px. The same seed gives the same sheet.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from supcon_tf import cli
 
@@ -23,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from supcon_tf.data.corruptions.base import shrink
+from supcon_tf.data.image_files import read_image
 from supcon_tf.data.imagenet_c import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -79,14 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.parse(options, argv, __doc__)
     if not options.image or not options.output:
         raise UserError("--image and --output are needed")
-    if not Path(options.image).is_file():
-        raise UserError(f"no image {options.image!r}")
-    encoded = tf.constant(Path(options.image).read_bytes())
-    try:
-        decoded = decode(encoded)
-    except tf.errors.InvalidArgumentError:
-        raise UserError(f"{options.image!r} cannot be read as an image") from None
-    image = centre_square(shrink(decoded).numpy())
+    pixels = tf.constant(read_image(options.image))
+    image = centre_square(shrink(pixels).numpy())
     picture = sheet(image, seed=options.seed, shown_px=options.shown_px)
     picture.save(options.output)
     print(f"{options.output}: {picture.width} x {picture.height} pixels, seed {options.seed}")

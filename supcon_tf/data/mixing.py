@@ -8,8 +8,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import split, uniforms
-from supcon_tf.data.options import check_number
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 
 
 class Mixing(Protocol):

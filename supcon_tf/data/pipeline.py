@@ -13,10 +13,10 @@ import tensorflow as tf
 from supcon_tf.data.augment.rng import fold_in
 from supcon_tf.data.decode import decode
 from supcon_tf.data.mixing import Mixing
-from supcon_tf.data.options import check_flag, check_number
+from supcon_tf.data.options import check_flag
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 
 # (start, stop) -> the batches of steps start ... stop - 1.
 Batches = Callable[[int, int], tf.data.Dataset]
@@ -305,8 +305,8 @@ def _with_threads(dataset: tf.data.Dataset, *, in_memory: bool) -> tf.data.Datas
 
 
 def _check_sizes(split: Split, batch_size: int, num_views: int, shard: tuple[int, int]) -> None:
-    check_number("batch_size", batch_size, at_least=1, integer=True)
-    check_number("num_views", num_views, at_least=1, integer=True)
+    check_integer("batch_size", batch_size, at_least=1)
+    check_integer("num_views", num_views, at_least=1)
     if batch_size > split.num_examples:
         raise UserError(
             f"batch_size must be at most the {split.num_examples} training images, got "
@@ -323,7 +323,7 @@ def _check_sizes(split: Split, batch_size: int, num_views: int, shard: tuple[int
 
 def _check_balanced(split: Split, batch_size: int, samples_per_class: int) -> None:
     setting = "pipeline.training_batches.samples_per_class"
-    check_number(setting, samples_per_class, at_least=1, integer=True)
+    check_integer(setting, samples_per_class, at_least=1)
     if isinstance(split, StreamedSplit):
         raise UserError(
             f"{setting} must be None for a streamed set, got {samples_per_class}: or set "

@@ -10,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.augment.rng import fold_in
-from supcon_tf.data.options import check_number
 from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit, Split
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 
 def batches(
@@ -124,7 +123,7 @@ def _check_options(
         check_number("semi_supervised.batches.labelled_epochs", labelled_epochs, at_least=0)
     numbers = {"labelled_classes": labelled_classes, "samples_per_class": samples_per_class}
     for name, value in numbers.items():
-        check_number(f"semi_supervised.batches.{name}", value, at_least=1, integer=True)
+        check_integer(f"semi_supervised.batches.{name}", value, at_least=1)
     if isinstance(labelled.train, IndexedSplit) and not labelled.is_multi_label:
         _, counts = np.unique(labelled.train.labels, return_counts=True)
         if labelled_classes > len(counts) or samples_per_class > counts.min():

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.options import check_number
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,10 @@ from supcon_tf.data.corruptions.base import (
 )
 from supcon_tf.data.disk_cache import cached_split
 from supcon_tf.data.imagenet_c import corrupt
-from supcon_tf.data.options import check_number, check_text
+from supcon_tf.data.options import check_text
 from supcon_tf.data.process_pool import process_pool
 from supcon_tf.data.sources.base import Source
+from supcon_tf.errors import check_integer
 
 # Images per process that are corrupted or queued, which limits the memory.
 _QUEUED_PER_PROCESS = 16
@@ -59,7 +60,7 @@ def on_the_fly(
     """
     check_labels(source)
     if processes is not None:
-        check_number("corruptions.on_the_fly.processes", processes, at_least=1, integer=True)
+        check_integer("corruptions.on_the_fly.processes", processes, at_least=1)
     if cache_dir is not None:
         check_text("corruptions.on_the_fly.cache_dir", cache_dir, example="/tmp/corrupted")
     count = processes or os.cpu_count() or 1

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
-from supcon_tf.data.options import check_flag, check_number, check_text
+from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import hold_out
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 # The names of images and labels in a .npz file; x_train and so on as in Keras' mnist.npz,
 # train_images and so on as in MedMNIST.
@@ -63,7 +63,7 @@ def arrays(
     """
     check_number("sources.arrays.test_share", test_share, above=0, below=1)
     check_number("sources.arrays.validation_share", validation_share, at_least=0, below=1)
-    check_number("sources.arrays.seed", seed, at_least=0, integer=True)
+    check_integer("sources.arrays.seed", seed, at_least=0)
     check_flag("sources.arrays.grey_as_rgb", grey_as_rgb)
     check_flag("sources.arrays.check_images", check_images)
     files = {"labels": labels, "test_file": test_file, "test_labels": test_labels}

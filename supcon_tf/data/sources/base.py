@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from supcon_tf.data.options import check_class_name, check_number
+from supcon_tf.data.options import check_class_name
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.options import check_number
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
+from supcon_tf.errors import check_integer, check_number
 
 
 def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
@@ -27,7 +27,7 @@ def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
       (1347, 450, 10)
     """
     check_number("sources.digits.validation_share", validation_share, at_least=0, below=1)
-    check_number("sources.digits.seed", seed, at_least=0, integer=True)
+    check_integer("sources.digits.seed", seed, at_least=0)
     from sklearn.datasets import load_digits
 
     data = load_digits()

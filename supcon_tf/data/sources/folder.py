@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
-from supcon_tf.data.options import check_flag, check_number, check_text
+from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.layouts import Layout, find_layout
 from supcon_tf.data.splits import IndexedSplit, hold_out
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 
 def folder(
@@ -49,7 +49,7 @@ def folder(
     check_number("sources.folder.validation_share", validation_share, at_least=0, below=1)
     check_number("sources.folder.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
     check_flag("sources.folder.check_images", check_images)
-    check_number("sources.folder.seed", seed, at_least=0, integer=True)
+    check_integer("sources.folder.seed", seed, at_least=0)
     base = _existing(root)
     layout = find_layout(base, labelled=labelled)
     if "validation" in layout.files and validation_share:

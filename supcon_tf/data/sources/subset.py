@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.options import check_number, check_text
+from supcon_tf.data.options import check_text
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 
 def subset(
@@ -43,7 +43,7 @@ def subset(
       50
     """
     check_source("sources.subset.source", source)
-    check_number("sources.subset.seed", seed, at_least=0, integer=True)
+    check_integer("sources.subset.seed", seed, at_least=0)
     train = _indexed(source, "a subset")
     ways = {"first": first, "per_class": per_class, "fraction": fraction, "list_file": list_file}
     given = {name: value for name, value in ways.items() if value is not None}
@@ -81,7 +81,7 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
     """
     check_source("sources.label_noise.source", source)
     check_number("sources.label_noise.probability", probability, at_least=0, at_most=1)
-    check_number("sources.label_noise.seed", seed, at_least=0, integer=True)
+    check_integer("sources.label_noise.seed", seed, at_least=0)
     train = _indexed(source, "label noise")
     _check_single_label(source, "label noise")
     rng = np.random.default_rng([seed, train.num_examples])
@@ -92,9 +92,8 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
 
 
 def _first_images(source: Source, train: IndexedSplit, first: int) -> np.ndarray:
-    check_number(
-        "sources.subset.first", first, at_least=1, at_most=train.num_examples, integer=True
-    )
+    check_integer("sources.subset.first", first, at_least=1)
+    check_number("sources.subset.first", first, at_most=train.num_examples)
     one_label = source.has_labels and not source.is_multi_label
     if one_label and len(np.unique(train.labels[:first])) < 2:
         raise UserError(
@@ -117,8 +116,8 @@ def _images_of_each_class(
         count = max(1, round((fraction or 0) * len(members)))
         if per_class is not None:
             where = f"sources.subset.per_class for class {source.class_names[label]!r}"
-            check_number(where, per_class, at_least=1, at_most=len(members), integer=True)
-            count = per_class
+            count = check_integer(where, per_class, at_least=1)
+            check_number(where, per_class, at_most=len(members))
         # Images without labels have the label -1, which is no seed.
         order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
         chosen.append(members[order[:count]])

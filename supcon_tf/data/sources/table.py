@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
-from supcon_tf.data.options import check_flag, check_number, check_text
+from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 SPLITS = ("train", "test", "validation")
 
@@ -70,7 +70,7 @@ def table(
     check_number("sources.table.test_share", test_share, above=0, below=1)
     check_number("sources.table.validation_share", validation_share, at_least=0, below=1)
     check_number("sources.table.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
-    check_number("sources.table.seed", seed, at_least=0, integer=True)
+    check_integer("sources.table.seed", seed, at_least=0)
     check_flag("sources.table.check_images", check_images)
     check_text("sources.table.separator", separator, example=";")
     if root is not None:

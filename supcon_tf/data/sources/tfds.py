@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from supcon_tf.data.decode import decode
 from supcon_tf.data.disk_cache import cached_split
-from supcon_tf.data.options import check_flag, check_number, check_text
+from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.tfds_builder import find_builder, other_versions
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 
 # The cache "auto" keeps sets of at most this size in memory.
 IN_MEMORY_BYTES = 2 << 30
@@ -72,7 +72,7 @@ def tfds(
     check_flag("sources.tfds.download", download)
     check_flag("sources.tfds.labelled", labelled)
     check_number("sources.tfds.validation_share", validation_share, at_least=0, below=1)
-    check_number("sources.tfds.seed", seed, at_least=0, integer=True)
+    check_integer("sources.tfds.seed", seed, at_least=0)
     if validation_split is not None and validation_share:
         raise UserError(
             "sources.tfds takes validation_split or validation_share, not both, got "
