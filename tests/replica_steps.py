@@ -1,8 +1,8 @@
-"""Trains small models for some steps under a strategy: `python -m tests.replica_steps`.
+"""Trains small models for some steps under a strategy: `python -m tests.replica_steps OUTPUT.npz`.
 
-Without --case, every loss is trained with every optimizer: the whole comparison is
-`python -m tests.replica_steps one.npz`, the same with other strategies, and
-`--compare one.npz`, which prints the largest differences.
+Without --case, it trains every loss with every optimizer. To compare strategies, run
+`python -m tests.replica_steps one.npz`, then another strategy with `--compare one.npz`, which
+prints the largest differences.
 """
 
 import argparse
@@ -22,8 +22,7 @@ IMAGE_SHAPE = (8, 8, 3)
 LOSSES = {
     "supcon dense": lambda: losses.SupConLoss(implementation="dense"),
     "supcon streaming": lambda: losses.SupConLoss(implementation="streaming"),
-    # Scaled as SupCon's default is: the gradient would else be ten times as large, and so would
-    # the rounding.
+    # Scaled as SupCon is by default: otherwise gradient and rounding are ten times as large.
     "simclr": lambda: losses.SimCLRLoss(scale_by_temperature=True),
     "cross-entropy": losses.CrossEntropyLoss,
 }
@@ -35,7 +34,7 @@ OPTIMIZERS = {
 
 
 def encoder():
-    """A convolution with batch normalisation, which any shortcut over replicas would change."""
+    """A convolution with batch normalisation, which depends on the global batch."""
     images = keras.Input(IMAGE_SHAPE)
     x = keras.layers.Conv2D(8, 3, name="conv")(images)
     x = BatchNormalization(synchronized=True, name="bn")(x)
@@ -43,7 +42,7 @@ def encoder():
 
 
 def trained(strategy, loss, optimizer, *, num_steps):
-    """Weights, and the logs of the steps together, by name."""
+    """Trains a model; returns its variables and its logs by name."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         if loss == "cross-entropy":
@@ -90,14 +89,16 @@ def trained(strategy, loss, optimizer, *, num_steps):
 
 
 def main():
-    """Trains, saves what came out, and compares it."""
+    """Trains, saves the results, and compares them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", help=".npz file for weights and logs")
     parser.add_argument("--strategy", choices=["auto", "mirrored", "multi_worker"], default="auto")
-    parser.add_argument("--replicas", type=int, default=1, help="of this process")
+    parser.add_argument(
+        "--replicas", type=int, default=1, help="number of replicas in this process"
+    )
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--case", action="append", help='such as "supcon streaming, lars"')
-    parser.add_argument("--compare", help="another output")
+    parser.add_argument("--compare", help="output of another run")
     options = parser.parse_args()
     strategy = distribution.strategy(options.strategy, cpu_replicas=options.replicas)
     cases = options.case or [f"{loss}, {optimizer}" for loss in LOSSES for optimizer in OPTIMIZERS]

@@ -1,4 +1,4 @@
-"""Two logical CPUs as replicas: import this before TensorFlow runs anything."""
+"""Two logical CPUs as replicas: import this before TensorFlow's first operation."""
 
 import functools
 
@@ -11,5 +11,5 @@ if tf.config.get_logical_device_configuration(_CPU) is None:
 
 @functools.cache
 def two_replicas() -> tf.distribute.Strategy:
-    """One strategy per process: the collectives of a second one would mix with the first's."""
+    """One strategy per process: TensorFlow would mix up the collectives of two."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -1,4 +1,4 @@
-"""Batch normalization with TensorFlow's fused kernel."""
+"""Batch normalisation with TensorFlow's fused kernel."""
 
 import keras
 import tensorflow as tf
@@ -7,13 +7,13 @@ from keras import layers
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' batch normalization with TensorFlow's fused kernel.
+    """Keras' batch normalisation with TensorFlow's fused kernel.
 
     y = gamma (x - mean) / sqrt(variance + epsilon) + beta over all axes but the last (Ioffe and
     Szegedy 2015, arXiv 1502.03167). Keras' layer makes a pass over the batch for each operation.
     Variables, their names and the biased variance of the moving average are those of Keras. Keras'
-    code still runs where the kernel cannot: statistics synchronized over several replicas, another
-    axis than the last, masks, renormalization and float64.
+    code still runs where the kernel cannot: statistics synchronised over several replicas, another
+    axis than the last, masks, renormalisation and float64.
 
     One training step of a ResNet-18 (width 0.25, 256 views of 32 px, two CPU cores with AVX-512)
     takes 0.22 s with this layer and 0.28 s with Keras'

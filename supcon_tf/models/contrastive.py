@@ -1,7 +1,7 @@
 """Models of an encoder and its heads: contrastive training and classification.
 
 Every model has its parts under the same layer names, which a `.keras` file keeps: "embedding" (the
-user's encoder, then normalization), "projection_head" and "classifier".
+user's encoder, then normalisation), "projection_head" and "classifier".
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def contrastive_model(
     """Encoder and projection head over several views of each sample.
 
     z = head(e), e = encoder(x) (/ ||encoder(x)||), Khosla et al. 2020, arXiv 2004.11362. The views
-    are folded into the batch axis: the encoder and its batch normalization see all views of a batch
+    are folded into the batch axis: the encoder and its batch normalisation see all views of a batch
     in one call. With `num_classes`, a linear probe trains on the embedding of view 0. A stopped
     gradient keeps it from changing the encoder; `stop_classifier_gradient=False` trains the encoder
     on both losses.
@@ -50,10 +50,10 @@ def contrastive_model(
         channels, or (steps, features) or (features,) for an encoder of series or vectors.
       num_views: V, views per sample.
       projection: layer sizes of the projection head; the last one is P.
-      batch_norm: batch normalization in the projection head.
-      normalize_embedding: L2-normalize the embedding before both heads.
+      batch_norm: batch normalisation in the projection head.
+      normalize_embedding: L2-normalise the embedding before both heads.
       num_classes: C, classes of the linear probe; None for no probe.
-      zero_init_classifier: initialize the probe's kernel with zeros.
+      zero_init_classifier: initialise the probe's kernel with zeros.
       stop_classifier_gradient: stop the gradient between the encoder and the probe.
       name: of the model.
 
@@ -109,10 +109,10 @@ def classification_model(
         copied: `train_encoder` sets its `trainable` to False, or to True if all of it was frozen.
       image_shape: shape of one sample, as in `contrastive_model`.
       num_classes: C, at least 2.
-      normalize_embedding: L2-normalize the embedding before the classifier.
+      normalize_embedding: L2-normalise the embedding before the classifier.
       train_encoder: False runs the encoder in inference mode (moving batch statistics, no dropout)
         and without a gradient.
-      zero_init: initialize the classifier's kernel with zeros.
+      zero_init: initialise the classifier's kernel with zeros.
       large_margin: use a `LargeMarginHead`, for `losses.LargeMarginSoftmaxLoss`.
       name: of the model.
 

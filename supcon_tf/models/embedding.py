@@ -16,7 +16,7 @@ def build_embedding(
     normalize: bool,
     frozen: bool = False,
 ) -> keras.Model:
-    """An encoder followed by a cast to float32 or by L2 normalization.
+    """An encoder followed by a cast to float32 or by L2 normalisation.
 
     Args:
       encoder: a Keras model from float [B, *image_shape] to vectors [B, D].
@@ -52,7 +52,7 @@ def build_embedding(
 
 
 def embedding_model(model: keras.Model) -> keras.Model:
-    """The encoder of a model of this package, with its normalization and without its heads.
+    """The encoder of a model of this package, with its normalisation and without its heads.
 
     Args:
       model: from `contrastive_model`, `classification_model`, `swav_model` or
@@ -60,7 +60,7 @@ def embedding_model(model: keras.Model) -> keras.Model:
 
     Returns:
       A model from float [B, *image_shape] to float32 [B, D], of unit length if `model`
-      normalizes its embedding. It shares its weights with `model`, and it is differentiable also
+      normalises its embedding. It shares its weights with `model`, and it is differentiable also
       where `model` stops the gradient.
 
     Raises:

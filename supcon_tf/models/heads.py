@@ -46,15 +46,15 @@ def projection_head(
 ) -> keras.Model:
     """A multi-layer perceptron from the embedding to the projection that contrastive losses take.
 
-    z = W_k relu(... relu(W_1 x + b_1)), L2-normalized. Kernels are initialized with N(0, 0.01), and
+    z = W_k relu(... relu(W_1 x + b_1)), L2-normalised. Kernels are initialised with N(0, 0.01), and
     the last layer has no bias (Khosla et al. 2020, arXiv 2004.11362). With `batch_norm` the hidden
-    layers have batch normalization in place of a bias, as in SimCLR.
+    layers have batch normalisation in place of a bias, as in SimCLR.
 
     Args:
       input_dim: length of the embedding.
       units: size of each layer; the last one is the length of the projection.
-      batch_norm: batch normalization of the hidden layers, over the global batch.
-      normalize: L2-normalize the projection.
+      batch_norm: batch normalisation of the hidden layers, over the global batch.
+      normalize: L2-normalise the projection.
       name: of the model, and the prefix of its layers' names.
 
     Returns:
@@ -108,7 +108,7 @@ def classification_head(
     Args:
       input_dim: length of the embedding.
       num_classes: C, at least 2.
-      zero_init: initialize the kernel with zeros, otherwise with Glorot's uniform distribution.
+      zero_init: initialise the kernel with zeros, otherwise with Glorot's uniform distribution.
       name: of the model and of its layer.
 
     Returns:

@@ -50,7 +50,7 @@ def momentum_memory_model(
     """Encoder and head over queries, a momentum encoder over keys, and the queue of keys.
 
     Train it with `MemoryLoss`. `embedding_model` and `model_parts` return the trained encoder, as
-    for a `contrastive_model`. In training, batch normalization of the keys uses the keys' own batch
+    for a `contrastive_model`. In training, batch normalisation of the keys uses the keys' own batch
     statistics over all replicas, as MoCo does, without MoCo's shuffling between them. Momentum
     applies to weights only; the moving batch statistics are those of the keys.
 
@@ -59,7 +59,7 @@ def momentum_memory_model(
 
     Args:
       encoder: any Keras model that maps one batch of samples to vectors [B, D]. The key encoder is
-        initialized with its current weights.
+        initialised with its current weights.
       image_shape, projection, batch_norm, normalize_embedding, num_classes, zero_init_classifier,
         stop_classifier_gradient: as in `contrastive_model`.
       num_views: V, views per sample.

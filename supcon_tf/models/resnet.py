@@ -45,7 +45,7 @@ def resnet(
       stem: "imagenet" is a 7x7 convolution with stride 2 and a 3x3 max pool with stride 2;
         "cifar" is a 3x3 convolution with stride 1.
       input_shape: (height, width, channels) of an image in pixels; None is any height or width.
-      zero_init_last_gamma: initialize the last gamma of each block with zeros, so that the block
+      zero_init_last_gamma: initialise the last gamma of each block with zeros, so that the block
         starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677).
       synchronized_batch_norm: batch statistics of the global batch; False is of each replica.
       name: of the model; "resnet50" and so on when None.
