@@ -120,6 +120,10 @@ def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
     if match := re.match(r"Configurable '(\S+)' doesn't have a parameter named '(\S+)'", message):
         known = parameters(match[1], modules)
         return f"{match[1]} has no parameter {match[2]!r}{nearest(match[2], known)}"
+    if match := re.match(r"No module named '(\S+)'", message):
+        # keras_cv is the one package that a shipped file imports and the install leaves out.
+        package = "'supcon-tf[keras-cv]'" if match[1] == "keras_cv" else "the package it is in"
+        return f"no module {match[1]!r} to import: pip install {package}"
     if isinstance(error, tokenize.TokenError):
         return "a bracket or quote is not closed" + (f" in: {line}" if line else "")
     if match := re.match(r"No bindings specified for '(\S+)/gin.macro'", message):

@@ -29,9 +29,20 @@ class Augmentation(Protocol):
 
 
 def instantiate(augmentation: Augmentation | type[Augmentation]) -> Augmentation:
-    """Instantiates an augmentation class such as `views.keras_layers`, given without brackets."""
+    """Instantiates an augmentation class such as `views.keras_layers`, given without brackets.
+
+    Raises:
+      UserError: not a function or class, or the options of the class or its layers are wrong.
+    """
     check_callable("augmentation", augmentation, example="@views.simclr")
-    return augmentation() if inspect.isclass(augmentation) else augmentation
+    if not inspect.isclass(augmentation):
+        return augmentation
+    try:
+        return augmentation()
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # Raised by a layer's constructor.
+        raise UserError(f"augmentation: {str(error).splitlines()[0]}") from error
 
 
 def eval_crop(

@@ -1,9 +1,12 @@
 """Gin files: where they are found, what they may import, and the resolved text."""
 
+import sys
+
 import pytest
 
 from supcon_tf import train
 from supcon_tf.config import parameter_values, parse
+from supcon_tf.errors import UserError
 
 
 def test_print_config_shows_the_settings_and_writes_nothing(tmp_path, capsys):
@@ -49,6 +52,24 @@ def test_a_file_may_import_the_users_modules(line, name, tmp_path, monkeypatch):
     assert "small.depth = 2" in shown
     with pytest.raises(ValueError, match=f"{name} has no parameter 'dept'; did you mean 'depth'"):
         parse([str(file)], [f"{name}.dept = 2"])
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("keras_cv", r"'supcon-tf\[keras-cv\]'"), ("encoders_missing", "the package it is in")],
+)
+def test_missing_module_names_the_package_to_install(module, package, tmp_path, monkeypatch):
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name == module:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    file = tmp_path / "mine.gin"
+    file.write_text(f"import {module}\ninclude 'digits/supcon.gin'\n")
+    with pytest.raises(UserError, match=f"^no module '{module}' to import: pip install {package}$"):
+        parse([str(file)], [])
 
 
 def test_included_files_are_found_relative_to_the_including_one(tmp_path, monkeypatch):

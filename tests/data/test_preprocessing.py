@@ -236,3 +236,15 @@ def test_augmentation_class_is_instantiated_once_outside_of_traced_functions():
         result = training_views(seeds(count))
         np.testing.assert_array_equal(result, np.ones([count, 16, 16, 3]))
     assert Brightest.instances == 1
+
+
+def test_wrong_options_of_an_augmentation_class_are_one_line():
+    class Failing:
+        def __init__(self):
+            raise ValueError("`magnitude` must be in [0, 1], got 5\nIn call to configurable")
+
+        def __call__(self, image, *, seed):
+            return image
+
+    with pytest.raises(UserError, match=r"^augmentation: `magnitude` must be in \[0, 1\], got 5$"):
+        views.Preprocessing(16).training_views(ramp(20, 20), Failing, seed=seeds(2))

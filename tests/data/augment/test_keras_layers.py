@@ -1,5 +1,7 @@
 """Keras and KerasCV layers as an augmentation: exact per seed, value range, gin, errors."""
 
+import copy
+
 import gin
 import keras
 import keras_cv
@@ -100,15 +102,18 @@ def test_gin_file_gives_the_layers_with_and_without_brackets(brackets):
     config.parse(
         ["digits/supcon_keras_cv.gin"],
         [
-            f"pipeline.training_batches.augmentation = @views.keras_layers{brackets}",
+            f"pretrain.run.augmentation = @views.keras_layers{brackets}",
             "views.keras_layers.per_image = True",
             "views.keras_layers.layers = (@keras.layers.RandomFlip(), @keras_cv.layers.Grayscale())",
             "keras_cv.layers.Grayscale.output_channels = 3",
         ],
     )
-    batches = gin.get_configurable(pipeline.training_batches)(
+    # A deep copy evaluates a reference, as gin does when it calls pretrain.run.
+    augmentation = copy.deepcopy(gin.query_parameter("pretrain.run.augmentation"))
+    batches = pipeline.training_batches(
         sources.digits().train,
         preprocessing=views.Preprocessing(16),
+        augmentation=augmentation,
         num_views=2,
         batch_size=8,
         num_classes=10,
