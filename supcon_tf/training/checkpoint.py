@@ -59,7 +59,7 @@ class Progress:
             before = (other.get(best_by, -math.inf) for other in self.curve)
             if all(record[best_by] > value for value in before):
                 self._best.save(checkpoint_number=int(self.step))
-        # The curve first: what it has beyond the checkpoint is cut off after a kill.
+        # The curve first: a restart drops records that are newer than the checkpoint.
         self.curve.append(record)
         self._run_dir.set_curve(self._stage, self.curve)
         self.save()

@@ -100,7 +100,7 @@ class TrainingConfig:
         return self.strategy.num_replicas_in_sync
 
     def set_seed_and_precision(self) -> None:
-        """Of the layers that are built from here on."""
+        """Sets the random seed, and the dtype policy of layers that are built afterwards."""
         keras.utils.set_random_seed(self.seed)
         keras.config.set_dtype_policy(self.precision)
 

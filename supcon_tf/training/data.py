@@ -95,8 +95,8 @@ class StepBatches:
     def one_pipeline(self) -> bool:
         """Whether one input pipeline may run through several epochs.
 
-        Not where the number of rows changes during training, and not for a stream, whose data set
-        grows with each epoch.
+        False if the number of rows changes during training, or if the split is streamed: its
+        pipeline grows with each epoch.
         """
         is_stream = isinstance(self._split, StreamedSplit)
         return self.rows == self._config.batch_size and not is_stream

@@ -12,7 +12,7 @@ def augmenting_model(
 ) -> keras.Model:
     """The model on crops and seeds, as `training_batches` gives them with `defer_to_device`.
 
-    It shares all variables with `model`, which stays as it is for evaluation and export. With
+    It shares all variables with `model`, which evaluation and export use unchanged. With
     jit_compile, the augmentation needs static shapes: `views.simclr.exact = False` and
     `views.simclr.static_shapes = True`.
 

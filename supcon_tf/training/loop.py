@@ -80,7 +80,7 @@ def fit(
                 config=config,
                 run_dir=run_dir,
             )
-            # Keras also takes an exception of the input pipeline for its end.
+            # Keras treats an error of the input pipeline as the end of the data.
             if end_epochs.last_end != ends[-1]:
                 raise UserError(
                     f"{config.stage} ended after step {int(progress.step)} of {ends[-1]}: its "

@@ -1,4 +1,4 @@
-"""What training reports of the class scores beside the losses."""
+"""Metrics of the class logits during training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +12,18 @@ from supcon_tf.models import class_scores
 def training_metrics(
     losses: Mapping[str, keras.losses.Loss], *, multi_label: bool
 ) -> list[keras.metrics.Metric]:
-    """Of the class scores.
+    """Accuracy of the classifier, and its loss without weight decay where it is the only loss.
 
     Args:
       losses: one per output of the model.
       multi_label: whether an image may have several labels.
     """
-    # A mean average precision is no mean over batches: it is measured on whole splits only.
+    # Mean average precision is not a mean over batches: it is measured on whole splits only.
     accuracy = [] if multi_label else [_Accuracy(name="accuracy")]
     if set(losses) != {"logits"}:
         return accuracy
-    # What Keras calls the loss of a model with one output has the weight decay in it. Per sample:
-    # what the loss itself returns is divided by the number of replicas.
+    # Keras' own "loss" of a model with one output includes weight decay. `call` gives values per
+    # sample; the loss object would divide them by the number of replicas.
     return [
         *accuracy,
         keras.metrics.MeanMetricWrapper(losses["logits"].call, name="loss_without_decay"),
@@ -31,7 +31,7 @@ def training_metrics(
 
 
 def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """1 where the highest score is the label's, or of a mixed label the one with most of it."""
+    """1 where the highest score is that of the label, or of a mixed label's largest weight."""
     if labels.shape.rank == 2 and labels.shape[1] != 1:
         labels = tf.argmax(labels, axis=1)
     wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)
@@ -39,7 +39,7 @@ def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 
 class _Accuracy(keras.metrics.Mean):
-    """Share of the samples with a label that are right; NaN where none has one."""
+    """Accuracy of the samples with a label; NaN if there are none."""
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: None = None) -> Any:
         has_label = tf.ones(tf.shape(y_true)[:1])

@@ -33,7 +33,7 @@ class Objective:
 
     @property
     def classifies(self) -> bool:
-        """Whether the classifier is trained for use, and is not a probe that only measures."""
+        """Whether the classifier is a result of the stage, and not only a probe."""
         return "classifier" in self.trained_parts
 
 
@@ -71,8 +71,8 @@ def pretraining_objective(
 ) -> Objective:
     """The losses of an encoder's training, chosen by what `loss` takes.
 
-    A loss of class logits stands alone. A contrastive loss has a linear probe beside it, which
-    leaves out samples with the label -1, or the joint loss of a classifier.
+    A loss of class logits is the only loss. A contrastive loss is trained together with a linear
+    probe, which ignores samples with the label -1, or with the joint loss of a classifier.
 
     Args:
       model: the built model; with a momentum memory the loss reads and fills its queue.

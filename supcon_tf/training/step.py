@@ -15,7 +15,7 @@ from supcon_tf.training.device_augmentation import augmenting_model
 from supcon_tf.training.metrics import training_metrics
 from supcon_tf.training.objective import Objective
 
-# Steps between two calls of the callbacks, where a step is much shorter than such a call.
+# Steps per execution on cached features: a step is much shorter than a call of the callbacks.
 STEPS_ON_FEATURES = 8
 
 
@@ -149,7 +149,7 @@ class TrainingModel(ReplicatedModel):
         else:
             gradients, outputs, loss = self._cached_gradients(x, y, sample_weight)
         if self.clip_norm is not None:
-            # Of a scaled loss the gradients are scaled too; the optimizer divides them after this.
+            # Loss scaling also scales the gradients; the optimizer divides them later.
             scaled_norm = self.optimizer.scale_loss(tf.constant(self.clip_norm, tf.float32))
             gradients = _clipped(gradients, scaled_norm)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
@@ -216,7 +216,7 @@ class TrainingModel(ReplicatedModel):
 
 
 def _clipped(gradients: list[tf.Tensor | None], clip_norm: tf.Tensor) -> list[tf.Tensor | None]:
-    """The sum over replicas scaled to at most this norm, divided so that Keras' sum is that."""
+    """Clips the global gradient; returns the share of each replica, which Keras sums."""
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas > 1:

@@ -1,4 +1,4 @@
-"""What the training stages compile: joint losses, large margins, warm starts, learning rates by part."""
+"""The models that the stages compile: joint losses, large margins, warm starts, rates by part."""
 
 import functools
 import shutil
@@ -48,7 +48,7 @@ def digits():
 
 @pytest.fixture
 def compiled(monkeypatch, tmp_path, digits):
-    """Runs a stage up to its first step: the compiled model, and what else training would get."""
+    """Runs a stage up to `fit` and returns the arguments of `fit`."""
 
     def run(stage_run, **settings):
         got = {}
@@ -82,7 +82,7 @@ def compiled(monkeypatch, tmp_path, digits):
 
 
 def moved(model, images, labels):
-    """How far each variable goes in one step at the learning rate of 1."""
+    """The change of each variable in one step at learning rate 1."""
     before = [variable.numpy() for variable in model.trainable_variables]
     model.train_on_batch(images, labels)
     pairs = zip(model.trainable_variables, before, strict=True)
@@ -136,7 +136,7 @@ def test_joint_training_follows_the_weighted_sum_of_both_gradients(compiled):
         np.testing.assert_allclose(step, 2.0 * one + 0.5 * other, rtol=1e-3, atol=1e-6)
 
 
-def test_a_probe_leaves_the_encoder_to_the_contrastive_loss(compiled):
+def test_a_probe_does_not_train_the_encoder(compiled):
     got = compiled(
         pretrain.run,
         model=lambda **_: contrastive(),
@@ -153,7 +153,7 @@ def test_a_probe_leaves_the_encoder_to_the_contrastive_loss(compiled):
     assert reached == ["classifier/kernel", "classifier/bias"]
 
 
-def test_a_model_without_projection_takes_its_loss_as_the_loss(digits, tmp_path):
+def test_joint_training_needs_a_projection(digits, tmp_path):
     with pytest.raises(ValueError, match="SupConLoss takes 'projection', and the model trains"):
         pretrain.run(
             RunDir(tmp_path),
@@ -196,7 +196,7 @@ def test_a_large_margin_classifier_is_compiled_with_its_loss_and_a_falling_lambd
 
 
 class Lambdas(keras.callbacks.Callback):
-    """The lambda that each step trains with."""
+    """Records lambda at each step."""
 
     def __init__(self, loss, seen):
         super().__init__()
@@ -206,7 +206,7 @@ class Lambdas(keras.callbacks.Callback):
         self.seen.append(float(self.loss.annealing))
 
 
-def test_lambda_goes_on_where_a_stopped_run_stood(tmp_path):
+def test_margin_annealing_resumes_at_its_step(tmp_path):
     images = np.random.default_rng(0).normal(size=(20, *SHAPE)).astype("float32")
 
     def batches(start, stop):
@@ -260,7 +260,7 @@ def are_equal(part, other):
     return all(np.array_equal(weight, same) for weight, same in pairs)
 
 
-def test_a_part_is_taken_over_alone(trained):
+def test_a_single_part_can_be_loaded(trained):
     folder, pretrained, linear = trained
     names = ("encoder", "projection_head", "classifier")
     for taken in (("encoder",), ("projection_head",), ("encoder", "classifier")):
@@ -276,7 +276,7 @@ def test_a_part_is_taken_over_alone(trained):
     assert are_equal(models.model_parts(model)["classifier"], linear["classifier"])
 
 
-def test_what_cannot_be_taken_over_is_said(trained, tmp_path):
+def test_incompatible_weights_are_rejected(trained, tmp_path):
     folder, _, _ = trained
     with pytest.raises(ValueError, match=r"must be some of .*, got 'encoder'"):
         load_parts(contrastive(), folder.root, "encoder")
@@ -288,7 +288,7 @@ def test_what_cannot_be_taken_over_is_said(trained, tmp_path):
         load_parts(contrastive(), tmp_path, ("encoder",))
 
 
-def test_an_encoder_of_another_origin_is_taken_over(tmp_path):
+def test_a_plain_keras_encoder_is_loaded(tmp_path):
     other, model = encoder(), contrastive()
     other.save(tmp_path / "other.keras")
     load_parts(model, tmp_path / "other.keras", ("encoder",))
@@ -305,7 +305,7 @@ def test_an_encoder_may_have_a_layer_named_embedding(tmp_path):
     np.testing.assert_array_equal(loaded(images), other(images))
 
 
-def test_the_stages_to_come_see_what_an_encoder_taken_over_saw(trained, compiled, tmp_path):
+def test_later_stages_use_the_loaded_encoders_normalization(trained, compiled, tmp_path):
     before = RunDir(tmp_path / "before")
     shutil.copytree(trained[0].root, before.root)
     before.set_normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -330,12 +330,12 @@ def test_the_stages_to_come_see_what_an_encoder_taken_over_saw(trained, compiled
         (margin_model, losses.SupConLoss(), "SupConLoss takes 'projection', and the model trains"),
     ],
 )
-def test_a_loss_of_what_the_model_does_not_give_is_refused(compiled, model, loss, says):
+def test_loss_without_matching_model_output_is_rejected(compiled, model, loss, says):
     with pytest.raises(ValueError, match=says):
         compiled(pretrain.run, model=lambda **_: model(), loss=loss)
 
 
-def test_a_device_scores_no_more_images_at_a_time_than_it_has_room_for(compiled, monkeypatch):
+def test_a_device_scores_at_most_its_training_batch(compiled, monkeypatch):
     sizes = []
 
     def noted(*arguments, batch_size, scorer=results.Scorer, **options):
@@ -350,7 +350,7 @@ def test_a_device_scores_no_more_images_at_a_time_than_it_has_room_for(compiled,
     assert sizes == [4, 16, 256]
 
 
-def test_pretraining_begins_with_the_parts_of_another_run(trained, compiled):
+def test_warm_start_loads_the_named_parts(trained, compiled):
     folder, pretrained, _ = trained
     got = compiled(
         pretrain.run,
@@ -363,7 +363,7 @@ def test_pretraining_begins_with_the_parts_of_another_run(trained, compiled):
     assert not are_equal(parts["projection_head"], pretrained["projection_head"])
 
 
-def test_keys_begin_with_the_weights_that_were_taken_over(trained, compiled):
+def test_key_encoder_starts_from_the_loaded_weights(trained, compiled):
     folder, pretrained, _ = trained
     got = compiled(
         pretrain.run,
@@ -378,7 +378,7 @@ def test_keys_begin_with_the_weights_that_were_taken_over(trained, compiled):
         np.testing.assert_array_equal(copy.numpy(), weight.numpy())
 
 
-def test_fine_tuning_takes_the_classifier_and_slows_what_a_pattern_names(trained, compiled):
+def test_finetune_loads_the_classifier_and_scales_learning_rates_by_pattern(trained, compiled):
     folder, _, linear = trained
     got = compiled(
         finetune.run,

@@ -1,4 +1,4 @@
-"""The training loop and whole runs: steps, results, going on after a kill, and what a run leaves."""
+"""The epoch loop and whole runs: steps, results, files, and resuming after a kill."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def settings_of(root):
     )
 
 
-def test_a_run_leaves_what_its_folder_promises(finished):
+def test_a_finished_run_has_all_files(finished):
     folder, _ = finished
     names = {path.name for path in folder.root.iterdir()}
     assert names >= {
@@ -67,7 +67,7 @@ def test_measured_normalization_is_kept_with_the_run(finished):
     np.testing.assert_allclose(deviations, (bright - dark) / 2, atol=1e-6)
 
 
-def test_a_run_learns_what_is_easy(finished):
+def test_an_easy_task_is_learned(finished):
     folder, _ = finished
     assert folder.metrics()["linear"]["knn_top_1"] == 1.0
 
@@ -89,7 +89,7 @@ def test_a_snapshot_is_the_model_after_its_epoch(finished):
     assert np.abs(early - final).max() > 0
 
 
-def test_the_same_command_again_does_nothing_twice(finished, capsys):
+def test_a_finished_run_is_not_repeated(finished, capsys):
     folder, root = finished
     before = folder.metrics()
     run(folder.root, *settings_of(root))
@@ -97,7 +97,7 @@ def test_the_same_command_again_does_nothing_twice(finished, capsys):
     assert "pretrain: finished before" in capsys.readouterr().out
 
 
-def test_other_settings_in_the_same_folder_are_refused(finished):
+def test_changed_settings_in_the_same_directory_are_rejected(finished):
     folder, root = finished
     with pytest.raises(
         ValueError, match=r"holds a run with other settings, views\.simclr\.strength = 0\.1"
@@ -167,7 +167,7 @@ def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, without_export
         run(tmp_path / "other", *bindings, "pretrain.run.gradient_cache_chunk = 3")
 
 
-def test_the_linear_stage_leaves_the_encoder_as_it_is(finished):
+def test_the_linear_stage_does_not_change_the_encoder(finished):
     folder, _ = finished
     pretrained = keras.saving.load_model(folder.model("pretrain"), compile=False)
     linear = keras.saving.load_model(folder.model("linear"), compile=False)

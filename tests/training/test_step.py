@@ -46,7 +46,7 @@ def largest_difference(some, others):
 
 @pytest.mark.parametrize("chunk", [2, 6])
 def test_a_batch_in_chunks_gives_the_update_of_the_whole_batch(chunk):
-    # At a rate that leaves the weights of a size whose last digits are below the bound.
+    # A small rate keeps rounding errors below the bound.
     whole, _, logs = one_step(decay=True, optimizer=keras.optimizers.SGD(0.1))
     in_chunks, _, chunked_logs = one_step(
         decay=True, optimizer=keras.optimizers.SGD(0.1), gradient_cache_chunk=chunk
@@ -58,7 +58,7 @@ def test_a_batch_in_chunks_gives_the_update_of_the_whole_batch(chunk):
     assert largest_difference(whole, one_step(optimizer=keras.optimizers.SGD(0.0))[0]) > 1e-3
 
 
-def test_the_step_is_that_of_keras():
+def test_the_step_equals_that_of_keras():
     keras.utils.set_random_seed(0)
     weights, _, _ = one_step(batch_norm=True)
     again = one_step(batch_norm=True, gradient_cache_chunk=12)[0]
@@ -74,7 +74,7 @@ def test_the_step_is_that_of_keras():
     assert largest_difference(weights, [v.numpy() for v in plain.variables]) <= 1e-6
 
 
-def test_batch_normalisation_moves_its_averages_once_for_each_chunk():
+def test_batch_normalisation_updates_its_averages_once_per_chunk():
     def moving_variance(chunk):
         _, model, _ = one_step(batch_norm=True, gradient_cache_chunk=chunk)
         (found,) = [v for v in model.variables if v.path.endswith("moving_variance")]
@@ -85,12 +85,12 @@ def test_batch_normalisation_moves_its_averages_once_for_each_chunk():
     np.testing.assert_allclose((1 - thrice) / (1 - once), 3, rtol=0.1)
 
 
-def test_clipping_is_that_of_keras_on_one_replica():
+def test_clipping_equals_that_of_keras_on_one_replica():
     clipped = one_step(clip_norm=0.01)[0]
     by_keras = one_step(optimizer=keras.optimizers.SGD(0.5, global_clipnorm=0.01))[0]
     assert largest_difference(clipped, by_keras) <= 1e-7
     assert largest_difference(clipped, one_step()[0]) > 1e-3
-    # A scaled loss has scaled gradients, of which the norm is not the one that is meant.
+    # Scaled gradients have another norm.
     scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=64)
     scaled = one_step(clip_norm=0.01, optimizer=scaling)[0]
     assert largest_difference(scaled, clipped) <= 1e-7

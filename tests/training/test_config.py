@@ -1,0 +1,30 @@
+"""Settings of a stage that are out of range."""
+
+import pytest
+
+from supcon_tf.errors import UserError
+from tests.fitting import training_config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "pretrain.run.epochs must be >= 1, got 0"),
+        ({"seed": -1}, "pretrain.run.seed must be >= 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be a positive multiple of the 1 replicas, got 0"),
+        ({"checkpoints_to_keep": 0}, "checkpoints_to_keep must be >= 1, got 0"),
+        ({"snapshot_every": 0}, "snapshot_every must be >= 1 or None, got 0"),
+        ({"precision": "float16"}, r"precision must be one of \(.*\), got 'float16'"),
+        ({"weight_decay": -0.1}, "weight_decay must be >= 0, got -0.1"),
+        ({"weight_decay": float("nan")}, "weight_decay must be >= 0, got nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be > 0 or None, got 0.0"),
+        ({"gradient_cache_chunk": 3}, "gradient_cache_chunk must divide batch_size = 8, got 3"),
+    ],
+)
+def test_values_out_of_range_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
+        training_config(**{"epochs": 1, "batch_size": 8, **options})
+
+
+def test_total_steps_round_down():
+    assert training_config(epochs=3, batch_size=4).total_steps(10) == 7
