@@ -1,0 +1,149 @@
+"""Files of a model's answers for images: written as they come, and whole at the end."""
+
+import contextlib
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from supcon_tf.errors import UserError
+
+# The model's outputs that are written -> their names in an .npz file.
+COLUMNS = {
+    "embedding": "embeddings",
+    "label": "labels",
+    "labels": "labels",
+    "probabilities": "probabilities",
+}
+# Images whose answers are written at a time.
+IMAGES_PER_PART = 1024
+
+Answers = dict[str, np.ndarray]
+
+
+class Writer(Protocol):
+    """Writes answers as they come and makes the output of them."""
+
+    def add(self, paths: Sequence[str], answers: Answers) -> None:
+        """Takes the answers for some images."""
+
+    def keep(self) -> None:
+        """Writes what was taken, and ends."""
+
+    def finish(self) -> None:
+        """Makes the output, whole or not at all."""
+
+    def discard(self) -> None:
+        """Removes what was written."""
+
+
+@contextlib.contextmanager
+def writer_of(output: Path) -> Iterator[Writer]:
+    """A writer for the output; if the work is stopped, what was written stays in OUTPUT.partial."""
+    partial = output.with_name(f"{output.name}.partial")
+    _remove(partial)
+    writer = CsvWriter(output, partial) if output.suffix == ".csv" else NpzWriter(output, partial)
+    try:
+        yield writer
+    except UserError:
+        writer.discard()
+        raise
+    except BaseException:
+        writer.keep()
+        print(f"the answers so far are in {str(partial)!r}", file=sys.stderr)
+        raise
+    writer.finish()
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    partial.unlink(missing_ok=True)
+
+
+class CsvWriter:
+    """Rows of a .csv file. Bytes of a path that are not UTF-8 are written as \\udcXX."""
+
+    def __init__(self, output: Path, partial: Path):
+        self.output, self.partial = output, partial
+        self.file = partial.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+        self.writer = csv.writer(self.file)
+        self.has_header = False
+
+    def add(self, paths: Sequence[str], answers: Answers) -> None:
+        """Writes a row per image: path, label and probability or labels, embedding."""
+        columns: dict[str, Any] = {"path": paths}
+        if "label" in answers:
+            columns |= {
+                "label": answers["label"],
+                "probability": answers["probabilities"].max(axis=1),
+            }
+        elif "labels" in answers:
+            columns["labels"] = answers["labels"]
+        embeddings = answers["embedding"].T
+        columns |= {f"embedding_{number}": values for number, values in enumerate(embeddings)}
+        if not self.has_header:
+            self.writer.writerow(columns)
+            self.has_header = True
+        self.writer.writerows(zip(*columns.values(), strict=True))
+        self.file.flush()
+
+    def keep(self) -> None:
+        """Closes the file."""
+        self.file.close()
+
+    def finish(self) -> None:
+        """Renames the file to the output."""
+        self.file.close()
+        os.replace(self.partial, self.output)
+
+    def discard(self) -> None:
+        """Removes the file."""
+        self.file.close()
+        _remove(self.partial)
+
+
+class NpzWriter:
+    """An .npz file, made at the end of parts: .npz files in a directory."""
+
+    def __init__(self, output: Path, partial: Path):
+        self.output, self.partial = output, partial
+        self.pending: list[Answers] = []
+        self.num_parts = 0
+        partial.mkdir()
+
+    def add(self, paths: Sequence[str], answers: Answers) -> None:
+        """Takes answers and writes a part when there are enough."""
+        named = {COLUMNS[name]: values for name, values in answers.items()}
+        self.pending.append({"paths": np.array(paths), **named})
+        if sum(len(part["paths"]) for part in self.pending) >= IMAGES_PER_PART:
+            self.keep()
+
+    def keep(self) -> None:
+        """Writes a part of what was taken since the last one."""
+        if self.pending:
+            file = self.partial / f"part_{self.num_parts:06d}.npz"
+            np.savez(file, allow_pickle=False, **_joined(self.pending))
+            self.pending, self.num_parts = [], self.num_parts + 1
+
+    def finish(self) -> None:
+        """Joins the parts and renames the result to the output."""
+        self.keep()
+        parts = [dict(np.load(file)) for file in sorted(self.partial.glob("part_*.npz"))]
+        whole = self.partial / "whole.npz"
+        np.savez_compressed(whole, allow_pickle=False, **_joined(parts))
+        os.replace(whole, self.output)
+        _remove(self.partial)
+
+    def discard(self) -> None:
+        """Removes the parts."""
+        _remove(self.partial)
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,151 @@
+"""Predict: bad images, names, interruptions and labels do not lose or change answers."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from supcon_tf import predict
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation import prediction
+
+NAMES = ("cat", "dog\x0bhound", "owl\u2028bird")
+
+
+class TinyExport(tf.Module):
+    """The embedding is the mean colour; the class is the brightest channel."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
+    def answer(self, encoded):
+        def mean(image):
+            pixels = tf.io.decode_image(image, channels=3, expand_animations=False)
+            return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=(0, 1))
+
+        means = tf.map_fn(mean, encoded, fn_output_signature=tf.TensorSpec([3], tf.float32))
+        probabilities = means / tf.reduce_sum(means, axis=1, keepdims=True)
+        label = tf.argmax(means, axis=1)
+        return {"embedding": means, "probabilities": probabilities, "label": label}
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model"
+    module = TinyExport()
+    tf.saved_model.save(module, str(path), signatures={"serving_jpeg": module.answer})
+    (path / "labels.txt").write_bytes("".join(f"{name}\n" for name in NAMES).encode())
+    return path
+
+
+def save_image(path, channel):
+    pixels = np.full((4, 4, 3), 10, np.uint8)
+    pixels[..., channel] = 200
+    with open(path, "wb") as file:
+        file.write(tf.io.encode_png(pixels).numpy())
+
+
+@pytest.fixture
+def images(tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(6):
+        save_image(root / f"{number}.png", number % 3)
+    return root
+
+
+def run(export, images, output, *more):
+    predict.main([f"--export={export}", f"--images={images}", f"--output={output}", *more])
+
+
+def test_a_bad_image_in_a_batch_loses_only_itself(export, images, tmp_path, capsys):
+    whole = (images / "1.png").read_bytes()
+    (images / "1.png").write_bytes(whole[: len(whole) // 2])
+    (images / "3.png").write_bytes(b"")
+    run(export, images, tmp_path / "out.npz")
+    written = np.load(tmp_path / "out.npz")
+    assert [os.path.basename(path) for path in written["paths"]] == [
+        *("0.png", "2.png", "4.png", "5.png"),
+    ]
+    # Names are split at line feeds only: the third class is the third line.
+    assert list(written["labels"]) == [NAMES[0], NAMES[2], NAMES[1], NAMES[2]]
+    shown = capsys.readouterr()
+    for name in ("1.png", "3.png"):
+        assert f"{name}', which cannot be read as an image" in shown.err
+    assert "done: 4 images" in shown.out
+    assert "2 left out" in shown.out
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_paths_that_are_not_utf_8_are_kept(export, images, tmp_path, suffix):
+    path = os.path.join(os.fsencode(images), b"caf\xe9.png")
+    save_image(path, 1)
+    output = tmp_path / f"out{suffix}"
+    run(export, images, output)
+    if suffix == ".npz":
+        assert path in [os.fsencode(name) for name in np.load(output)["paths"]]
+    else:
+        assert any("caf\\udce9.png,dog" in row for row in output.read_text().split("\n"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_an_interruption_keeps_the_answers_so_far(export, images, tmp_path, monkeypatch, suffix):
+    output = tmp_path / f"out{suffix}"
+    output.write_text("of an earlier command")
+    read = prediction.read_encoded
+
+    def read_until_ctrl_c(path):
+        if path.endswith("4.png"):
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(prediction, "read_encoded", read_until_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        run(export, images, output, "--batch_size=2")
+    assert output.read_text() == "of an earlier command"
+    partial = tmp_path / f"out{suffix}.partial"
+    if suffix == ".csv":
+        assert partial.read_text().count("\n") == 1 + 4
+    else:
+        assert len(np.load(partial / "part_000000.npz")["paths"]) == 4
+    monkeypatch.undo()
+    run(export, images, output)
+    assert not partial.exists()
+
+
+def test_the_batch_size_does_not_change_the_file(export, images, tmp_path, monkeypatch):
+    from supcon_tf.evaluation import answer_files
+
+    run(export, images, tmp_path / "whole.npz")
+    monkeypatch.setattr(answer_files, "IMAGES_PER_PART", 2)
+    run(export, images, tmp_path / "parts.npz", "--batch_size=1")
+    whole, parts = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "parts"))
+    assert set(whole) == set(parts) == {"paths", "embeddings", "labels", "probabilities"}
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"cat\ndog\n", "a line for each of the model's 3 classes, got 2"),
+        (b"cat\nd\xf6g\nowl\n", "is not UTF-8 text"),
+    ],
+)
+def test_labels_that_do_not_fit_the_model_are_refused_first(
+    export, images, tmp_path, content, says
+):
+    labels = export / "labels.txt"
+    before = labels.read_bytes()
+    labels.write_bytes(content)
+    try:
+        with pytest.raises(UserError, match=says):
+            run(export, images, tmp_path / "out.npz")
+    finally:
+        labels.write_bytes(before)
+    assert not (tmp_path / "out.npz.partial").exists()
+
+
+def test_an_export_without_the_signature_is_refused(images, tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
+    with pytest.raises(UserError, match="no signature 'serving_jpeg'"):
+        run(tmp_path / "other", images, tmp_path / "out.npz")
