@@ -66,7 +66,7 @@ def loss_labels(loss: keras.losses.Loss) -> LossLabels:
 
 
 class _Reduction(keras.losses.Loss):
-    """Keras' reduction of given values: weights, mean and division by the replicas."""
+    """Keras' reduction of given values, with sample weights."""
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         del y_true
@@ -78,6 +78,9 @@ class PerSampleLoss(keras.losses.Loss):
 
     Keras casts labels to the loss's float dtype, which merges 2^24 and 2^24 + 1, and rejects
     None. Here `call` receives the labels unchanged.
+
+    On several replicas the gradient is that of the mean over the global batch, also when the
+    replicas hold different numbers of rows. Keras averages the replicas' means instead.
 
     Attributes:
       input: the model output that the loss takes as `y_pred`.
@@ -91,6 +94,50 @@ class PerSampleLoss(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""
         with tf.name_scope(self.name):
+            if _in_symbolic_scope():
+                # Keras 3.15 builds a model of several replicas from the mean of their batches:
+                # class numbers arrive as floats here, but not in the training step.
+                shape = tf.shape(y_pred)[:1] if self.reduction in (None, "none") else []
+                return tf.zeros(shape)
             values = self.call(y_true, y_pred)
-            reduction = _Reduction(reduction=self.reduction)
-            return reduction(values, values, sample_weight)
+            context = tf.distribute.get_replica_context()
+            if (
+                context is None
+                or context.num_replicas_in_sync == 1
+                or self.reduction in (None, "none", "sum")
+            ):
+                return _Reduction(reduction=self.reduction)(values, values, sample_weight)
+            weighted = _Reduction(reduction=None)(values, values, sample_weight)
+            divisors = None
+            if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
+                divisors = tf.cast(sample_weight, tf.float32)
+            return _global_mean(weighted, divisors, context)
+
+
+def _in_symbolic_scope() -> bool:
+    """Whether Keras only computes shapes."""
+    with keras.SymbolicScope() as scope:
+        return scope.original_scope is not None
+
+
+def _global_mean(
+    values: tf.Tensor, divisors: tf.Tensor | None, context: tf.distribute.ReplicaContext
+) -> tf.Tensor:
+    """This replica's part of the mean over all replicas' values.
+
+    The gradients of the parts add up to the gradient of the mean. The value is scaled so that the
+    log of `fit`, a mean over replicas weighted by their rows, is the mean too.
+
+    Args:
+      values: [N]; N differs between replicas and may be 0.
+      divisors: [N], whose sum replaces the number of rows; None for all ones.
+      context: the replica.
+    """
+    values = tf.cast(values, tf.float32)
+    num_rows = tf.cast(tf.shape(values)[0], tf.float32)
+    divisor = num_rows if divisors is None else tf.reduce_sum(divisors)
+    total_rows, total_divisor = tf.unstack(context.all_reduce("SUM", tf.stack([num_rows, divisor])))
+    part = tf.math.divide_no_nan(tf.reduce_sum(values), total_divisor)
+    average_rows = total_rows / context.num_replicas_in_sync
+    logged = part * tf.math.divide_no_nan(average_rows, num_rows)
+    return part + tf.stop_gradient(logged - part)
