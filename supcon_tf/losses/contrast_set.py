@@ -37,7 +37,7 @@ def contrast_set_supcon_loss(
     The whole similarity matrix is in memory: several times 4 N V M bytes.
 
     Args:
-      labels: integers [N], or one-hot or multi-hot rows [N, C].
+      labels: class numbers or rows, as in `supcon_loss`.
       features: the anchors, [N, V, ...] of any float dtype; trailing axes are flattened.
       contrast_labels: [M] or [M, C], in the form of `labels`.
       contrast_features: [M, ...], with as many numbers per row as an anchor's view.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import rescale_to_masked_mean
+from supcon_tf.losses.multiview import class_targets, require, rescale_to_masked_mean
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -17,8 +17,9 @@ class CrossEntropyLoss(PerSampleLoss):
     Label smoothing e replaces t by (1 - e) t + e / C. Unlike the two Keras classes, one class
     takes class numbers and rows, both with smoothing.
 
-    `y_true` are integers [N] or [N, 1], or rows [N, C] that add up to one, such as MixUp's and
-    CutMix's. `y_pred` are logits [N, C] of any float dtype; the computation is in float32.
+    `y_true` are class numbers in [0, C), integers [N] or [N, 1] or whole floats [N, 1], or rows
+    [N, C] that sum to one, such as MixUp's and CutMix's; a row of zeros has loss 0. `y_pred` are
+    logits [N, C] of any float dtype; the computation is in float32.
 
     Args:
       label_smoothing: e, in [0, 1).
@@ -27,7 +28,8 @@ class CrossEntropyLoss(PerSampleLoss):
       name: name of the loss.
 
     Raises:
-      UserError: a label_smoothing outside of [0, 1), or labels of another shape.
+      UserError: a label_smoothing outside of [0, 1), a single logit per sample, or invalid labels.
+        In a graph, invalid label values raise InvalidArgumentError.
 
     Example:
       >>> import tensorflow as tf
@@ -60,25 +62,15 @@ class CrossEntropyLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
         logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
-        labels = tf.convert_to_tensor(y_true)
-        num_classes = logits.shape[1]
-        if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
-            labels = labels[:, 0]
+        labels, are_numbers = class_targets(y_true, logits.shape[1], ignore_class=self.ignore_class)
         smoothing, mask = self.label_smoothing, None
-        if labels.shape.rank == 1 and labels.dtype.is_integer:
-            # The sparse form rejects class numbers out of range; their one-hot rows would be zero.
-            labels = tf.cast(labels, tf.int64)
+        if are_numbers:
             if self.ignore_class is not None:
                 mask = labels != self.ignore_class
                 labels = tf.where(mask, labels, 0)
             values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        elif labels.shape.rank == 2 and labels.shape[1] == num_classes:
-            values = tf.nn.softmax_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
         else:
-            raise UserError(
-                f"labels must be integers [N] or rows [N, {num_classes}], got "
-                f"{labels.dtype.name} of shape {labels.shape}"
-            )
+            values = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
         if smoothing:
             uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
             values = (1.0 - smoothing) * values + smoothing * uniform
@@ -101,15 +93,15 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
     The classes are independent: an image may have several or none. Keras' BinaryCrossentropy
     takes probabilities by default, and accepts class numbers whose shape happens to fit.
 
-    `y_true` are rows [N, C] within [0, 1], of any dtype. `y_pred` are logits [N, C] of any float
-    dtype; the computation is in float32.
+    `y_true` are rows [N, C] within [0, 1], of any dtype, or [N] for one class. `y_pred` are
+    logits [N, C] of any float dtype; the computation is in float32.
 
     Args:
       reduction: a Keras reduction; None returns [N] values.
       name: name of the loss.
 
     Raises:
-      UserError: labels of another shape.
+      UserError: labels of another shape or outside of [0, 1].
 
     Example:
       >>> import tensorflow as tf
@@ -135,10 +127,16 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
         """[N] values."""
         logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
         labels = tf.convert_to_tensor(y_true)
+        if labels.shape.rank == 1 and logits.shape[1] == 1:
+            labels = labels[:, None]
         if labels.shape.rank != 2 or labels.shape[1] != logits.shape[1]:
             raise UserError(
                 f"labels must be rows [N, {logits.shape[1]}], got {labels.dtype.name} of shape "
                 f"{labels.shape}"
             )
-        values = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits)
+        labels = tf.cast(labels, tf.float32)
+        require(
+            tf.reduce_all((labels >= 0) & (labels <= 1)), "label rows must be in [0, 1]", labels
+        )
+        values = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
         return tf.reduce_mean(values, axis=1)

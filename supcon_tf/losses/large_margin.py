@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
+from supcon_tf.losses.multiview import class_targets
 
 Margin = Literal[1, 2, 3, 4]
 
@@ -34,8 +35,9 @@ def large_margin_softmax_loss(
     psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m].
 
     Args:
-      labels: integers [N] or [N, 1], or one-hot rows [N, C]. In a mixed row (MixUp), each class
-        gets its share of the margin; this is not in the paper.
+      labels: class numbers in [0, C), integers [N] or [N, 1] or whole floats [N, 1], or one-hot
+        rows [N, C]. In a mixed row (MixUp), each class gets its share of the margin; this is not in
+        the paper.
       embeddings: [N, D] of any float dtype. The computation is in float32.
       kernel: [D, C] of any float dtype, one class vector w_j per column.
       margin: m, multiplies the angle; 1 is softmax cross-entropy.
@@ -91,23 +93,13 @@ def _margin_cross_entropy(
     annealing: float | tf.Tensor,
 ) -> tf.Tensor:
     """Cross-entropy [N] with margin, of scores w . x and lengths ||w|| ||x||, both [N, C]."""
-    labels = tf.convert_to_tensor(labels)
     num_classes = scores.shape[1]
-    if labels.shape.rank == 2 and labels.shape[1] == 1 and labels.dtype.is_integer:
-        labels = labels[:, 0]
-    are_numbers = labels.shape.rank == 1 and labels.dtype.is_integer
-    if not are_numbers and (labels.shape.rank != 2 or labels.shape[1] != num_classes):
-        raise UserError(
-            f"labels must be integers [N] or rows [N, {num_classes}], got {labels.dtype.name} "
-            f"of shape {labels.shape}"
-        )
-    labels = tf.cast(labels, tf.int64 if are_numbers else tf.float32)
+    labels, are_numbers = class_targets(labels, num_classes)
     targets = tf.one_hot(labels, num_classes) if are_numbers else labels
     cosines = tf.math.divide_no_nan(scores, lengths)
     penalties = lengths * (_psi(cosines, margin) - cosines) / (1.0 + annealing)
     logits = scores + targets * penalties
     if are_numbers:
-        # The sparse form rejects class numbers out of range; their one-hot rows would be zero.
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
@@ -183,7 +175,9 @@ class LargeMarginSoftmaxLoss(PerSampleLoss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
+        # The current lambda, with the digits of a float32.
+        annealing = float(str(self.annealing.numpy()))
+        return {**super().get_config(), **self.options, "annealing": annealing}
 
 
 class MarginAnnealing(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossLabels, PerSampleLoss, loss_input
-from supcon_tf.losses.multiview import rescale_to_masked_mean
+from supcon_tf.losses.multiview import class_numbers, rescale_to_masked_mean
 from supcon_tf.losses.suncet import SuNCEtLoss
 from supcon_tf.losses.supcon import SimCLRLoss
 
@@ -20,8 +20,9 @@ class SemiSupervisedLoss(PerSampleLoss):
     unlabelled samples are not contrasted with each other. Both means are over the global batch;
     the mean of no samples is 0.
 
-    `y_true` are integers [N] or [N, 1], negative for unlabelled samples. `y_pred` are the outputs
-    [N, ...] that both parts take, such as projections [N, V, D]. The parts' reductions are unused.
+    `y_true` are class numbers, integers [N] or [N, 1] or whole floats [N, 1], negative for
+    unlabelled samples. `y_pred` are the outputs [N, ...] that both parts take, such as projections
+    [N, V, D]. The parts' reductions are unused.
 
     Args:
       unlabelled: loss called with labels None and outputs [n, ...]; None ignores these samples.
@@ -70,17 +71,17 @@ class SemiSupervisedLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the loss."""
         labels, outputs = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
-        if labels.shape.rank not in (1, 2) or labels.shape[1:].num_elements() != 1:
-            raise UserError(f"labels must be integers [N], got shape {labels.shape}")
-        if not labels.dtype.is_integer:
-            raise UserError(f"labels must be integers [N], got {labels.dtype.name}")
-        labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
-        has_label = labels >= 0
-        values = tf.zeros(tf.shape(labels), tf.float32)
+        numbers = class_numbers(labels)
+        if numbers is None:
+            raise UserError(
+                f"labels must be integers [N], got {labels.dtype.name} of shape {labels.shape}"
+            )
+        has_label = numbers >= 0
+        values = tf.zeros(tf.shape(numbers), tf.float32)
         if self.unlabelled is not None:
             values += self._part_values(self.unlabelled, None, outputs, ~has_label)
         if self.labelled is not None:
-            values += self.weight * self._part_values(self.labelled, labels, outputs, has_label)
+            values += self.weight * self._part_values(self.labelled, numbers, outputs, has_label)
         return values
 
     def _part_values(

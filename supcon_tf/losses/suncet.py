@@ -17,6 +17,8 @@ from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
     l2_normalize,
+    reject_variable,
+    require,
     rescale_to_samples_with_positives,
     share_label,
 )
@@ -49,9 +51,9 @@ def suncet_loss(
     global batch.
 
     Args:
-      labels: None (every sample is its own class), integers [N] or [N, 1], integer one-hot or
-        multi-hot rows [N, C], where samples that share a label are positives, or float rows
-        [N, C] of class probabilities. A row of zeros has no label.
+      labels: None (every sample is its own class), class numbers (integers [N] or [N, 1], or whole
+        floats [N, 1]), integer one-hot or multi-hot rows [N, C], where samples that share a label
+        are positives, or float rows [N, C] of class probabilities. A row of zeros has no label.
       features: [N, V, ...] of any float dtype, with V >= 1 views of each sample. Trailing axes are
         flattened to [N, V, D] and the computation is in float32.
       temperature: > 0, divides the similarities.
@@ -67,7 +69,8 @@ def suncet_loss(
       over classes leaves out classes that no other row has.
 
     Raises:
-      UserError: an invalid option, shape or dtype.
+      UserError: an invalid option, shape, dtype or label. In a graph, invalid label values raise
+        InvalidArgumentError.
 
     Example:
       >>> import tensorflow as tf
@@ -84,7 +87,12 @@ def suncet_loss(
         features = l2_normalize(features)
     first_row = distribution.first_row(tf.shape(features)[0])
     probabilities = _class_probabilities(labels, label_smoothing)
-    labels = as_labels(labels if probabilities is None else probabilities, features, first_row)
+    labels = as_labels(
+        labels if probabilities is None else probabilities,
+        features,
+        first_row,
+        check_rows=probabilities is None,
+    )
     anchors = _rows(features, labels, probabilities, first_row)
     contrast = _rows(_gather(features), _gather(labels), _gather(probabilities), 0)
     anchors = anchors._replace(features=anchors.features / temperature)
@@ -202,21 +210,25 @@ def _check_options(
         )
 
 
-def _class_probabilities(labels: Any, label_smoothing: float) -> tf.Tensor | None:
+def _class_probabilities(
+    labels: Any, label_smoothing: float, *, check: bool = True
+) -> tf.Tensor | None:
     """Smoothed class probabilities: float32 [N, C], or None for labels without probabilities."""
     labels = None if labels is None else tf.convert_to_tensor(labels)
-    # Integers [N, 1] are class numbers.
-    has_rows = (
-        labels is not None
-        and labels.shape.rank == 2
-        and (labels.shape[1] != 1 or labels.dtype.is_floating)
-    )
+    # Labels [N, 1] are class numbers.
+    has_rows = labels is not None and labels.shape.rank == 2 and labels.shape[1] != 1
     if label_smoothing and not has_rows:
         got = None if labels is None else f"shape {labels.shape}"
         raise UserError(f"label_smoothing needs labels as rows [N, C], got {got}")
     if not has_rows or not (label_smoothing or labels.dtype.is_floating):
         return None
     probabilities = tf.cast(labels, tf.float32)
+    if check:
+        require(
+            tf.reduce_all((probabilities >= 0) & (probabilities <= 1)),
+            "label rows [N, C] must be in [0, 1]",
+            labels,
+        )
     # A row of zeros, a sample without a label, stays zero.
     mean = tf.reduce_mean(probabilities, axis=1, keepdims=True)
     return (1 - label_smoothing) * probabilities + label_smoothing * mean
@@ -290,6 +302,7 @@ class SuNCEtLoss(PerSampleLoss):
         name: str = "suncet_loss",
     ):
         super().__init__(name=name, reduction=reduction)
+        reject_variable(temperature)
         self.options: dict[str, Any] = {
             "temperature": temperature,
             "label_smoothing": label_smoothing,
@@ -302,7 +315,8 @@ class SuNCEtLoss(PerSampleLoss):
         """[N] values whose mean is the mean over the samples with a positive."""
         values = suncet_loss(y_true, y_pred, **self.options)
         # Smoothing makes samples of all classes positives.
-        probabilities = _class_probabilities(y_true, self.options["label_smoothing"])
+        smoothing = self.options["label_smoothing"]
+        probabilities = _class_probabilities(y_true, smoothing, check=False)
         labels = y_true if probabilities is None else probabilities
         return rescale_to_samples_with_positives(values, labels, y_pred)
 

@@ -20,6 +20,7 @@ from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
     l2_normalize,
+    reject_variable,
     rescale_to_samples_with_positives,
 )
 from supcon_tf.losses.streaming import is_self_contrast, streaming_supcon
@@ -56,8 +57,9 @@ def supcon_loss(
     global batch.
 
     Args:
-      labels: None (every sample is its own class), integers [N] or [N, 1], or one-hot or
-        multi-hot rows [N, C]. Samples that share a label are positives.
+      labels: None (every sample is its own class), class numbers (integers [N] or [N, 1], or whole
+        floats [N, 1]), or one-hot or multi-hot rows [N, C] of zeros and ones. Samples that share
+        a label are positives.
       features: [N, V, ...] of any float dtype, with V >= 1 views of each sample. Trailing axes are
         flattened to [N, V, D] and the computation is in float32.
       temperature: > 0, divides the similarities.
@@ -81,7 +83,8 @@ def supcon_loss(
       for "only_negatives" without a negative.
 
     Raises:
-      UserError: an invalid option, shape or dtype.
+      UserError: an invalid option, shape, dtype or label. In a graph, invalid label values raise
+        InvalidArgumentError.
 
     Example:
       >>> import tensorflow as tf
@@ -213,6 +216,7 @@ class SupConLoss(PerSampleLoss):
         name: str = "supcon_loss",
     ):
         super().__init__(name=name, reduction=reduction)
+        reject_variable(temperature)
         self.options: dict[str, Any] = {
             "temperature": temperature,
             "summation": summation,
@@ -265,6 +269,7 @@ class SimCLRLoss(PerSampleLoss):
         name: str = "simclr_loss",
     ):
         super().__init__(name=name, reduction=reduction)
+        reject_variable(temperature)
         self.options: dict[str, Any] = {
             "temperature": temperature,
             "scale_by_temperature": scale_by_temperature,

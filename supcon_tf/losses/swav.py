@@ -14,7 +14,7 @@ import tensorflow as tf
 from supcon_tf import distribution
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import check_temperature
+from supcon_tf.losses.multiview import check_temperature, reject_variable
 
 
 def sinkhorn_knopp(
@@ -179,6 +179,7 @@ class SwAVLoss(PerSampleLoss):
         name: str = "swav_loss",
     ):
         super().__init__(name=name, reduction=reduction)
+        reject_variable(temperature)
         check_temperature(temperature)
         if num_assigned < 1:
             raise UserError(f"num_assigned must be >= 1, got {num_assigned}")

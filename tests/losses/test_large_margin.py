@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from supcon_tf.errors import UserError
 from supcon_tf.losses import LargeMarginSoftmaxLoss, MarginAnnealing, large_margin_softmax_loss
 from supcon_tf.models.large_margin_head import LargeMarginHead
 from tests import reference
@@ -387,8 +388,24 @@ def test_invalid_labels_are_rejected(labels, message):
 
 def test_class_numbers_out_of_range_are_rejected():
     _, embeddings, kernel = batch_of(num_samples=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="outside the valid range"):
-        large_margin_softmax_loss([0, 4], embeddings, kernel)
+    for labels in ([0, 4], [-1, 0], [[0.0], [4.0]]):
+        with pytest.raises(UserError, match=r"class numbers must be in \[0, 4\); got values from"):
+            large_margin_softmax_loss(labels, embeddings, kernel)
+    in_graph = tf.function(large_margin_softmax_loss)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="class numbers must be in"):
+        in_graph([0, 4], embeddings, kernel)
+
+
+def test_a_single_class_is_rejected():
+    with pytest.raises(UserError, match="of one score is always 0: use BinaryCrossEntropyLoss"):
+        large_margin_softmax_loss([0, 0], np.ones((2, 3)), np.ones((3, 1)))
+
+
+def test_the_current_lambda_is_saved():
+    loss = LargeMarginSoftmaxLoss(annealing=1000.0)
+    loss.annealing.assign(12.3)
+    restored = keras.losses.deserialize(keras.losses.serialize(loss))
+    np.testing.assert_allclose(restored.annealing, 12.3, rtol=1e-6)
 
 
 def test_plain_logits_are_rejected():

@@ -37,7 +37,7 @@ def test_replica_gradients_sum_to_the_gradient_of_the_global_reduction(reduction
         with tf.GradientTape() as tape:
             tape.watch(kernel)
             value = loss(labels[rows], inputs[rows] @ kernel, weights[rows])
-        return tape.gradient(value, kernel)
+        return tf.squeeze(tape.gradient(value, kernel))
 
     @tf.function(autograph=False)
     def on_replica():
