@@ -12,7 +12,7 @@ from supcon_tf.losses import loss_input, loss_labels
     ("loss", "output", "labels"),
     [
         (losses.SupConLoss(), "projection", "any"),
-        (losses.SimCLRLoss(), "projection", "any"),
+        (losses.SimCLRLoss(), "projection", "none"),
         (losses.NPairsLoss(), "projection", "any"),
         (losses.SuNCEtLoss(), "projection", "any"),
         (losses.SemiSupervisedLoss(), "projection", "single"),
@@ -21,7 +21,7 @@ from supcon_tf.losses import loss_input, loss_labels
             "logits",
             "single",
         ),
-        (losses.SwAVLoss(), "prototypes", "any"),
+        (losses.SwAVLoss(), "prototypes", "none"),
         (losses.CrossEntropyLoss(), "logits", "single"),
         (losses.LargeMarginSoftmaxLoss(), "logits", "single"),
         (losses.BinaryCrossEntropyLoss(), "logits", "multi"),
