@@ -156,7 +156,10 @@ def test_the_parts_are_restored_from_the_config():
             lambda: SemiSupervisedLoss(unlabelled=None, labelled=None),
             "must be given, got None for both",
         ),
-        (lambda: SemiSupervisedLoss()(np.eye(3), features_of(3, 2)), r"integers \[N\], got float64 of shape \(3, 3\)"),
+        (
+            lambda: SemiSupervisedLoss()(np.eye(3), features_of(3, 2)),
+            r"integers \[N\], got float64 of shape \(3, 3\)",
+        ),
         (lambda: SemiSupervisedLoss()([0.0, 1.0], features_of(2, 2)), "integers .* got float32"),
     ],
 )
