@@ -21,8 +21,8 @@ class ScoredSplit:
     """Test examples of a run, as `RunDir.save_scored_split` stores them."""
 
     embeddings: np.ndarray  # float32 [n, D]
-    labels: np.ndarray  # int64 [n], or [n, C] of 0 and 1 where an example may have several
-    class_names: list[str]  # [C]
+    labels: np.ndarray  # int64 [n], or [n, C] of 0 and 1; -1 without classes
+    class_names: list[str]  # [C], empty for images without labels
     probabilities: np.ndarray | None  # float32 [n, C]
     thumbnails: list[str]  # data URIs of the first m examples
     paths: list[str]  # [n] or empty
@@ -30,7 +30,7 @@ class ScoredSplit:
     @property
     def predictions(self) -> np.ndarray | None:
         """Likeliest class of each example, int64 [n]; None if an example may have several."""
-        if self.probabilities is None or self.labels.ndim == 2:
+        if self.probabilities is None or self.labels.ndim == 2 or not self.class_names:
             return None
         return self.probabilities.argmax(axis=1)
 
@@ -43,6 +43,8 @@ class ScoredSplit:
 
     def label_text(self, example: int) -> str:
         """The class names of an example."""
+        if not self.class_names:
+            return ""
         if self.labels.ndim == 1:
             return self.class_names[self.labels[example]]
         return ", ".join(self.class_names[c] for c in np.flatnonzero(self.labels[example]))
@@ -76,7 +78,7 @@ def read_scored_split(path: Path) -> ScoredSplit:
         raise UserError(f"{path}: {len(embeddings)} embeddings need as many labels, got {n}")
     if labels.ndim == 2 and (labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all()):
         raise UserError(f"{path}: labels [n, C] must be 0 or 1 for each of {num_classes} classes")
-    if labels.ndim == 1 and (labels.min() < 0 or labels.max() >= num_classes):
+    if labels.ndim == 1 and num_classes and (labels.min() < 0 or labels.max() >= num_classes):
         raise UserError(
             f"{path}: labels must be in [0, {num_classes}), got {labels.min()} to {labels.max()}"
         )

@@ -98,7 +98,7 @@ def embedding_map(split: ScoredSplit) -> dict[str, Any] | None:
     ]
     others = len(split.class_names) - len(legend)
     rest = [f"{others:,} other classes"] if others else []
-    if (split.classes < 0).any():
+    if split.class_names and (split.classes < 0).any():
         rest.append("several classes, or none")
     if rest:
         legend.append({"entry": -1, "name": "; ".join(rest)})
@@ -108,6 +108,7 @@ def embedding_map(split: ScoredSplit) -> dict[str, Any] | None:
         "others": others,
         "coloured": len(split.class_names) - others,
         "multi_label": split.labels.ndim == 2,
+        "has_labels": bool(split.class_names),
         "shown": shown,
         "total": len(split.labels),
         "dimensions": split.embeddings.shape[1],

@@ -1,4 +1,4 @@
-"""The linear stage on cached features: the same classifier, a cache that is never stale, resume."""
+"""The linear stage on cached features: same classifier, no stale cache, resuming."""
 
 import functools
 import os
@@ -93,12 +93,14 @@ def finished(tmp_path_factory, encoder_file):
 
 
 def evaluation_crop(image, *, seed, size_px):
-    """A training crop that is the evaluation's."""
+    """A training crop that equals the evaluation crop."""
     crop = views.eval_crop(image, size_px=size_px)
     return tf.broadcast_to(crop[:, None] if seed.shape.rank == 2 else crop, [*seed.shape, 8, 8, 3])
 
 
-def test_it_trains_the_classifier_that_unaugmented_training_gives(finished, encoder_file, tmp_path):
+def test_it_trains_the_classifier_of_training_without_augmentation(
+    finished, encoder_file, tmp_path
+):
     cropped = views.Preprocessing(8, crop=evaluation_crop)
     other = run_linear(tmp_path / "run", encoder_file, cache_features=False, preprocessing=cropped)
     for one, two in zip(classifier_of(finished), classifier_of(other), strict=True):
@@ -110,7 +112,7 @@ def test_it_trains_the_classifier_that_unaugmented_training_gives(finished, enco
     assert set(metrics) == set(expected)
     for name in expected.keys() - {"seconds", "images_per_second"}:
         assert metrics[name] == pytest.approx(expected[name], rel=1e-4)
-    # No augmented views are shown where none were trained on.
+    # Without augmentation there is no picture of augmented views.
     assert other.view_sheet.exists()
     assert not finished.view_sheet.exists()
     assert (finished.export / "labels.txt").read_text() == "a\nb\nc\n"
@@ -123,7 +125,7 @@ def test_two_replicas_train_the_classifier_of_one(finished, encoder_file, tmp_pa
     assert other.metrics()["linear"]["top_1"] == finished.metrics()["linear"]["top_1"]
 
 
-def test_a_run_in_two_parts_equals_a_run_in_one_bit_for_bit(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     finished, encoder_file, tmp_path, monkeypatch
 ):
     def killed(*_):
@@ -167,9 +169,9 @@ def only_file(tmp_path):
     return file.name
 
 
-def test_features_are_the_encoders_of_the_evaluation_views(tmp_path, encoder, encoder_file):
+def test_features_are_the_embeddings_of_the_evaluation_views(tmp_path, encoder, encoder_file):
     expected = encoder.predict(PREPROCESSING.evaluation_view(tf.constant(IMAGES[:24])), verbose=0)
-    for _ in range(2):  # Computed, and read.
+    for _ in range(2):  # Computed, then read.
         found = features(tmp_path, encoder, encoder_file)
         np.testing.assert_allclose(found.embeddings, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(found.labels, LABELS[:24])
@@ -190,7 +192,7 @@ def test_streamed_images_are_cached_in_their_order(tmp_path, encoder, encoder_fi
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_what_features_depend_on_makes_another_file(tmp_path, encoder, encoder_file):
+def test_a_change_of_what_features_depend_on_gives_another_file(tmp_path, encoder, encoder_file):
     features(tmp_path, encoder, encoder_file)
     seen = [only_file(tmp_path)]
     other_pixels = IMAGES.copy()
@@ -211,7 +213,7 @@ def test_what_features_depend_on_makes_another_file(tmp_path, encoder, encoder_f
         {"preprocessing": views.Preprocessing(8, normalization=((0, 0, 0), (1, 1, 2)))},
     ):
         features(tmp_path, encoder, encoder_file, **changed)
-        seen.append(only_file(tmp_path))  # The one before is gone.
+        seen.append(only_file(tmp_path))  # The previous file has been removed.
     with other_encoder.open("ab") as file:
         file.write(b"another")
     features(tmp_path, encoder, other_encoder)
@@ -219,7 +221,7 @@ def test_what_features_depend_on_makes_another_file(tmp_path, encoder, encoder_f
     assert len(set(seen)) == len(seen)
 
 
-def test_a_changed_file_of_a_folder_is_seen(tmp_path, encoder, encoder_file, image_folder):
+def test_a_changed_image_file_is_detected(tmp_path, encoder, encoder_file, image_folder):
     def key():
         split = sources.folder(root=str(image_folder)).train
         features(tmp_path, encoder, encoder_file, split)
@@ -231,7 +233,7 @@ def test_a_changed_file_of_a_folder_is_seen(tmp_path, encoder, encoder_file, ima
     assert key()[1] != before
 
 
-def test_batches_that_need_images_are_refused(encoder_file, tmp_path):
+def test_batches_that_need_images_are_rejected(encoder_file, tmp_path):
     with pytest.raises(ValueError, match="nothing to augment, got defer_to_device"):
         run_linear(
             tmp_path / "run",

@@ -198,6 +198,17 @@ def test_run_without_predictions_has_a_map_but_no_confusions(tmp_path):
     assert "@prediction" not in json.dumps(page.plots)
 
 
+def test_images_without_labels_have_a_map_without_classes(tmp_path):
+    arrays = split_arrays()
+    del arrays["probabilities"]
+    arrays |= {"labels": np.full(40, -1), "class_names": np.array(())}
+    page = Page(write_report(write_run(tmp_path, split=arrays)))
+    assert "40 of 40 test examples in the plane" in page.text
+    assert "see its image." in page.text
+    assert "Confusion matrix" not in page.headings
+    assert "input" not in {tag for tag, _ in page.elements}
+
+
 def test_cross_entropy_run_shows_the_accuracy_of_its_first_stage(tmp_path):
     metrics = {"pretrain": {"top_1": 0.5, "top_5": 1.0, "seconds": 7300.0}}
     page = Page(write_report(write_run(tmp_path, metrics=metrics)))
