@@ -1,4 +1,4 @@
-"""Measures of a classifier for each corruption and severity ("cell"), kept as they are measured."""
+"""Measures of a classifier for each corruption and severity (a "cell"), saved one by one."""
 
 import itertools
 import logging
@@ -141,7 +141,7 @@ def _measures(confidences: np.ndarray, is_right: np.ndarray) -> dict[str, Any]:
 
 
 def _save_picture(path: Path, image: np.ndarray) -> None:
-    """Saves a PNG; one that cannot be drawn is logged and left out."""
+    """Saves the image as PNG; a failure is logged and does not end the run."""
     try:
         small = resize_longer_side(image, min(PICTURE_PX, max(image.shape[:2])))
         path.parent.mkdir(exist_ok=True)

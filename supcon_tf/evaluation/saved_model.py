@@ -12,7 +12,7 @@ from supcon_tf.data.options import check_class_name
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.models import class_scores, embedding_model, model_parts
 
-# The names of the classes, a line each.
+# One class name per line.
 LABELS_FILE = "labels.txt"
 
 
@@ -73,7 +73,7 @@ def save_serving_model(
     # Both signatures call this function, so that the model is traced once.
     @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)])
     def answer(views: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Some kernels fail on an empty batch: it runs as one black image that is left out.
+        # Some kernels fail on an empty batch, so one black image is run and its outputs dropped.
         count = tf.shape(views)[0]
         views = tf.cond(count == 0, lambda: tf.zeros([1, *image_shape]), lambda: views)
         outputs = {name: values[:count] for name, values in model(views, training=False).items()}
@@ -88,7 +88,7 @@ def save_serving_model(
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # An empty batch may have images of no size, which cannot be resized.
+        # The images of an empty batch may have size 0, which resizing rejects.
         views = tf.cond(
             tf.shape(images)[0] == 0,
             lambda: tf.zeros([0, *image_shape]),

@@ -28,7 +28,7 @@ def thumbnails(images: Iterable[tf.Tensor]) -> np.ndarray:
 
 
 def thumbnail(image: tf.Tensor, *, side_px: int = THUMBNAIL_PX) -> np.ndarray:
-    """A square picture that contains the whole image with its aspect ratio, padded with black.
+    """The whole image in a square, with its aspect ratio kept and black padding.
 
     Args:
       image: encoded (string scalar) or uint8 [H, W, C]; see `rgb` for C other than 3.
@@ -54,7 +54,7 @@ def resize_longer_side(image: tf.Tensor | np.ndarray, side_px: int) -> np.ndarra
 
 
 def rgb(image: tf.Tensor | np.ndarray) -> tf.Tensor:
-    """[..., C] -> [..., 3]: one channel is grey, two have no blue, of more the first three."""
+    """[..., C] -> [..., 3]: grey for one channel, no blue for two, the first three of more."""
     image = tf.convert_to_tensor(image)
     channels = image.shape[-1]
     if channels == 1:
