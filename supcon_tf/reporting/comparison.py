@@ -31,19 +31,13 @@ def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | o
     for run in compared[1:]:
         _check_same_images(compared[0], run)
     shown = robustness(compared)
-    text = (
-        page.environment()
-        .get_template("comparison.html.jinja")
-        .render(
-            names=[run["name"] for run in shown["runs"]],
-            robustness=shown,
-            bokeh_js=page.bokeh_js(),
-        )
+    return page.render(
+        "comparison.html.jinja",
+        output,
+        names=[run["name"] for run in shown["runs"]],
+        robustness=shown,
+        bokeh_js=page.bokeh_js(),
     )
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _read(run_dir: RunDir) -> Measured:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from supcon_tf.run_dir import RunDir
 
@@ -17,8 +17,7 @@ def as_run_dir(run: RunDir | str | os.PathLike) -> RunDir:
     return run if isinstance(run, RunDir) else RunDir(Path(run))
 
 
-def environment() -> jinja2.Environment:
-    """The environment for the templates in this directory."""
+def _environment() -> jinja2.Environment:
     import jinja2
 
     made = jinja2.Environment(
@@ -31,6 +30,16 @@ def environment() -> jinja2.Environment:
     # Bokeh reads a plot in order: a model comes before references to it.
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return made
+
+
+def render(template: str, path: str | os.PathLike, **values: Any) -> Path:
+    """Fills in a template of this directory and writes the page, creating its directory."""
+    page = Path(path)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    text = _environment().get_template(template).render(values)
+    # File names may have bytes that are not UTF-8.
+    page.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return page
 
 
 def bokeh_js() -> str:

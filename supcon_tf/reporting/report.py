@@ -56,9 +56,9 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
         for stage, values in results.items()
     }
     drawn, failed = _drawn_sections(run_dir, has_robustness="robustness" in metrics)
-    environment = page.environment()
-    environment.filters["measure"] = _measure
-    text = environment.get_template("report.html.jinja").render(
+    return page.render(
+        "report.html.jinja",
+        run_dir.report,
         name=run_dir.root.name,
         finished=_finished(run_dir),
         facts=_facts(config, metrics),
@@ -69,10 +69,9 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
         measures=list(dict.fromkeys(key for values in metrics.values() for key in values)),
         failed=failed,
         bokeh_js=page.bokeh_js() if any(drawn[name] for name in PLOTTED) else "",
+        measure=_measure,
         **drawn,
     )
-    run_dir.report.write_text(text, encoding="utf-8")
-    return run_dir.report
 
 
 # Sections with interactive plots.

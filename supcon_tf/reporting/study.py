@@ -58,28 +58,23 @@ def write_study(
         raise UserError(f"none of the {len(results)} runs of the study has a result")
     groups = grouped(results)
     methods = list(dict.fromkeys(result.method for result in results))
-    text = (
-        page.environment()
-        .get_template("study.html.jinja")
-        .render(
-            title=title,
-            methods=[(name, entry_style(number)) for number, name in enumerate(methods)],
-            plot=plot_json(box_figure(groups, methods), "boxes"),
-            curves=(
-                plot_json(neighbor_figure(results, methods), "curves")
-                if any(result.curve for result in results)
-                else None
-            ),
-            results=results,
-            factors=list(results[0].levels),
-            failed=sum(result.top_1 is None for result in results),
-            spread=[_spread(name, results) for name in methods],
-            bokeh_js=page.bokeh_js(),
-        )
+    return page.render(
+        "study.html.jinja",
+        output,
+        title=title,
+        methods=[(name, entry_style(number)) for number, name in enumerate(methods)],
+        plot=plot_json(box_figure(groups, methods), "boxes"),
+        curves=(
+            plot_json(neighbor_figure(results, methods), "curves")
+            if any(result.curve for result in results)
+            else None
+        ),
+        results=results,
+        factors=list(results[0].levels),
+        failed=sum(result.top_1 is None for result in results),
+        spread=[_spread(name, results) for name in methods],
+        bokeh_js=page.bokeh_js(),
     )
-    path = Path(output)
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:

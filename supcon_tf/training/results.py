@@ -13,7 +13,7 @@ from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import average_precisions, mean_average_precision
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
-from supcon_tf.evaluation.thumbnails import thumbnail
+from supcon_tf.evaluation.thumbnails import thumbnails
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.data import TrainingData
@@ -167,10 +167,9 @@ def save_scored_split(
     pictured = in_random_order(test, min(test.num_examples, MAX_THUMBNAILS))
     arrays = {
         "embeddings": scores.embeddings,
-        # Without labels the report shows a single class.
-        "labels": scores.labels if source.has_labels else np.zeros_like(scores.labels),
-        "class_names": np.array(source.class_names or ("no label",)),
-        "thumbnails": np.stack([thumbnail(image) for image, _ in pictured]),
+        "labels": scores.labels,
+        "class_names": np.array(source.class_names, str),
+        "thumbnails": thumbnails(image for image, _ in pictured),
     }
     if isinstance(test, IndexedSplit) and test.paths:
         numbers = test.shuffled_numbers(seed=0, start=0, stop=test.num_examples)

@@ -12,6 +12,7 @@ from supcon_tf import models
 from supcon_tf.data import sources, views
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation.cached_features import cached_features
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.run_dir import RunDir
@@ -234,7 +235,7 @@ def test_a_changed_image_file_is_detected(tmp_path, encoder, encoder_file, image
 
 
 def test_batches_that_need_images_are_rejected(encoder_file, tmp_path):
-    with pytest.raises(ValueError, match="nothing to augment, got defer_to_device"):
+    with pytest.raises(UserError, match="nothing to augment on the device: set linear/pipeline"):
         run_linear(
             tmp_path / "run",
             encoder_file,

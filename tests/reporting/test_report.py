@@ -231,6 +231,14 @@ def test_names_from_folders_cannot_become_markup(tmp_path):
     assert len(page.plots) == len(plain.plots)
 
 
+def test_paths_that_are_not_utf_8_are_escaped(tmp_path):
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    arrays = split_arrays() | {"paths": np.array([f"{name}/{i}.png" for i in range(40)])}
+    metrics = METRICS | {name: {"loss": 1.0}}
+    page = Page(write_report(write_run(tmp_path, metrics=metrics, split=arrays)))
+    assert "caf\\udce9" in page.text
+
+
 def test_epochs_without_a_loss_are_counted_and_leave_a_gap(tmp_path):
     rows = [{"epoch": i, "loss": loss} for i, loss in enumerate([4.0, math.nan, None, 1.0])]
     page = Page(write_report(write_run(tmp_path, curves={"pretrain": rows})))
