@@ -10,8 +10,8 @@ from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, TrainingConfig
-from supcon_tf.training.data import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.encoder_io import load_encoder, load_parts
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective

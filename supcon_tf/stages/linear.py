@@ -10,13 +10,13 @@ from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.run_dir import RunDir
-from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.data import (
+from supcon_tf.training.batches import (
     StepBatches,
     TrainingData,
     resolve_normalization,
     with_cached_features,
 )
+from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.encoder_io import encoder_file, load_encoder
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective

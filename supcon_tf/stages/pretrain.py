@@ -11,8 +11,8 @@ from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, TrainingConfig
-from supcon_tf.training.data import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.encoder_io import Part, load_parts
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import pretraining_objective

@@ -1,4 +1,4 @@
-"""What a killed stage continues from: its step, its weights and its curve."""
+"""What a killed stage continues from: step, weights and optimizer state, and its curve."""
 
 import math
 from typing import Any
@@ -11,6 +11,9 @@ from supcon_tf.run_dir import RunDir
 
 class Progress:
     """The step, checkpoints and curve of a stage, restored from its run directory.
+
+    A checkpoint holds the step, all variables of the model and all of the optimizer; any batch is
+    a function of seed and step. The curve is a file of its own.
 
     Args:
       model: compiled.

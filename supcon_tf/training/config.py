@@ -104,9 +104,9 @@ class TrainingConfig:
         keras.utils.set_random_seed(self.seed)
         keras.config.set_dtype_policy(self.precision)
 
-    def total_steps(self, num_examples: int) -> int:
-        """Optimizer steps of the stage."""
-        return self.epochs * num_examples // self.batch_size
+    def last_step(self, epoch: int, num_examples: int) -> int:
+        """The step after which an epoch ends; an epoch need not be a whole number of steps."""
+        return epoch * num_examples // self.batch_size
 
     def build_optimizer(self, num_examples: int) -> keras.optimizers.Optimizer:
         """The optimizer with the schedule for this number of training images."""

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import StepBatches
 from supcon_tf.training.callbacks import CountSteps, EndEpochs, SaveEvery, StopWhenNotFinite
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.data import StepBatches
 from supcon_tf.training.results import EpochMeasures
 
 # Images of one input pipeline, which holds their order, 8 bytes each.
@@ -27,8 +27,7 @@ def fit(
 ) -> None:
     """Trains a compiled model, from its last checkpoint if there is one.
 
-    An epoch is num_examples / batch_size steps, which need not be whole: epoch e ends after
-    int(e * num_examples / batch_size) steps. One call of Keras' `fit` covers as many epochs as
+    An epoch is num_examples / batch_size steps, which need not be whole. One call of Keras' `fit` covers as many epochs as
     possible, since each call builds the input pipeline again, which takes about a second.
 
     Args:
@@ -49,9 +48,8 @@ def fit(
         per_fit = 0
     epochs_by_end: dict[int, int] = {}
     for epoch in range(1, config.epochs + 1):
-        end = epoch * batches.num_examples // config.batch_size
-        epochs_by_end.setdefault(end, epoch)
-    total_steps = config.total_steps(batches.num_examples)
+        epochs_by_end.setdefault(config.last_step(epoch, batches.num_examples), epoch)
+    total_steps = config.last_step(config.epochs, batches.num_examples)
     callbacks = [make(steps=total_steps) for make in config.callbacks]
     with _scalar_writer(run_dir, config.stage).as_default():
         while ahead := [end for end in epochs_by_end if end > int(progress.step)]:

@@ -15,10 +15,10 @@ from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
 from supcon_tf.evaluation.thumbnails import thumbnails
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.data import TrainingData
+from supcon_tf.training.contrastive_test_loss import contrastive_test_loss
 from supcon_tf.training.objective import Objective
-from supcon_tf.training.split_loss import contrastive_test_loss
 
 # Evaluation batch size per device.
 MAX_SCORED_PER_DEVICE = 256

@@ -9,8 +9,8 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 from supcon_tf.models import MemoryLoss, ReplicatedModel
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
+from supcon_tf.training.batches import StepBatches, TrainingData
 from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.data import StepBatches, TrainingData
 from supcon_tf.training.device_augmentation import augmenting_model
 from supcon_tf.training.metrics import training_metrics
 from supcon_tf.training.objective import Objective

@@ -12,7 +12,7 @@ from supcon_tf.data.splits import Split
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.thumbnails import rgb
 from supcon_tf.run_dir import RunDir
-from supcon_tf.training.data import TrainingData
+from supcon_tf.training.batches import TrainingData
 
 # Larger views are scaled down.
 MAX_VIEW_PX = 256

@@ -13,7 +13,7 @@ from supcon_tf.evaluation import scorer
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import pretrain
 from supcon_tf.training import results
-from supcon_tf.training.data import TrainingData
+from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.objective import Objective
 from tests.fitting import training_config
 

@@ -192,7 +192,7 @@ def test_a_large_margin_classifier_is_compiled_with_its_loss_and_a_falling_lambd
     assert record["accuracy"] == pytest.approx(np.mean(is_right))
     # 1,347 images in batches of 16, twice.
     assert got["config"].callbacks == (losses.MarginAnnealing,)
-    assert got["config"].total_steps(1347) == 168
+    assert got["config"].last_step(2, 1347) == 168
 
 
 class Lambdas(keras.callbacks.Callback):

@@ -26,5 +26,6 @@ def test_values_out_of_range_are_rejected(options, message):
         training_config(**{"epochs": 1, "batch_size": 8, **options})
 
 
-def test_total_steps_round_down():
-    assert training_config(epochs=3, batch_size=4).total_steps(10) == 7
+def test_epochs_end_between_whole_steps():
+    config = training_config(epochs=3, batch_size=4)
+    assert [config.last_step(epoch, 10) for epoch in (1, 2, 3)] == [2, 5, 7]

@@ -17,7 +17,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
 from supcon_tf.training import loop
-from supcon_tf.training.data import resolve_normalization
+from supcon_tf.training.batches import resolve_normalization
 from tests.fitting import fit_steps
 from tests.small_runs import SMALL, run
 

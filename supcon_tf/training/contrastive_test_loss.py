@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.losses import SemiSupervisedLoss
+from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.data import TrainingData
 from supcon_tf.training.objective import Objective
 
 

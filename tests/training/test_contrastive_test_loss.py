@@ -7,9 +7,9 @@ import pytest
 from supcon_tf import losses, models
 from supcon_tf.data import sources, views
 from supcon_tf.data.pipeline import training_batches
-from supcon_tf.training.data import TrainingData
+from supcon_tf.training.batches import TrainingData
+from supcon_tf.training.contrastive_test_loss import contrastive_test_loss
 from supcon_tf.training.objective import Objective
-from supcon_tf.training.split_loss import contrastive_test_loss
 from tests.fitting import training_config
 
 SHAPE = (8, 8, 3)

@@ -1,4 +1,4 @@
-"""The batches of a training stage."""
+"""The images of a training stage, and the batches made of them."""
 
 import dataclasses
 from collections.abc import Callable
