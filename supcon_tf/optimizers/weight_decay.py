@@ -16,7 +16,7 @@ def apply_weight_decay(
     decayed: Iterable[keras.Variable],
     others: Iterable[keras.Variable] = (),
 ) -> None:
-    """Applies L2 weight decay to some variables of a model, never to normalisation layers.
+    """Applies L2 weight decay to some variables of a model, biases too, never to normalisation layers.
 
     The gradient of each decayed variable gains weight_decay w. LARS adds this term itself, and
     gives `others` neither decay nor trust ratio. For any other optimizer the loss gains

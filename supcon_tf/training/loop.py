@@ -27,8 +27,9 @@ def fit(
 ) -> None:
     """Trains a compiled model, from its last checkpoint if there is one.
 
-    An epoch is num_examples / batch_size steps, which need not be whole. One call of Keras' `fit` covers as many epochs as
-    possible, since each call builds the input pipeline again, which takes about a second.
+    An epoch is num_examples / batch_size steps, which need not be whole. One call of Keras' `fit`
+    covers as many epochs as possible, since each call builds the input pipeline again, which takes
+    about a second.
 
     Args:
       model: compiled.
