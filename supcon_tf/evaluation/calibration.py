@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_integer
 from supcon_tf.evaluation.metrics import scores_and_labels
 
 Binning = Literal["equal_width", "equal_mass"]
@@ -77,10 +77,8 @@ def reliability(
       >>> found.counts.tolist(), found.hits.tolist(), found.error
       ([0, 2], [0, 1], 0.25)
     """
-    if not isinstance(bins, int | np.integer) or bins < 1:
-        raise UserError(f"bins must be an integer >= 1, got bins={bins!r}")
-    if binning not in get_args(Binning):
-        raise UserError(f"binning must be one of {get_args(Binning)}, got {binning!r}")
+    check_integer("bins", bins, at_least=1)
+    check_choice("binning", binning, get_args(Binning))
     values, is_right = np.asarray(confidences, np.float64), np.asarray(is_right)
     if values.ndim != 1 or values.shape != is_right.shape or not len(values):
         raise UserError(

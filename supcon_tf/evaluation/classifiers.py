@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice
 
 Scores = Literal["auto", "probabilities", "logits"]
 
@@ -68,10 +68,7 @@ def saved_model(
       UserError: no SavedModel, an unknown signature, input or output, or a missing option; the
         message lists what the model has.
     """
-    if scores not in get_args(Scores):
-        raise UserError(
-            f"classifiers.saved_model.scores must be one of {get_args(Scores)}, got {scores!r}"
-        )
+    check_choice("classifiers.saved_model.scores", scores, get_args(Scores))
     where = f"the SavedModel in {str(path)!r}"
     model = _load(path, signature, where)
     function = model.signatures[signature]
@@ -170,6 +167,11 @@ def _preparation(
         )
     if not takes_floats and pixel_range is not None:
         raise UserError(f"{where} takes uint8: remove classifiers.saved_model.pixel_range")
+    if pixel_range is not None and not _is_range(pixel_range):
+        raise UserError(
+            "classifiers.saved_model.pixel_range must be (black, white) with black < white, such "
+            f"as (-1, 1), got {pixel_range!r}"
+        )
 
     def prepare(images: tf.Tensor) -> tf.Tensor:
         if shape[1] is not None and shape[2] is not None and images.shape[1:3] != shape[1:3]:
@@ -180,6 +182,11 @@ def _preparation(
         return tf.cast(low + (high - low) / 255.0 * tf.cast(images, tf.float32), spec.dtype)
 
     return prepare
+
+
+def _is_range(value: Any) -> bool:
+    is_pair = isinstance(value, Sequence) and len(value) == 2
+    return is_pair and all(isinstance(v, int | float) for v in value) and value[0] < value[1]
 
 
 def _centre_crop(images: tf.Tensor, height: int, width: int) -> tf.Tensor:

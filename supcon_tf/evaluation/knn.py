@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 from supcon_tf.evaluation.metrics import class_numbers
 
 
@@ -50,7 +50,8 @@ def knn_probabilities(
       >>> votes.tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check_at_least_one(num_neighbors=num_neighbors, rows_per_block=rows_per_block)
+    check_integer("num_neighbors", num_neighbors, at_least=1)
+    check_integer("rows_per_block", rows_per_block, at_least=1)
     rows, references = _unit_rows(embeddings, reference_embeddings, temperature)
     is_multi_label = _is_multi_label(reference_labels, num_classes)
     labels = tf.constant(
@@ -160,7 +161,7 @@ def soft_neighbor_probabilities(
       [[0.7311 0.2689]
        [0.2689 0.7311]]
     """
-    _check_at_least_one(rows_per_block=rows_per_block)
+    check_integer("rows_per_block", rows_per_block, at_least=1)
     rows, references = _unit_rows(embeddings, reference_embeddings, temperature)
     labels = _labels(reference_labels, len(references), num_classes)
     blocks = []
@@ -178,8 +179,7 @@ def _unit_rows(
     embeddings: Any, reference_embeddings: Any, temperature: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Both as float32 rows of length 1."""
-    if not temperature > 0:
-        raise UserError(f"temperature must be > 0, got {temperature}")
+    check_number("temperature", temperature, above=0)
     rows = []
     for name, values in (
         ("embeddings", embeddings),
@@ -227,7 +227,7 @@ def _label_rows(labels: Any, num_references: int) -> np.ndarray:
 
 
 def _labels(labels: Any, num_references: int, num_classes: int) -> np.ndarray:
-    _check_at_least_one(num_classes=num_classes)
+    check_integer("num_classes", num_classes, at_least=1)
     numbers = class_numbers(labels, num_classes=num_classes, name="reference_labels")
     _check_count(numbers, num_references)
     return numbers
@@ -239,9 +239,3 @@ def _check_count(labels: np.ndarray, num_references: int) -> None:
             f"reference_labels must have one entry for each of {num_references} "
             f"reference_embeddings, got {len(labels)}"
         )
-
-
-def _check_at_least_one(**options: int) -> None:
-    for name, value in options.items():
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise UserError(f"{name} must be an integer >= 1, got {value!r}")

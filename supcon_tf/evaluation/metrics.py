@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_integer
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> float:
@@ -28,8 +28,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, *, k: int = 1) -> flo
       0.5
     """
     scores, labels = scores_and_labels(scores, labels)
-    if not isinstance(k, int | np.integer) or k < 1:
-        raise UserError(f"k must be an integer >= 1, got {k!r}")
+    check_integer("k", k, at_least=1)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return float(np.mean(np.any(best == labels[:, None], axis=1)))
 
@@ -122,10 +121,7 @@ def average_precisions(
       >>> average_precisions(scores, targets, interpolation="none").round(4).tolist()
       [0.8333, 1.0]
     """
-    if interpolation not in get_args(Interpolation):
-        raise UserError(
-            f"interpolation must be one of {get_args(Interpolation)}, got {interpolation!r}"
-        )
+    check_choice("interpolation", interpolation, get_args(Interpolation))
     scores, targets = score_rows(scores), np.asarray(targets)
     if scores.shape != targets.shape:
         raise UserError(

@@ -11,7 +11,8 @@ from supcon_tf.data.corruptions import CorruptedImages, on_the_fly
 from supcon_tf.data.corruptions.base import Cell, Images, read_images
 from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.data.sources import Source
-from supcon_tf.errors import UserError
+from supcon_tf.data.sources.base import check_source
+from supcon_tf.errors import UserError, check_callable, check_integer
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.classifiers import Classifier, saved_model
 from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
@@ -70,7 +71,11 @@ def run(
         corruptions or severities, a baseline of other images, or options out of range.
     """
     _check_source(source)
+    check_callable("robustness.run.corrupted", corrupted, example="@corruptions.on_the_fly")
+    check_callable("robustness.run.classifier", classifier, example="@classifiers.saved_model")
     _check_options(corruptions, severities, baseline, batch_size, max_images, seed)
+    _check_path("export", export)
+    _check_path("baseline", baseline)
     path = run_dir.export if export is None else Path(export).expanduser()
     model = classifier(path)
     _check_classes(path, model, source)
@@ -114,6 +119,7 @@ def run(
 
 
 def _check_source(source: Source) -> None:
+    check_source("robustness.run.source", source)
     if not source.has_labels or source.is_multi_label:
         labels = "several labels per image" if source.has_labels else "no labels"
         raise UserError(
@@ -132,11 +138,10 @@ def _check_options(
 ) -> None:
     _check_subset("corruptions", corruptions, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
     _check_subset("severities", severities, SEVERITIES)
-    if batch_size < 1 or (max_images is not None and max_images < 1) or seed < 0:
-        raise UserError(
-            "robustness.run needs batch_size >= 1, max_images >= 1 or None, and seed >= 0, "
-            f"got {batch_size}, {max_images} and {seed}"
-        )
+    check_integer("robustness.run.batch_size", batch_size, at_least=1)
+    check_integer("robustness.run.seed", seed, at_least=0)
+    if max_images is not None:
+        check_integer("robustness.run.max_images", max_images, at_least=1)
     if baseline is not None and not _has_all(corruptions, severities):
         raise UserError(
             "robustness.run.baseline needs all 15 corruptions at all 5 severities: remove "
@@ -144,10 +149,17 @@ def _check_options(
         )
 
 
+def _check_path(name: str, path: Any) -> None:
+    if path is not None and not isinstance(path, str | Path):
+        raise UserError(f"robustness.run.{name} must be a path or None, got {path!r}")
+
+
 def _check_subset(name: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+    is_sequence = isinstance(chosen, Sequence) and not isinstance(chosen, str)
+    is_subset = is_sequence and all(value in known for value in chosen)
+    if not is_subset or not chosen or len(set(chosen)) < len(chosen):
         raise UserError(
-            f"robustness.run.{name} must be some of {tuple(known)}, each once, got {tuple(chosen)}"
+            f"robustness.run.{name} must be some of {tuple(known)}, each once, got {chosen!r}"
         )
 
 

@@ -81,8 +81,8 @@ def test_a_float32_softmax_that_exceeds_one_by_rounding_is_accepted():
         ([[0.5, 0.5], [0.5, 0.5]], 15, "need 2 labels, got 1"),
         (np.zeros((0, 2)), 15, r"n >= 1 and C >= 1, got float64 of shape \(0, 2\)"),
         ([0.5], 15, r"got float64 of shape \(1,\)"),
-        ([[0.5, 0.5]], 0, "bins=0"),
-        ([[0.5, 0.5]], 2.5, "bins=2.5"),
+        ([[0.5, 0.5]], 0, "bins must be an integer >= 1, got 0"),
+        ([[0.5, 0.5]], 2.5, "bins must be an integer >= 1, got 2.5"),
     ],
 )
 def test_invalid_probabilities_and_bins_are_rejected(probabilities, bins, message):

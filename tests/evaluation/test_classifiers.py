@@ -78,6 +78,10 @@ def test_an_input_of_fixed_size_gets_the_resized_centre(tmp_path):
         ({"outputs": ("embedding", "projection")}, {}, 'no class scores: put "linear"'),
         ({}, {"scores": "softmax"}, "scores must be one of .* got 'softmax'"),
         ({"spec": tf.TensorSpec([None, 4, 4, 3], tf.float32, "x")}, {}, r"pixel_range to \(0, 1\)"),
+        *(
+            ({"spec": tf.TensorSpec([None, 4, 4, 3], tf.float32, "x")}, {"pixel_range": wrong}, r"\(black, white\) with black < white")
+            for wrong in (1, (1, 0), (0, 1, 2), ("0", "1"), "01")
+        ),
         ({}, {"pixel_range": (0, 1)}, "takes uint8: remove"),
         ({"spec": tf.TensorSpec([None, 4, 4, 3], tf.int32, "x")}, {}, "must be uint8 or floats, got int32"),
         ({"spec": tf.TensorSpec([1, 4, 4, 3], tf.uint8, "x")}, {}, r"images \[B, H, W, 3\] of any B, got \(1, 4, 4, 3\)"),

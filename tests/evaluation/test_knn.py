@@ -145,8 +145,8 @@ def arguments(**changed):
         ({"embeddings": np.diag([1, 1, 1e30])}, "embeddings must be finite, .* first row 2"),
         ({"reference_embeddings": np.diag([np.inf, 1, 1])}, "reference_embeddings must be finite"),
         ({"reference_embeddings": np.zeros((0, 3)), "reference_labels": np.zeros(0, int)}, r"reference_embeddings must be .* got \(0, 3\)"),
-        ({"temperature": 0}, "temperature must be > 0, got 0"),
-        ({"temperature": np.nan}, "temperature must be > 0, got nan"),
+        ({"temperature": 0}, "temperature must be a number > 0, got 0"),
+        ({"temperature": np.nan}, "temperature must be a number > 0, got nan"),
         ({"num_classes": 0}, "num_classes must be an integer >= 1, got 0"),
     ],
 )  # fmt: skip

@@ -408,10 +408,16 @@ def test_a_missing_export_is_rejected(tmp_path):
         ({"corruptions": ("rain",)}, r"corruptions must be .* got \('rain',\)"),
         ({"corruptions": ("fog", "fog")}, "each once"),
         ({"corruptions": ()}, "corruptions must be"),
+        ({"corruptions": "fog"}, "corruptions must be .* got 'fog'"),
+        ({"severities": 3}, "severities must be .* got 3"),
+        ({"corrupted": "on_the_fly"}, "robustness.run.corrupted must be a function such as @corr"),
+        ({"classifier": None}, "robustness.run.classifier must be a function such as @class"),
+        ({"export": 3}, "robustness.run.export must be a path or None, got 3"),
+        ({"baseline": 3}, "robustness.run.baseline must be a path or None, got 3"),
         ({"severities": (0, 1)}, r"severities must be .* got \(0, 1\)"),
-        ({"batch_size": 0}, "batch_size >= 1"),
-        ({"max_images": 0}, "max_images >= 1"),
-        ({"seed": -1}, "seed >= 0"),
+        ({"batch_size": 0}, "robustness.run.batch_size must be an integer >= 1, got 0"),
+        ({"max_images": 0}, "robustness.run.max_images must be an integer >= 1, got 0"),
+        ({"seed": -1}, "robustness.run.seed must be an integer >= 0, got -1"),
     ],
 )
 def test_invalid_options_are_rejected(folder, options, message):
@@ -464,3 +470,8 @@ def test_a_corruption_without_images_is_rejected(folder):
             severities=(1,),
             corrupted=lambda *_, **__: empty,
         )
+
+
+def test_a_source_of_another_type_is_rejected(folder):
+    with pytest.raises(UserError, match=r"robustness.run.source must be .*got 'digits'"):
+        robustness.run(folder, source="digits")
