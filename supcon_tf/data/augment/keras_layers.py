@@ -14,11 +14,11 @@ from supcon_tf.errors import UserError, check_number
 class KerasLayers:
     """Augments images with Keras layers, one after another, in training mode.
 
-    Layers whose randomness comes from `keras.random.SeedGenerator`, as in all of `keras.layers`,
-    are exact here: their state is set from the seed for each call, so the same seed gives the same
-    image, in a parallel `tf.data` map and after resuming. KerasCV layers draw from a
-    `tf.random.Generator` of their own or from the global one. Their images change between runs,
-    also with `seed = ...` in the layer, and do not continue a resumed run's sequence.
+    Layers with a `keras.random.SeedGenerator`, as all random layers of `keras.layers`, are exact:
+    their state is set from the seed for each call, so the same seed gives the same image, also in a
+    parallel `tf.data` map and in a resumed run. KerasCV layers draw from a `tf.random.Generator`
+    instead, in an order that depends on the threads. A run with them cannot be repeated or resumed
+    bit for bit, even if they have a `seed`.
 
     Args:
       layers: layers that take images [N, H, W, 3] and keep their shape.
@@ -31,7 +31,8 @@ class KerasLayers:
         of its first image.
 
     Raises:
-      UserError: an option has a wrong value, or, when called, a layer changes the images' shape.
+      UserError: an option has a wrong value; when called, a layer that changes the images' shape
+        or has state besides its seed generators.
 
     Example:
       >>> import keras
@@ -78,7 +79,7 @@ class KerasLayers:
         return apply_batched(image, seed, augmented)
 
     def _build(self, images: tf.Tensor) -> None:
-        """Calls the layers once eagerly, which creates their variables, and checks the shapes."""
+        """Calls the layers once eagerly, which creates their variables, and checks them."""
         size = [side if isinstance(side, int) else 32 for side in image_size(images)]
         with tf.init_scope():
             image = tf.zeros([1, *size, 3])
@@ -89,16 +90,19 @@ class KerasLayers:
                         f"keras_layers.layers must keep the shape of images, got {layer.name}: "
                         f"{tuple(image.shape)} -> {shape}"
                     )
+                with keras.StatelessScope() as scope:
+                    layer(image, training=True)
+                # Other state, such as Keras' global generator's, would be the same in every call.
+                if scope.state_mapping.keys() - {id(state) for state in _seed_states(layer)}:
+                    raise UserError(
+                        "keras_layers.layers must draw from a keras.random.SeedGenerator of their "
+                        f"own and keep no other state, got {layer.name}"
+                    )
 
     def _call(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         low, high = self.value_range
         images = low + (high - low) * images
-        states = [
-            variable
-            for layer in self.layers
-            for variable in layer.non_trainable_variables
-            if variable.name == "seed_generator_state"
-        ]
+        states = [state for layer in self.layers for state in _seed_states(layer)]
         seeds = tf.unstack(split(seed, max(len(states), 1)))
         mapping = [
             (state, tf.cast(tf.stack([seed, 0]), state.dtype)) for state, seed in zip(states, seeds)
@@ -109,3 +113,7 @@ class KerasLayers:
                 images = layer(images, training=True)
         images = (tf.cast(images, tf.float32) - low) / (high - low)
         return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def _seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
+    return [v for v in layer.non_trainable_variables if v.name == "seed_generator_state"]

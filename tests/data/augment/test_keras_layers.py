@@ -166,3 +166,18 @@ def test_multi_crop_batches_accept_the_class():
     [(images, _)] = batches(0, 1)
     for crops in images.values():
         np.testing.assert_allclose(crops, np.full(crops.shape, 2 * 0.2 - 1), atol=1e-6)
+
+
+class GlobalNoise(keras.layers.Layer):
+    """Draws from Keras' global generator."""
+
+    def call(self, images):
+        return images + keras.random.uniform(keras.ops.shape(images))
+
+
+@pytest.mark.parametrize(
+    "layer", [GlobalNoise(name="state"), keras.layers.BatchNormalization(name="state")]
+)
+def test_layer_with_other_state_is_rejected(layer):
+    with pytest.raises(UserError, match="and keep no other state, got state"):
+        views.keras_layers([layer])(noise(2), seed=[1, 2])
