@@ -99,13 +99,11 @@ CONTRACTS: dict[str, Contract] = {
             "seed": "pretrain.run.seed",
             "num_classes": "pretrain.run.source",
             "shard": "distribution.strategy.name",
-        },
-        names={
-            "split": "pretrain.run.source",
             **{
                 name: _BATCHES[name].format(owner="pretrain.run")
                 for name in ("preprocessing", "augmentation", "num_views")
             },
         },
+        names={"split": "pretrain.run.source"},
     ),
 }

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from supcon_tf.data import views
 from supcon_tf.data.augment.rng import uniforms
-from supcon_tf.data.pipeline import evaluation_batches, part_of, training_batches
+from supcon_tf.data.batch_maker import part_of
+from supcon_tf.data.pipeline import evaluation_batches, training_batches
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
 from supcon_tf.errors import UserError
 

@@ -147,6 +147,21 @@ def test_labelled_part_depends_on_the_seed(source):
     assert len(drawn) > 1
 
 
+def test_unlabelled_images_may_come_from_a_source_without_labels(source):
+    labelled = sources.subset(source, per_class=4)
+    unlabelled = dataclasses.replace(source.train, labels=np.full(60, -1))
+    plain = sources.Source("numbers", (), unlabelled, unlabelled.take(np.arange(3)))
+    options = {"preprocessing": views.Preprocessing(4), "augmentation": views.identity}
+    steps = semi_supervised.batches(
+        plain.train, labelled=labelled, batch_size=8, num_classes=plain.num_classes, seed=0,
+        labelled_classes=2, samples_per_class=2, num_views=2, **options,
+    )  # fmt: skip
+    ((images, labels),) = steps(0, 1).as_numpy_iterator()
+    ((expected, expected_labels),) = batches_of(source, labelled)(0, 1).as_numpy_iterator()
+    np.testing.assert_array_equal(images, expected)
+    np.testing.assert_array_equal(labels, expected_labels)
+
+
 def test_labelled_part_ends_after_its_epochs(source):
     labelled = sources.subset(source, per_class=4)
     # 60 / 8 = 7.5 steps an epoch: the part ends after 3 steps.
