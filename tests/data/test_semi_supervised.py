@@ -233,7 +233,7 @@ def test_invalid_options_are_rejected(source):
     ):
         classes, samples = ({"labelled_classes": 2, "samples_per_class": 2} | options).values()
         with pytest.raises(
-            ValueError,
+            UserError,
             match=rf"semi_supervised\.batches\.labelled_classes must be in 1 \.\.\. 3 and "
             rf"\.samples_per_class in 1 \.\.\. 4, .* got {classes} and {samples}",
         ):
@@ -302,7 +302,7 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
     # Where labelled rows may end, each epoch has a pipeline with batches of one shape.
     assert stretches == [(0, 4), (4, 8), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
-    with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* too, got 8"):
+    with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* included, got 8"):
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
