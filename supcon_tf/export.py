@@ -1,10 +1,10 @@
 """Copies a run's trained model out of its run directory, as a SavedModel for serving.
 
 The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
-"serving_jpeg" takes `encoded`, the bytes of image files [B]. Both give `embedding`, and after a
-classifying stage `probabilities` and `label`, whose names are the lines of labels.txt (or `labels`,
-a row of 0 and 1 for every image, where an image may have several). To load it, a process needs
-tensorflow only.
+"serving_jpeg" takes `encoded`, the contents of image files [B]. Both return `embedding`, and where
+the model has them `projection`, or `logits`, `probabilities` and `label`, the number of a line of
+labels.txt (`labels`, a row of 0 and 1, where images may have several). Loading it needs TensorFlow
+only.
 
 example:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model

@@ -53,6 +53,11 @@ class RunDir:
         return self.root / "test_split.npz"
 
     @property
+    def old_scored_split(self) -> Path:
+        """The name of `scored_split` before version 0.2.0."""
+        return self.root / "held_out.npz"
+
+    @property
     def view_sheet(self) -> Path:
         """A picture of augmented views."""
         return self.root / "views.png"

@@ -82,7 +82,8 @@ def _drawn_sections(
     run_dir: RunDir, *, has_robustness: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections that are drawn from files, None where there is no file, and the errors."""
-    split = read_scored_split(run_dir.scored_split) if run_dir.scored_split.exists() else None
+    files = [file for file in (run_dir.scored_split, run_dir.old_scored_split) if file.exists()]
+    split = read_scored_split(files[0]) if files else None
     measured = read_measured(run_dir) if has_robustness else None
     draw: dict[str, Callable[[], Any]] = {}
     if run_dir.curves_file.exists():

@@ -182,6 +182,12 @@ def test_section_without_file_is_left_out(tmp_path, left_out, sections):
     assert [h for h in page.headings if h in SECTIONS] == [s for s in SECTIONS if s not in sections]
 
 
+def test_the_scored_split_of_an_older_version_is_shown(tmp_path):
+    run = write_run(tmp_path, split=split_arrays())
+    (run / "test_split.npz").rename(run / "held_out.npz")
+    assert "Confusion matrix" in Page(write_report(run)).headings
+
+
 def test_run_without_plots_needs_no_script(tmp_path):
     run = write_run(tmp_path, metrics={"linear": {"top_1": 0.5}})
     page = Page(write_report(run))
