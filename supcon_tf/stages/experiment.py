@@ -1,4 +1,4 @@
-"""A run: the named stages in their order."""
+"""A run: its stages, one after the other."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def run(
-    folder: RunDir,
+    run_dir: RunDir,
     *,
     stages: Sequence[str] = ("pretrain", "linear"),
     evaluations: Sequence[str] = (),
@@ -26,43 +26,46 @@ def run(
     """Runs the stages that are not finished yet.
 
     Args:
-      folder: the run's.
-      stages: names in the order to run.
-      evaluations: more of them, for after those: what a gin file for any experiment adds.
-      configured: gives a stage's function its arguments other than the folder.
+      run_dir: the run directory.
+      stages: names of stages, in the order to run.
+      evaluations: names of stages to run after those, for gin files that are added to others.
+      configured: returns a stage's function with all arguments set but the run directory.
 
     Raises:
-      UserError: an unknown stage, or none.
-      UserError: another worker died.
+      UserError: unknown stages, none, or "robustness" before another one; or another worker died.
     """
-    if isinstance(evaluations, str) or not set(evaluations) <= STAGES.keys():
-        raise UserError(
-            f"experiment.run.evaluations must name some of {tuple(STAGES)}, such as "
-            f"('robustness',), got {evaluations!r}"
-        )
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or not stages or isinstance(stages, str):
-        raise UserError(
-            f"experiment.run.stages must name some of {tuple(STAGES)}, such as ('pretrain',), got "
-            f"{stages!r}"
-        )
-    if "robustness" in stages[:-1]:
-        raise UserError(
-            "experiment.run.stages must have 'robustness' at its end, as it is of the classifier "
-            f"that was trained last, got {tuple(stages)}"
-        )
+    _check_names(stages, evaluations)
     for stage in dict.fromkeys((*stages, *evaluations)):
-        results = folder.metrics().get(stage)
+        results = run_dir.metrics().get(stage)
         if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
-        if stage == "robustness" and not folder.is_chief:
-            continue  # It trains nothing, so that one worker does it.
+        if stage == "robustness" and not run_dir.is_chief:
+            continue  # It trains nothing: one worker runs it.
         try:
-            configured(STAGES[stage])(folder)
+            configured(STAGES[stage])(run_dir)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
-            # Between epochs too: while models are built, and while one worker evaluates.
+            # Also between epochs: while models are built, and while one worker evaluates.
             raise UserError(
-                f"another worker is gone in {stage}: start the same command on all workers again, "
-                "and the run goes on from its last checkpoint"
+                f"another worker died in {stage}: start the same command on all workers again, and "
+                "the run continues from its last checkpoint"
             ) from None
+
+
+def _check_names(stages: Sequence[str], evaluations: Sequence[str]) -> None:
+    for name, chosen, example in (
+        ("stages", stages, "('pretrain',)"),
+        ("evaluations", evaluations, "('robustness',)"),
+    ):
+        if isinstance(chosen, str) or not set(chosen) <= STAGES.keys():
+            raise UserError(
+                f"experiment.run.{name} must be some of {tuple(STAGES)}, such as {example}, got "
+                f"{chosen!r}"
+            )
+    if not stages:
+        raise UserError("experiment.run.stages must name at least one stage, got none")
+    if "robustness" in stages[:-1]:
+        raise UserError(
+            "experiment.run.stages must have 'robustness' last, as it measures the classifier that "
+            f"was trained before it, got {tuple(stages)}"
+        )

@@ -1,4 +1,4 @@
-"""How much a method's accuracy depends on its settings: many runs, one factor changed at a time."""
+"""Studies: how a method's accuracy depends on its settings, by many runs."""
 
 import dataclasses
 import itertools
@@ -13,15 +13,15 @@ from typing import Literal, get_args
 from supcon_tf.errors import UserError
 
 Design = Literal["one_at_a_time", "product"]
-# Factor -> level -> the gin bindings that make it; the first level of each is its default.
+# Factor -> level -> its gin bindings; the first level of each factor is the default.
 Grid = Mapping[str, Mapping[str, Sequence[str]]]
-# Gin files, bindings, the run's folder, what it holds as long as it runs, its share of the threads
-# -> top-1 accuracy, or mean average precision where images have several labels.
+# Gin files, bindings, run directory, a lock to hold while it runs, number of threads
+# -> top-1 accuracy, or mean average precision if images have several labels.
 Trial = Callable[[Sequence[str], Sequence[str], Path, int, int], float]
 
 
 class TrialFailed(RuntimeError):
-    """A run that ended without a result; the study goes on and counts it."""
+    """A run that ended without a result. The study continues and counts it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Point:
     """One run of a study.
 
     Args:
-      method: its name.
-      levels: factor -> the level it has.
-      folder: the name of its folder, which says method and settings.
+      method: name of the method.
+      levels: factor -> level.
+      folder: name of its run directory, made of method and settings.
       files: gin files.
       bindings: gin bindings.
-      top_1: its accuracy; None where it has none.
+      top_1: accuracy, or None without a result.
     """
 
     method: str
@@ -46,7 +46,7 @@ class Point:
 
     @property
     def key(self) -> str:
-        """What a result belongs to: a changed binding makes it another one."""
+        """Identifies the run: another binding makes another run."""
         return json.dumps([self.folder, self.files, self.bindings])
 
 
@@ -63,26 +63,27 @@ def run(
 ) -> list[Point]:
     """Runs every point of a grid that has no result yet and returns all of them.
 
-    Khosla et al. 2020, Figure 4, compares methods in this way. Optuna keeps which runs wait, run,
-    finished and failed in study.journal; each is a process and a folder of its own below trials/,
-    so that a killed study goes on with the checkpoints that they left. Runs that failed are tried
-    again by the next call.
+    Khosla et al. 2020, Figure 4, compares methods in this way. Optuna records in study.journal
+    which runs wait, run, finished and failed. Each run has its own directory below trials/, so that
+    a study that was killed continues from the checkpoints of its runs. The next call repeats runs
+    that failed.
 
     Args:
-      root: the study's folder.
+      root: directory of the study.
       methods: name -> its gin files.
       grid: factor -> level -> gin bindings; the first level of each factor is the default.
-      design: "one_at_a_time": all defaults, and every other level with the other factors at
-        theirs; "product": every combination.
-      only: factor -> the methods that have it, where not all do, such as a temperature.
-      bindings: for every run.
-      processes: runs at a time, which share the processors: on a CPU, small models get through
-        more images in several runs of a thread each than in one run after the other.
+      design: "one_at_a_time": all defaults, and every other level with the other factors at their
+        defaults; "product": every combination.
+      only: factor -> the methods that have it, for a factor such as the temperature that not all
+        have.
+      bindings: of every run.
+      processes: runs at a time, which share the processors. On a CPU, several runs of small models
+        with one thread each are faster than one run after the other.
       trial: makes one run, as `supcon_tf.study.train_in_subprocess`.
 
     Raises:
-      UserError: a design that is not known, a factor without a level, or processes < 1.
-      UserError: Optuna is missing, or another process works on this study.
+      UserError: an unknown design or factor, a factor without levels, processes < 1, Optuna is
+        missing, or another process runs this study.
     """
     import fcntl  # Not on Windows.
 
@@ -95,17 +96,16 @@ def run(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"the study in {str(root)!r} is at work, or a run of it goes on after a kill: wait "
-                "for it to end"
+                f"the study in {str(root)!r} is running, or one of its runs is: wait for it to end"
             ) from None
 
-        def top_1_of(point: Point) -> float:
+        def run_point(point: Point) -> float:
             folder = root / "trials" / point.folder
             threads = max(1, (os.cpu_count() or 1) // processes)
-            _make_room(folder, point.key)
+            _set_aside_other_run(folder, point.key)
             return trial(point.files, point.bindings, folder, lock.fileno(), threads)
 
-        accuracies = _optimized(root / "study.journal", wanted, top_1_of, processes)
+        accuracies = _optimized(root / "study.journal", wanted, run_point, processes)
     return [dataclasses.replace(point, top_1=accuracies.get(point.key)) for point in wanted]
 
 
@@ -117,15 +117,17 @@ def points(
     only: Mapping[str, Sequence[str]],
     bindings: Sequence[str] = (),
 ) -> list[Point]:
-    """The runs of a study, without results; arguments and errors as in `run`."""
+    """The runs of a study, without results. Arguments and errors are those of `run`."""
     if design not in get_args(Design):
         raise UserError(f"study.run.design must be one of {get_args(Design)}, got {design!r}")
     for name in only:
         if name not in grid:
-            raise UserError(f"study.run.only names no factor: {name!r}, known are {tuple(grid)}")
+            raise UserError(
+                f"study.run.only has an unknown factor {name!r}, known are {tuple(grid)}"
+            )
     for factor, levels in grid.items():
         if not levels:
-            raise UserError(f"study.run.grid needs a level of {factor!r}, its default")
+            raise UserError(f"study.run.grid needs at least one level of {factor!r}, the default")
     defaults = {factor: next(iter(levels)) for factor, levels in grid.items()}
     found = []
     for method, files in methods.items():
@@ -141,30 +143,30 @@ def points(
         for levels in chosen:
             changed = [f"{f}={level}" for f, level in levels.items() if level != defaults[f]]
             name = "--".join([method, *(changed or ["default"])])
-            # What was changed comes last and wins over a default that sets the same.
+            # The changed level comes last and wins over a default that sets the same name.
             in_order = sorted(levels.items(), key=lambda item: item[1] != defaults[item[0]])
-            of_levels = [binding for f, level in in_order for binding in grid[f][level]]
+            level_bindings = [binding for f, level in in_order for binding in grid[f][level]]
             found.append(
                 Point(
                     method=method,
                     levels=levels,
                     folder=re.sub(r"[^\w.=-]+", "_", name),
                     files=list(files),
-                    bindings=[*bindings, *of_levels],
+                    bindings=[*bindings, *level_bindings],
                 )
             )
     return found
 
 
 def accuracy(metrics: Mapping[str, Mapping[str, float]]) -> float | None:
-    """Of a run's last classifying stage: top-1, or mean average precision; None without one."""
+    """Top-1 or mean average precision of a run's last classifying stage; None without one."""
     measures = ("top_1", "mean_average_precision")
     found = [stage[name] for stage in metrics.values() for name in measures if name in stage]
     return float(found[-1]) if found else None
 
 
 def made_for(folder: Path) -> str | None:
-    """The `Point.key` of the run in a folder; None where there is none."""
+    """The `Point.key` of the run in a directory, or None."""
     file = _key_file(folder)
     return file.read_text() if file.exists() else None
 
@@ -173,8 +175,8 @@ def _key_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.key")  # A name may hold a dot.
 
 
-def _make_room(folder: Path, key: str) -> None:
-    """Sets a folder aside that holds a run with other bindings, which the study had before."""
+def _set_aside_other_run(folder: Path, key: str) -> None:
+    """Renames a run directory of other bindings, from an earlier grid."""
     if folder.exists() and made_for(folder) not in (None, key):
         numbers = (f"{folder.name}.{number}" for number in itertools.count(1))
         folder.rename(next(new for name in numbers if not (new := folder.with_name(name)).exists()))
@@ -184,10 +186,10 @@ def _make_room(folder: Path, key: str) -> None:
 def _optimized(
     journal: Path,
     wanted: Sequence[Point],
-    top_1_of: Callable[[Point], float],
+    run_point: Callable[[Point], float],
     processes: int,
 ) -> dict[str, float]:
-    """Runs what Optuna's journal has no result of; key -> result of all that have one."""
+    """Runs the points without a result in Optuna's journal; returns key -> result."""
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
@@ -202,28 +204,28 @@ def _optimized(
         load_if_exists=True,
     )
 
-    def of_state(state: optuna.trial.TrialState) -> dict[str, optuna.trial.FrozenTrial]:
+    def trials_in(state: optuna.trial.TrialState) -> dict[str, optuna.trial.FrozenTrial]:
         trials = study.get_trials(deepcopy=False, states=(state,))
         return {trial.user_attrs["key"]: trial for trial in trials}
 
-    # Under the lock nothing runs: what is said to was killed.
-    for interrupted in of_state(states.RUNNING).values():
+    # The lock is held, so that trials recorded as running were killed.
+    for interrupted in trials_in(states.RUNNING).values():
         study.tell(interrupted.number, state=states.FAIL)
-    known = of_state(states.COMPLETE).keys() | of_state(states.WAITING).keys()
+    known = trials_in(states.COMPLETE).keys() | trials_in(states.WAITING).keys()
     by_key = {point.key: point for point in wanted}
     for key in by_key:
         if key not in known:
             study.enqueue_trial({}, user_attrs={"key": key})
-    waiting = of_state(states.WAITING)
+    waiting = trials_in(states.WAITING)
     print(f"study: {len(wanted)} runs, {len(waiting.keys() & by_key)} to do", flush=True)
 
     def objective(trial: optuna.Trial) -> float:
         point = by_key.get(trial.user_attrs["key"])
         if point is None:
-            raise optuna.TrialPruned("of a grid that has changed")
-        print(f"{point.folder}: begins", flush=True)
+            raise optuna.TrialPruned("it belongs to an earlier grid")
+        print(f"{point.folder}: starts", flush=True)
         try:
-            top_1 = top_1_of(point)
+            top_1 = run_point(point)
         except TrialFailed as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             raise
@@ -232,4 +234,4 @@ def _optimized(
 
     if waiting:
         study.optimize(objective, n_trials=len(waiting), n_jobs=processes, catch=TrialFailed)
-    return {key: trial.values[0] for key, trial in of_state(states.COMPLETE).items()}
+    return {key: trial.values[0] for key, trial in trials_in(states.COMPLETE).items()}

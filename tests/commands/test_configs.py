@@ -1,4 +1,4 @@
-"""Every shipped gin file: parsed, built, open to every name, and each kind run for two steps."""
+"""Every shipped gin file parses, builds its model and takes every public name; each kind runs two steps."""
 
 import functools
 from pathlib import Path
@@ -15,7 +15,7 @@ from supcon_tf.training import results, view_sheet
 from tests.models import test_resnet
 
 SHIPPED = Path(__file__).parents[2] / "gin_configs"
-# What is added to an experiment is no experiment: tests/test_evaluate.py and test_study.py run it.
+# Files that are added to an experiment: test_evaluate.py and test_study.py run them.
 ADDED = ("robustness", "studies")
 FILES = sorted(
     str(path.relative_to(SHIPPED))
@@ -100,7 +100,7 @@ BINDINGS = [
 ]
 
 
-# Files that run, one of each kind: whatever another file has in one of these, one of these has too.
+# One file of each kind, which runs: each other file has the same DISTINGUISHED settings as one.
 KINDS = {
     "digits/supcon.gin": ("pretrain", "linear"),
     "digits/supcon_memory.gin": ("pretrain",),
@@ -143,14 +143,14 @@ def test_every_public_name_binds(binding):
 @pytest.mark.parametrize("file", FILES)
 def test_every_public_name_binds_on_top_of_every_file(file):
     config.parse([file], BINDINGS)
-    # Of the four losses the last one holds.
+    # The last of the four losses holds.
     held = dict(binding.split(" = ") for binding in BINDINGS)
     for name, value in held.items():
         bound = gin.query_parameter(name)
         assert str(bound).replace("'", '"') == value or bound == eval(value), name
 
 
-def test_a_resolved_configuration_is_one_where_no_macro_is_left_over(tmp_path):
+def test_the_resolved_text_has_no_unused_macro(tmp_path):
     resolved = config.parse(
         ["semi/swav_cifar10_resnet18.gin", "studies/cifar10_semi_small.gin"], []
     )
@@ -167,13 +167,13 @@ def test_the_header_says_the_command(file):
 
 @pytest.fixture(scope="module")
 def built():
-    """The settings around an encoder of what was built so far."""
+    """The settings of the models that were built so far, without the encoder."""
     return []
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_model_is_built_as_written(file, built):
-    """Its encoder by test_resnet.py, where each is built and counted once; what stands on it here."""
+def test_the_model_of_each_file_is_built(file, built):
+    """Encoders are built and counted in test_resnet.py; here, the heads are built on a small one."""
     settings = values_of(file)
     architecture = settings["models.resnet.depth"], settings["models.resnet.stem"]
     assert architecture in [(str(depth), repr(stem)) for depth, _, stem in test_resnet.BUILT]
@@ -198,8 +198,8 @@ def test_the_model_is_built_as_written(file, built):
 
 # What runs of the semi-supervised files leave is in test_semi_supervised.py and test_swav.py.
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("semi/")])
-def test_a_file_of_its_kind_runs(file):
-    """What tells kinds apart, in every file, is one of those that run two steps below."""
+def test_each_file_is_of_a_kind_that_runs(file):
+    """Its distinguishing settings are those of a file that runs two steps below."""
 
     def kind(name):
         return tuple(values_of(name).get(setting) for setting in DISTINGUISHED)
@@ -245,7 +245,7 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
         ],
     )
     if file != "cifar10/max_margin_resnet50.gin":
-        # The pictures and the export are the same for all kinds but that one, and tested apart.
+        # Pictures and export are the same for the other kinds, and have their own tests.
         monkeypatch.setattr(view_sheet, "view_sheet", lambda *_, **__: b"")
         monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
     folder = RunDir(tmp_path / "run")

@@ -386,7 +386,7 @@ def test_a_cross_entropy_baseline_is_the_recipe_with_another_input(
     )
 
 
-def test_two_stage_cross_entropy_throws_its_classifier_away(monkeypatch):
+def test_two_stage_cross_entropy_trains_a_new_classifier(monkeypatch):
     file = "imagenet/cross_entropy_two_stages_resnet50"
     handed = handed_to_training(file, monkeypatch)
     assert list(handed) == ["pretrain", "linear"]

@@ -33,7 +33,7 @@ def photos(tmp_path):
 
 
 def finished_run(folder, photos):
-    """A run's folder with an export that tells the colours apart, as training would leave it."""
+    """A run directory with an export that recognises the colours."""
     folder.mkdir()
     export(folder / "export")
     bindings = [f"sources.folder.root = '{photos}'", "sources.folder.test_share = 0.5"]
@@ -59,8 +59,8 @@ def run(*workdirs, bindings=(), files=("robustness/on_the_fly.gin",), output=Non
     )
 
 
-def go_on(folder, photos, *bindings):
-    """The training of a finished run, with the robustness stage after it."""
+def continue_training(folder, photos, *bindings):
+    """Trains a finished run again, with the robustness stage added."""
     parameters = [
         f"sources.folder.root = '{photos}'",
         "sources.folder.test_share = 0.5",
@@ -109,18 +109,16 @@ def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
         write_comparison(folders, tmp_path / "compare.html")
 
 
-def test_training_goes_on_to_the_evaluations_of_a_file(tmp_path, photos):
+def test_training_continues_with_the_evaluations_of_a_file(tmp_path, photos):
     folder = finished_run(tmp_path / "one", photos)
     (folder / "metrics.json").write_text(
         json.dumps({name: {"seconds": 1.0} for name in ("pretrain", "linear")})
     )
-    go_on(folder, photos, "robustness.run.corruptions = ('contrast',)")
+    continue_training(folder, photos, "robustness.run.corruptions = ('contrast',)")
     assert set(RunDir(folder).metrics()) == {"pretrain", "linear", "robustness"}
 
 
-def test_training_measures_anew_what_was_evaluated_with_other_settings(
-    tmp_path, photos, monkeypatch
-):
+def test_training_repeats_an_evaluation_with_other_settings(tmp_path, photos, monkeypatch):
     folder = finished_run(tmp_path / "one", photos)
     run(folder, bindings=["robustness.run.max_images = 3"])
     metrics = RunDir(folder).metrics()
@@ -128,7 +126,7 @@ def test_training_measures_anew_what_was_evaluated_with_other_settings(
     RunDir(folder).set_metrics("pretrain", {"seconds": 1.0})
     monkeypatch.setattr(train, "write_report", lambda root: root)
     for limit in (5, 3):
-        go_on(
+        continue_training(
             folder,
             photos,
             f"robustness.run.corruptions = {CHOSEN}",
@@ -145,7 +143,7 @@ def test_training_measures_anew_what_was_evaluated_with_other_settings(
 
 
 @pytest.mark.parametrize("file", ["on_the_fly", "imagenet_c", "cifar10_c"])
-def test_the_files_for_any_experiment_parse_with_each_and_say_their_command(file):
+def test_robustness_files_parse_with_any_experiment_and_name_their_command(file):
     for experiment in ("digits/cross_entropy.gin", "cifar10/supcon_resnet18.gin"):
         settings = config.parse([experiment, f"robustness/{file}.gin"], [])
         assert "experiment.run.evaluations = ('robustness',)" in settings
@@ -161,14 +159,14 @@ def test_the_files_for_any_experiment_parse_with_each_and_say_their_command(file
         (["--workdir=RUN", "--workdir=RUN/"], "each --workdir must be another directory"),
         (["--workdir=RUN", "--gin_param=robustness.run.sed = 1"], "did you mean 'seed'?"),
         (["--workdir=RUN", "--gin_param=robustness.run.corruptions = ('rain',)"], "corruptions must be some of"),
-        (["--workdir=RUN", "--gin_file=robustness/imagenet_c.gin"], "say corruptions.folder.root ="),
+        (["--workdir=RUN", "--gin_file=robustness/imagenet_c.gin"], "Set corruptions.folder.root ="),
         (["--workdir=RUN", "--gin_param=corruptions.folder.root = '/nowhere'", "--gin_param=robustness.run.corrupted = @corruptions.folder"], "lacks 75 of 75"),
         (["--workdir=RUN", "--gin_param=classifiers.saved_model.signature = 'x'"], "no signature 'x'"),
         (["--workdir=RUN", "--gin_param=robustness.run.baseline = '/nowhere'"], "no baseline at '/nowhere'"),
         (["--workdir=EMPTY"], "has no source of images"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(arguments, says, tmp_path, photos, capsys):
+def test_wrong_arguments_give_one_line(arguments, says, tmp_path, photos, capsys):
     finished_run(tmp_path / "run", photos)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.gin").write_text("experiment.run.stages = ('linear',)")
@@ -248,7 +246,7 @@ def test_an_example_without_its_picture_is_shown_in_words(tmp_path):
     assert page.text.count("✓ dog 75%") == 15 * 3
 
 
-def test_means_and_diagrams_are_over_the_fifteen_only(tmp_path):
+def test_means_and_diagrams_cover_the_fifteen_corruptions_only(tmp_path):
     run = read_measured(measured_run(tmp_path / "run", corruptions=(*CORRUPTIONS, "spatter")))
     assert len(run.averaged) == 15
     assert run.by_severity("error")[5] == pytest.approx([0.75] * 15)
@@ -276,7 +274,7 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
     assert "The corrupted accuracy is an unnormalized mean" in page.text
 
 
-def test_a_measurement_that_has_not_finished_is_left_out_of_the_report(tmp_path):
+def test_an_unfinished_measurement_is_not_in_the_report(tmp_path):
     folder = measured_run(tmp_path / "run")
     record = json.loads((folder / "robustness.json").read_text())
     del record["cells"]["fog/3"]

@@ -68,13 +68,13 @@ def test_a_product_has_every_combination(tmp_path):
     )
 
 
-def test_a_factor_may_be_of_some_methods_only(tmp_path):
+def test_a_factor_may_belong_to_some_methods_only(tmp_path):
     runs = Runs()
     run(tmp_path, runs, only={"rate": ("A",)})
     assert set(runs.names) == set(ONE_AT_A_TIME) - {"B--rate=2"}
 
 
-def test_a_killed_study_goes_on_with_what_is_missing(tmp_path):
+def test_a_killed_study_continues_with_the_missing_runs(tmp_path):
     def killed_at_the_third(name):
         if len(runs.asked) == 3:
             raise KeyboardInterrupt
@@ -92,7 +92,7 @@ def test_a_killed_study_goes_on_with_what_is_missing(tmp_path):
     assert nothing.asked == []
 
 
-def test_a_failed_run_is_counted_and_tried_again(tmp_path, capsys):
+def test_a_failed_run_is_counted_and_repeated(tmp_path, capsys):
     def diverges(name):
         if name == "A--rate=2":
             raise study.TrialFailed("A--rate=2: exit code 2")
@@ -119,7 +119,7 @@ def test_several_processes_make_each_run_once(tmp_path):
     assert sorted(runs.names) == sorted(ONE_AT_A_TIME)
 
 
-def test_a_changed_grid_makes_the_changed_runs(tmp_path):
+def test_a_changed_grid_runs_only_the_changed_points(tmp_path):
     run(tmp_path, Runs())
     changed = tmp_path / "trials/A--rate=2"
     changed.mkdir()
@@ -128,18 +128,18 @@ def test_a_changed_grid_makes_the_changed_runs(tmp_path):
     grid = {**GRID, "rate": {"1": ("rate = 1",), "2": ("rate = 2.5",), "3": ("rate = 3",)}}
     run(tmp_path, runs, grid=grid)
     assert sorted(runs.names) == ["A--rate=2", "A--rate=3", "B--rate=2", "B--rate=3"]
-    # What the run with the other rate left is neither gone on with nor lost.
+    # The run directory of the other rate is neither resumed nor lost.
     assert not changed.exists()
     assert (tmp_path / "trials/A--rate=2.1/config.gin").read_text() == "rate = 2"
 
 
-def test_two_studies_in_one_folder_are_refused(tmp_path):
-    def begins_another(name):
-        with pytest.raises(UserError, match="is at work"):
+def test_a_second_study_in_the_same_directory_is_refused(tmp_path):
+    def start_another(name):
+        with pytest.raises(UserError, match="is running"):
             run(tmp_path, Runs())
         return 0.5
 
-    run(tmp_path, Runs(begins_another), methods={"A": ("a.gin",)}, grid={})
+    run(tmp_path, Runs(start_another), methods={"A": ("a.gin",)}, grid={})
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_two_studies_in_one_folder_are_refused(tmp_path):
     [
         ({"processes": 0}, "processes must be >= 1, got 0"),
         ({"design": "random"}, r"design must be one of .* got 'random'"),
-        ({"only": {"size": ("A",)}}, "only names no factor: 'size'"),
-        ({"grid": {"rate": {}}}, "needs a level of 'rate'"),
+        ({"only": {"size": ("A",)}}, "only has an unknown factor 'size'"),
+        ({"grid": {"rate": {}}}, "needs at least one level of 'rate'"),
     ],
 )
-def test_a_study_that_cannot_be_is_refused(tmp_path, options, says):
+def test_wrong_options_of_a_study_are_refused(tmp_path, options, says):
     with pytest.raises(ValueError, match=says):
         run(tmp_path, Runs(), **options)
 
 
-def test_a_training_that_fails_is_told_with_its_log(tmp_path):
+def test_a_failed_training_names_its_log(tmp_path):
     with (
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(study.TrialFailed, match="exit code 2"),
@@ -175,7 +175,7 @@ def test_a_training_that_fails_is_told_with_its_log(tmp_path):
         ("cifar10_semi_rates", 4),
     ],
 )
-def test_every_run_of_a_shipped_study_is_a_configuration(file, runs):
+def test_every_run_of_a_shipped_study_parses(file, runs):
     config.parse([f"studies/{file}.gin"], [])
     methods, grid, only, common = (
         config.bound_value(f"study.run.{name}") for name in ("methods", "grid", "only", "bindings")
@@ -193,7 +193,7 @@ def results(top_1_of=lambda method, levels: 0.5):
     return [Result(p.method, p.levels, top_1_of(p.method, p.levels)) for p in points]
 
 
-def test_a_factor_is_grouped_with_the_defaults():
+def test_a_factors_group_includes_the_default_runs():
     groups = grouped(results())
     assert {name: len(group) for name, group in groups.items()} == {"rate": 4, "optimizer": 4}
     points = study.points(METHODS, GRID, design="product", only={})
@@ -202,7 +202,7 @@ def test_a_factor_is_grouped_with_the_defaults():
     assert all(len(group) == 4 for group in groups.values())
 
 
-def test_a_box_is_of_the_quartiles():
+def test_a_box_spans_the_quartiles():
     runs = [Result("A", {"rate": str(n)}, value) for n, value in enumerate((0.1, 0.2, 0.4, 0.9))]
     plot = box_figure({"rate": runs}, ["A"])
     quad = next(r.glyph for r in plot.renderers if hasattr(r.glyph, "bottom"))
@@ -238,7 +238,7 @@ def test_the_page_shows_the_neighbors_of_runs_with_snapshots(tmp_path):
     assert list(line.data_source.data["top_1"]) == [0.25, 0.4375]
 
 
-def test_a_result_has_the_neighbors_of_its_own_run(tmp_path):
+def test_a_result_has_the_neighbor_accuracies_of_its_run(tmp_path):
     def trial(files, bindings, folder, lock, threads):
         folder.mkdir()
         made = RunDir(folder)
