@@ -160,7 +160,7 @@ def test_robustness_files_parse_with_any_experiment_and_name_their_command(file)
         (["--workdir=RUN", "--gin_param=robustness.run.sed = 1"], "did you mean 'seed'?"),
         (["--workdir=RUN", "--gin_param=robustness.run.corruptions = ('rain',)"], "corruptions must be some of"),
         (["--workdir=RUN", "--gin_file=robustness/imagenet_c.gin"], "Set corruptions.folder.root ="),
-        (["--workdir=RUN", "--gin_param=corruptions.folder.root = '/nowhere'", "--gin_param=robustness.run.corrupted = @corruptions.folder"], "lacks 75 of 75"),
+        (["--workdir=RUN", "--gin_param=corruptions.folder.root = '/nowhere'", "--gin_param=robustness.run.corrupted = @corruptions.folder"], "no folder '/nowhere': set corruptions.folder.root"),
         (["--workdir=RUN", "--gin_param=classifiers.saved_model.signature = 'x'"], "no signature 'x'"),
         (["--workdir=RUN", "--gin_param=robustness.run.baseline = '/nowhere'"], "no baseline at '/nowhere'"),
         (["--workdir=EMPTY"], "has no source of images"),
