@@ -66,6 +66,12 @@ def arrays(
     check_integer("sources.arrays.seed", seed, at_least=0)
     check_flag("sources.arrays.grey_as_rgb", grey_as_rgb)
     check_flag("sources.arrays.check_images", check_images)
+    if class_names is not None and (
+        isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names)
+    ):
+        raise UserError(
+            f"sources.arrays.class_names must be names such as ('cat', 'dog'), got {class_names!r}"
+        )
     files = {"labels": labels, "test_file": test_file, "test_labels": test_labels}
     given = _given_arrays(file, {name: value for name, value in files.items() if value is not None})
     if "validation" in given and validation_share:

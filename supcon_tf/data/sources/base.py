@@ -91,6 +91,8 @@ def _check_labels(where: str, split: Split, source: Source) -> None:
         labels = split.labels
     else:
         labels = np.array([label for _, label in split.in_order().take(1).as_numpy_iterator()])
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"labels of {where}, must be integers, got {labels.dtype}")
     if not source.has_labels:
         if split.is_multi_label or (labels != -1).any():
             raise UserError(f"labels of {where}, must all be -1 without class names")

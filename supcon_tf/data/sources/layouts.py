@@ -78,15 +78,15 @@ def find_layout(root: Path, *, labelled: bool | None) -> Layout:
                 f"the images in {str(folder)!r} have no class folders: move them to folders, or "
                 f"add {str(folder / 'val_annotations.txt')!r} with lines of FILE CLASS"
             )
-    if "test" not in files and "validation" in files:
-        files["test"] = files.pop("validation")
     for split, of_split in files.items():
         odd = sorted(of_split.keys() ^ files["train"].keys())
         if odd:
             raise UserError(
-                f"train and {split} must have the same classes in {str(root)!r}, only one of them "
-                f"has {odd[0]!r}"
+                f"{folders['train'].name} and {folders[split].name} must have the same classes in "
+                f"{str(root)!r}, only one of them has {odd[0]!r}"
             )
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
     return Layout(tuple(sorted(files["train"])), files)
 
 
@@ -136,18 +136,19 @@ def _is_flat(folder: Path) -> bool:
 def _find_annotations(folder: Path) -> dict[str, str] | list[str] | None:
     """Image name without suffix -> class, or the classes of the sorted images; None without."""
     split = folder.name
+    is_validation = split.lower() in SPLIT_FOLDERS["validation"]
     # Kaggle's files lie above ILSVRC/Data/CLS-LOC/val.
     parents = folder.parents[:4] if folder.parent.name == "CLS-LOC" else [folder.parent]
     for place in (folder, *parents):
         if (file := place / f"{split}_annotations.txt").is_file():
-            rows = [re.split(r"\t|\s+", line) for line in _lines(file)]
+            rows = [line.split("\t" if "\t" in line else None) for line in _lines(file)]
             if any(len(row) < 2 for row in rows):
                 raise UserError(f"{str(file)!r} must have lines of FILE CLASS")
             return {Path(row[0]).stem: row[1] for row in rows}
         if (file := place / f"LOC_{split}_solution.csv").is_file():
             table = [row for row in csv.reader(_lines(file)) if len(row) == 2 and row[1].split()]
             return {name: boxes.split()[0] for name, boxes in table[1:]}
-        if (file := place / _SYNSETS).is_file():
+        if is_validation and (file := place / _SYNSETS).is_file():
             return _lines(file)
         if (boxes := place / "Annotations" / "CLS-LOC" / split).is_dir():
             return {file.stem: _class_in_xml(file) for file in sorted(boxes.glob("*.xml"))}

@@ -142,6 +142,7 @@ OBJECTS = np.array([None] * 12)
         ({"images": PIXELS, "labels": OBJECTS}, {}, "saved by numpy.savez with allow_pickle=False"),
         ({"images": PIXELS, "labels": LABELS * 0}, {}, r"at least two classes are needed, got \[0\]"),
         ({"images": PIXELS, "labels": LABELS}, {"class_names": ("a", "b")}, r"in 0 ... 1, got 2"),
+        ({"images": PIXELS, "labels": LABELS}, {"class_names": "abc"}, "must be names such as"),
         ({"images": PIXELS, "labels": LABELS}, {"labels": "y.npy"}, "arrays.labels must be None"),
         ({"images": PIXELS, "labels": LABELS}, {"test_share": 0}, "arrays.test_share must be a"),
         ({"images": PIXELS, "labels": LABELS}, {"grey_as_rgb": 1}, "grey_as_rgb must be True or"),

@@ -24,6 +24,9 @@ def test_labels_out_of_range_or_of_another_kind_are_rejected():
     ):
         with pytest.raises(UserError, match=says):
             sources.Source("mine", ("a", "b"), some, wrong)
+    floats = IndexedSplit(np.array([0.0, 1.0]), split.read)
+    with pytest.raises(UserError, match="'mine', train, must be integers, got float64"):
+        sources.Source("mine", ("a", "b"), floats, floats)
     with pytest.raises(UserError, match=r"0 or 1 for each of 3 classes, got .* shape"):
         sources.Source("mine", ("a", "b", "c"), some, some)
 

@@ -68,7 +68,7 @@ def test_two_validation_folders_and_other_classes_are_rejected(image_folder, tmp
     shutil.rmtree(root / "valid")
     shutil.move(root / "val" / "dark", root / "val" / "gloomy")
     with pytest.raises(
-        UserError, match=r"train and validation must have the same classes in .* has 'dark'"
+        UserError, match=r"train and val must have the same classes in .* has 'dark'"
     ):
         sources.folder(str(root))
 

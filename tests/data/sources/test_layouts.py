@@ -86,6 +86,18 @@ def test_flat_validation_images_are_labelled_by_a_list_of_classes(tmp_path):
     names = tmp_path / "imagenet_2012_validation_synset_labels.txt"
     names.write_text("".join(f"{CLASSES[number % 3]}\n" for number in range(6)))
     assert_read(sources.folder(str(tmp_path)))
+    # The list is not for the test images, which have no labels.
+    save(tmp_path / "test" / "1.JPEG")
+    assert_read(sources.folder(str(tmp_path)))
+    spaced = tmp_path / "val" / "val 0.JPEG"
+    (tmp_path / "val" / "val_0.JPEG").rename(spaced)
+    lines = [
+        f"{path.name}\t{CLASSES[int(path.stem[4:]) % 3]}\n" for path in spaced.parent.iterdir()
+    ]
+    annotations = tmp_path / "val_annotations.txt"
+    annotations.write_text("".join(lines))
+    assert_read(sources.folder(str(tmp_path)))
+    annotations.unlink()
     names.write_text("n01440764\n")
     with pytest.raises(UserError, match=r"has 1 lines and .* 6 images"):
         sources.folder(str(tmp_path))
