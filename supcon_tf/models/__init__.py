@@ -1,5 +1,8 @@
 """Encoders, heads and the Keras models that training compiles."""
 
+import keras
+
+from supcon_tf.errors import UserError
 from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
@@ -10,6 +13,12 @@ from supcon_tf.models.momentum_memory import find_memory, momentum_memory_model
 from supcon_tf.models.momentum_queue import KeyMemory, MemoryLoss
 from supcon_tf.models.resnet import resnet, resnext
 from supcon_tf.models.swav import Prototypes, swav_model
+
+if keras.backend.backend() != "tensorflow":
+    raise UserError(
+        f"supcon_tf needs Keras on the TensorFlow backend, got {keras.backend.backend()!r}: set "
+        'KERAS_BACKEND=tensorflow, or "backend" in ~/.keras/keras.json'
+    )
 
 __all__ = [
     "KeyMemory",

@@ -1,3 +1,5 @@
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -408,6 +410,12 @@ def test_channels_first_encoder_is_rejected_with_the_setting_to_change(keras_set
     encoder = keras.Sequential([layers.Conv2D(6, 3, name="conv"), layers.GlobalMaxPooling2D()])
     with pytest.raises(UserError, match=r"encoder layer 'conv' .*channels_last.*keras\.json"):
         models.contrastive_model(encoder, image_shape=SHAPE)
+
+
+def test_another_backend_is_rejected_with_the_setting_to_change(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(UserError, match=r"TensorFlow backend, got 'jax': set KERAS_BACKEND"):
+        importlib.reload(models)
 
 
 def test_models_train_and_return_float32_with_float64_in_the_settings_of_keras(keras_settings):

@@ -179,6 +179,22 @@ def test_compiled_steps_follow_a_schedule(jit_compile):
     assert_relatively_close(actual, expected)
 
 
+def test_sparse_gradients_of_an_embedding_layer_follow_the_equations():
+    weights = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    variable = variable_named("embedding/embeddings", weights)
+    optimizer = LARS(0.7, weight_decay=0.1, trust_coefficient=0.02)
+    optimizer.build([variable])
+    # Rows 2 and 0 of four; row 2 twice.
+    rows = np.float32([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    optimizer.apply([tf.IndexedSlices(rows, [2, 0, 2], [4, 3])], [variable])
+    dense = np.zeros((1, 4, 3), "float32")
+    dense[0, 2], dense[0, 0] = rows[0] + rows[2], rows[1]
+    expected = lars_loop(
+        weights, dense, learning_rate=0.7, weight_decay=0.1, trust_coefficient=0.02
+    )
+    assert_relatively_close(variable.numpy(), expected)
+
+
 def test_bfloat16_variables_are_updated_in_float32():
     # 257 ones: a sum in bfloat16 would stop at 256.
     weights = np.ones(4096, "float32")
