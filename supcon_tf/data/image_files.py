@@ -132,10 +132,14 @@ def images_below(folder: str, left_out: LeftOut, parents: tuple[str, ...] = ()) 
         yield from images_below(subfolder, left_out, (*parents, here))
 
 
-def images_by_class(root: Path) -> dict[str, list[str]]:
+def images_by_class(root: Path, *, hint: str = "") -> dict[str, list[str]]:
     """The image files in each class folder, sorted.
 
     The images may also be one level down, in class/images, as in Tiny ImageNet.
+
+    Args:
+      root: the folder of the class folders.
+      hint: added to the message about too few class folders.
 
     Raises:
       UserError: fewer than two class folders, one without images, or a class name that is not a
@@ -149,7 +153,7 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
         raise UserError(
             f"at least two class folders are needed in {str(root)!r}, found "
             f"{f'only {os.path.basename(folders[0])!r}' if folders else 'none'}: put the images of "
-            f"each class in a folder{_advice(folders, left_out)}"
+            f"each class in a folder{hint}{_advice(folders, left_out)}"
         )
     files = {os.path.basename(folder): _images_of_class(folder, left_out) for folder in folders}
     left_out.report()

@@ -18,6 +18,7 @@ SPLIT_FOLDERS = {
 }
 # The images within ImageNet as Kaggle distributes it.
 _KAGGLE_IMAGENET = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+_UNLABELLED = ", or set sources.folder.labelled = False for images without labels"
 # One class name a line, in the order of the sorted image names.
 _SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 
@@ -70,7 +71,7 @@ def find_layout(root: Path, *, labelled: bool | None) -> Layout:
         if annotations is not None:
             files[split] = _files_by_annotation(folder, annotations)
         elif split == "train" or not _is_flat(folder):
-            files[split] = images_by_class(folder)
+            files[split] = images_by_class(folder, hint=_UNLABELLED)
         elif folder.name.lower() in SPLIT_FOLDERS["test"]:
             tqdm.write(f"left out {str(folder)!r}, as its images have no labels")
         else:

@@ -156,7 +156,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path, capsys):
     assert (source.train.num_examples, source.test.num_examples) == (8, 2)
     assert {label for _, label in labels_of(source.train)} == {-1}
     assert "images without labels" in capsys.readouterr().out
-    with pytest.raises(UserError, match="at least two class folders are needed"):
+    with pytest.raises(UserError, match=r"at least two class folders are needed .* = False"):
         sources.folder(str(tmp_path), labelled=True)
 
 
