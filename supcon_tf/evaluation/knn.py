@@ -188,7 +188,7 @@ def _unit_rows(
         array = tf.cast(tf.convert_to_tensor(values), tf.float32)
         if array.shape.rank != 2 or 0 in array.shape:
             raise UserError(f"{name} must be [n, D] with n >= 1 and D >= 1, got {array.shape}")
-        # Also refuses numbers whose squares overflow, which would normalise to zero.
+        # Also rejects numbers whose squares overflow, which would normalise to zero.
         is_finite = np.isfinite(tf.reduce_sum(tf.square(array), axis=1))
         if not is_finite.all():
             raise UserError(

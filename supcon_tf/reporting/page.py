@@ -20,7 +20,7 @@ def as_run_dir(run: RunDir | str | os.PathLike) -> RunDir:
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -28,8 +28,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     # Bokeh reads a plot in order: a model comes before references to it.
-    made.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return made
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return environment
 
 
 def render(template: str, path: str | os.PathLike, **values: Any) -> Path:

@@ -81,10 +81,10 @@ def run(
     _check_classes(path, model, source)
     num_images = min(source.test.num_examples, max_images or source.test.num_examples)
     cells = [CLEAN, *itertools.product(corruptions, severities)]
-    made = corrupted(source, cells=cells[1:], num_images=num_images, seed=seed)
+    corrupted_images = corrupted(source, cells=cells[1:], num_images=num_images, seed=seed)
     data = {
         "source": source.name,
-        "corrupted": made.description,
+        "corrupted": corrupted_images.description,
         "num_images": num_images,
         "seed": seed,
     }
@@ -93,7 +93,7 @@ def run(
     def images(corruption: str, severity: int) -> Images:
         if (corruption, severity) == CLEAN:
             return read_images(source.test, num_images=num_images, seed=seed)
-        return made.images(corruption, severity)
+        return corrupted_images.images(corruption, severity)
 
     measured = measure_all(
         run_dir,

@@ -138,8 +138,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         patch.setattr(
             RunDir,
             "set_curve",
-            lambda self, stage, records, whole=RunDir.set_curve: (
-                killed() if len(records) == 3 else whole(self, stage, records)
+            lambda self, stage, records, set_curve=RunDir.set_curve: (
+                killed() if len(records) == 3 else set_curve(self, stage, records)
             ),
         )
         with pytest.raises(KeyboardInterrupt):

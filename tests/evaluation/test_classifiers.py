@@ -60,14 +60,14 @@ def test_an_input_of_fixed_size_gets_the_resized_centre(tmp_path):
     wide = np.zeros((1, 16, 48, 3), np.uint8)
     wide[:, :, 12:36] = 200
     np.testing.assert_allclose(model.probabilities(wide), 200, atol=1)
-    # One colour stays what it is, whatever the sizes in a batch.
+    # Images of one colour keep it, for any sizes in a batch.
     sizes = [(9, 5), (4, 4), (31, 64)]
     mixed = [np.full((*size, 3), 10 * n, np.uint8) for n, size in enumerate(sizes)]
     np.testing.assert_allclose(model.probabilities(mixed)[:, 0], [0, 10, 20], atol=0.5)
 
 
 @pytest.mark.parametrize(
-    ("made", "options", "says"),
+    ("exported", "options", "message"),
     [
         ({"signature": "classify"}, {}, r"no signature 'serving_default': .*one of \['classify'\]"),
         ({}, {"input_key": "x"}, r"no input 'x': set classifiers.saved_model.input_key to one of \['images'\]"),
@@ -88,10 +88,10 @@ def test_an_input_of_fixed_size_gets_the_resized_centre(tmp_path):
     ],
 )  # fmt: skip
 def test_unknown_names_and_missing_options_are_rejected_with_the_known_ones(
-    tmp_path, made, options, says
+    tmp_path, exported, options, message
 ):
-    with pytest.raises(UserError, match=says):
-        saved_model(export(tmp_path, **made), **options)
+    with pytest.raises(UserError, match=message):
+        saved_model(export(tmp_path, **exported), **options)
 
 
 def test_missing_model_is_rejected(tmp_path):

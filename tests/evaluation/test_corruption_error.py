@@ -151,15 +151,15 @@ def test_another_run_is_a_baseline(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ({"pretrain": {}}, "has no results of a robustness stage"),
         ({"robustness": {"errors": {}, "clean_error": 0, "severities": [1, 3]}}, r"the severities \[1, 3\]: a"),
     ],
 )  # fmt: skip
-def test_a_run_without_all_results_is_rejected_as_baseline(tmp_path, content, says):
+def test_a_run_without_all_results_is_rejected_as_baseline(tmp_path, content, message):
     (tmp_path / "metrics.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_baseline(tmp_path)
 
 

@@ -66,7 +66,7 @@ def softmax(values):
 
 def test_prototypes_are_the_mean_directions_of_the_classes():
     rng = np.random.default_rng(1)
-    # Lengths that differ: a mean of rows as they are would point elsewhere.
+    # The lengths differ, so the mean of unnormalised rows would have another direction.
     references = rng.normal(size=(30, 5)) * rng.uniform(0.1, 10, (30, 1))
     labels, queries = rng.choice([0, 1, 3], 30), rng.normal(size=(9, 5))
     found = prototype_probabilities(queries, references, labels, num_classes=5, temperature=0.3)

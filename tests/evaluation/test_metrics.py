@@ -68,7 +68,7 @@ def test_mean_average_precision_equals_a_loop_and_scikit_learn():
 
 
 @pytest.mark.parametrize(
-    ("scores", "targets", "options", "says"),
+    ("scores", "targets", "options", "message"),
     [
         (np.zeros((2, 3)), np.ones((2, 2)), {}, r"got \(2, 3\) and \(2, 2\)"),
         (np.zeros((2, 2)), np.full((2, 2), 2), {}, "targets must be 0 or 1, got 2"),
@@ -89,8 +89,8 @@ def test_mean_average_precision_equals_a_loop_and_scikit_learn():
         (np.zeros((2, 2)), np.ones((2, 2)), {"interpolation": "voc"}, "got 'voc'"),
     ],
 )
-def test_mean_average_precision_rejects_invalid_input(scores, targets, options, says):
-    with pytest.raises(UserError, match=says):
+def test_mean_average_precision_rejects_invalid_input(scores, targets, options, message):
+    with pytest.raises(UserError, match=message):
         mean_average_precision(scores, targets, **options)
 
 

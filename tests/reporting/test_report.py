@@ -160,7 +160,7 @@ def test_images_have_alternative_text(full_page):
 
 def test_page_depends_on_nothing_but_the_run_directory(tmp_path):
     run = write_run(tmp_path, split=split_arrays(n=12))
-    # Bokeh counts its identifiers through the whole process.
+    # Bokeh numbers its models through the process.
     first, second = (
         re.sub(r'"p\d+"', '"p"', write_report(run).read_text("utf-8")) for _ in range(2)
     )
@@ -273,7 +273,7 @@ def test_a_section_that_cannot_be_drawn_is_named_and_the_page_is_written(tmp_pat
 
 
 @pytest.mark.parametrize("size", [(20_000, 30), (30, 20_000)])
-def test_a_view_sheet_larger_than_a_picture_may_be_is_scaled_down(tmp_path, size):
+def test_a_view_sheet_above_the_size_limit_of_webp_is_scaled_down(tmp_path, size):
     run = write_run(tmp_path)
     Image.new("RGB", size, "teal").save(run / "views.png")
     page = Page(write_report(run))
@@ -424,7 +424,7 @@ def test_confusion_matrix_counts_every_example():
 def test_most_confused_classes_have_the_most_errors_in_row_and_column():
     labels = np.array([0, 1, 1, 2, 3, 3, 3])
     predictions = np.array([0, 2, 2, 2, 3, 3, 2])
-    # Errors given and taken: class 0 none, 1 two, 2 three, 3 one.
+    # Errors in row and column: none for class 0, two for 1, three for 2, one for 3.
     assert most_confused_classes(labels, predictions, limit=2).tolist() == [1, 2]
 
 
