@@ -144,9 +144,11 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         # gin adds lines with the place of the configured call.
         _exit_with(str(error).splitlines()[0])
     except OSError as error:
-        if error.filename is None:
-            raise
-        _exit_with(f"{error.filename!r}: {error.strerror}")
+        # gin raises a copy without the file name; the original is its context.
+        for each in (error, error.__context__):
+            if isinstance(each, OSError) and each.filename is not None:
+                _exit_with(f"{each.filename!r}: {each.strerror}")
+        raise
     raise AssertionError("app.run exits")
 
 

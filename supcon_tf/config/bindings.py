@@ -55,6 +55,10 @@ def check_binding(name: str, modules: Mapping[str, str]) -> None:
         contract = None if reference.evaluate else CONTRACTS.get(parameter)
         if contract is not None:
             _check_contract(name, reference, contract, modules)
+    if name == "pretrain.run.classification_loss" and value is not None:
+        for reference in references(bound_value("pretrain.run.model")):
+            if (binding := bound_name(reference, "stop_classifier_gradient")) is not None:
+                raise UserError(f"{binding} has no effect with {name}, which needs the gradient")
 
 
 def _check_contract(

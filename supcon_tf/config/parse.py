@@ -47,6 +47,9 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
       UserError: an unknown name, parameter, macro or scope, a value of the wrong kind, one that the
         program replaces, or a line that cannot be parsed.
     """
+    for binding in bindings:
+        if not re.match(r"\s*(import|from)\s|[^=\n]+=", binding):
+            raise UserError(f"a setting is written as name.parameter = value, got {binding!r}")
     texts = [with_includes(find(file)) for file in files]
     text = "\n".join([IMPORTS, *texts, *bindings])
     modules = imported_modules(text)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import gin
 import pytest
 
 from supcon_tf import cli, evaluate, export, predict, study, train
@@ -48,6 +49,17 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(error, says, capsys):
         cli.run(raising(error))
     assert stopped.value.code == 2
     assert capsys.readouterr().err == says
+
+
+def test_an_error_about_a_file_keeps_its_name_through_gin(capsys):
+    def main(_):
+        with gin.unlock_config():
+            gin.external_configurable(open, "open_a_file")("/nowhere")
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: '/nowhere': No such file or directory\n"
 
 
 def test_ctrl_c_says_how_to_continue():

@@ -196,7 +196,9 @@ def test_multi_hot_rows_are_mixed(kinds):
 
 def test_options_that_need_one_label_per_image_are_rejected(kinds, tmp_path):
     several, _ = kinds
-    with pytest.raises(ValueError, match="samples_per_class must be None without one label per image"):
+    with pytest.raises(
+        ValueError, match="samples_per_class must be None without one label per image"
+    ):
         batches_of(several, samples_per_class=2)
     with pytest.raises(ValueError, match="the robustness stage needs one label per image"):
         robustness.run(RunDir(tmp_path), source=several)
