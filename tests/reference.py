@@ -288,3 +288,42 @@ def swav(scores, codes, *, temperature=0.1):
                     probability = math.exp(logits[prototype] - log_all)
                     gradient[sample, crop, prototype] += share * (probability - code) / temperature
     return losses, gradient
+
+
+def triplets(distances, positives, negatives, mining, margin):
+    """The triplets (positive, negative, weight) of an anchor from its {row: distance}."""
+    if not positives or not negatives:
+        return []
+    if mining == "hard":
+        pairs = [(max(positives, key=distances.get), min(negatives, key=distances.get))]
+    elif mining == "semi_hard":
+        pairs = []
+        for positive in positives:
+            farther = [row for row in negatives if distances[row] > distances[positive]]
+            nearest = min(farther, key=distances.get) if farther else None
+            pairs.append((positive, nearest or max(negatives, key=distances.get)))
+    else:
+        pairs = [(positive, negative) for positive in positives for negative in negatives]
+    violated = [pair for pair in pairs if margin + distances[pair[0]] - distances[pair[1]] > 0]
+    return [(*pair, 1 / len(pairs)) for pair in violated]
+
+
+def triplet(labels, features, *, margin=0.2, mining="hard", normalize=True):
+    """Per-sample losses [N] of features [N, V, D], and the gradient [N, V, D] of their sum."""
+    features = np.asarray(features, np.float64)
+    rows = normalized(features) if normalize else features
+    num_samples, num_views = features.shape[:2]
+    classes = label_sets(labels, num_samples)
+    losses, gradient = np.zeros(num_samples), np.zeros_like(rows)
+    for anchor in np.ndindex(num_samples, num_views):
+        positives, negatives = anchor_sets(anchor, classes, num_views, None)
+        distances = {
+            row: math.fsum((rows[anchor] - rows[row]) ** 2) for row in positives + negatives
+        }
+        for positive, negative, weight in triplets(distances, positives, negatives, mining, margin):
+            weight /= num_views
+            losses[anchor[0]] += weight * (margin + distances[positive] - distances[negative])
+            gradient[anchor] += 2 * weight * (rows[negative] - rows[positive])
+            gradient[positive] += 2 * weight * (rows[positive] - rows[anchor])
+            gradient[negative] += 2 * weight * (rows[anchor] - rows[negative])
+    return losses, through_normalization(gradient, features) if normalize else gradient

@@ -12,6 +12,7 @@ from supcon_tf.losses.semi_supervised import SemiSupervisedLoss
 from supcon_tf.losses.suncet import SuNCEtLoss, suncet_loss
 from supcon_tf.losses.supcon import NPairsLoss, SimCLRLoss, SupConLoss, supcon_loss
 from supcon_tf.losses.swav import SwAVLoss, sinkhorn_knopp, swav_loss
+from supcon_tf.losses.triplet import TripletLoss, triplet_loss
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -26,6 +27,7 @@ __all__ = [
     "SuNCEtLoss",
     "SupConLoss",
     "SwAVLoss",
+    "TripletLoss",
     "contrast_set_supcon_loss",
     "large_margin_softmax_loss",
     "loss_input",
@@ -34,4 +36,5 @@ __all__ = [
     "suncet_loss",
     "supcon_loss",
     "swav_loss",
+    "triplet_loss",
 ]

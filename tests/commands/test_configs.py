@@ -45,13 +45,15 @@ BINDINGS = [
     "pretrain.run.model = @momentum_memory.momentum_memory_model",
     *(
         f"pretrain.run.loss = @losses.{loss}()"
-        for loss in ("SupConLoss", "SimCLRLoss", "NPairsLoss", "SuNCEtLoss")
+        for loss in ("SupConLoss", "SimCLRLoss", "NPairsLoss", "TripletLoss", "SuNCEtLoss")
     ),
     'linear.run.encoder = "/some/where"',
     "linear.run.cache_features = True",
     "losses.SupConLoss.temperature = 0.2",
     "losses.SimCLRLoss.temperature = 0.2",
     "losses.NPairsLoss.normalize = False",
+    "losses.TripletLoss.margin = 0.5",
+    'losses.TripletLoss.mining = "all"',
     "losses.SuNCEtLoss.temperature = 0.2",
     "losses.LargeMarginSoftmaxLoss.margin = 2",
     "models.resnet.depth = 34",
@@ -111,6 +113,7 @@ KINDS = {
     "imagenet/cutmix_resnet50.gin": ("pretrain",),
     "imagenet/n_pairs_resnet50.gin": ("pretrain",),
     "cifar10/max_margin_resnet50.gin": ("pretrain",),
+    "cifar10_small/triplet.gin": ("pretrain",),
     "cifar10/joint_resnet18.gin": ("pretrain",),
 }
 DISTINGUISHED = (
@@ -143,7 +146,7 @@ def test_every_public_name_binds(binding):
 @pytest.mark.parametrize("file", FILES)
 def test_every_public_name_binds_on_top_of_every_file(file):
     config.parse([file], BINDINGS)
-    # The last of the four losses holds.
+    # The last loss of the list overrides the others.
     held = dict(binding.split(" = ") for binding in BINDINGS)
     for name, value in held.items():
         bound = gin.query_parameter(name)

@@ -26,6 +26,14 @@ STAGES = {
         (4096, "autoaugment", 350, 12, "LARS", 0.4, 1e-4, "cosine"),
         (4096, "autoaugment", 90, 12, "RMSProp", 0.05, 1e-6, "exponential"),
     ],
+    "imagenet/supcon_paper_head_resnet50": [
+        (6144, "autoaugment", 350, 12, "LARS", 0.4, 1e-3, "cosine"),
+        (6144, "autoaugment", 90, 12, "RMSProp", 0.05, 1e-6, "exponential"),
+    ],
+    "imagenet/supcon_stacked_randaugment_resnet101": [
+        (4096, "stacked_randaugment", 350, 12, "LARS", 0.4, 1e-4, "cosine"),
+        (4096, "stacked_randaugment", 90, 12, "RMSProp", 0.05, 1e-6, "exponential"),
+    ],
     "imagenet/supcon_resnet200": [
         (4096, "stacked_randaugment", 700, 12, "LARS", 0.2, 1e-4, "cosine"),
         (4096, "stacked_randaugment", 90, 12, "RMSProp", 0.05, 1e-6, "exponential"),
@@ -57,6 +65,8 @@ STAGES = {
 HEADS = {
     "imagenet/supcon_resnet50": ("SupConLoss", 0.1, True, [128], True),
     "imagenet/supcon_resnet101": ("SupConLoss", 0.1, True, [128], True),
+    "imagenet/supcon_paper_head_resnet50": ("SupConLoss", 0.1, True, [2048, 128], True),
+    "imagenet/supcon_stacked_randaugment_resnet101": ("SupConLoss", 0.1, True, [128], True),
     "imagenet/supcon_resnet200": ("SupConLoss", 0.1, True, [128], True),
     "imagenet/simclr_resnet50": ("SimCLRLoss", 0.1, False, [2048, 2048, 128], False),
     "cifar10/supcon_resnet50": ("SupConLoss", 0.1, True, [2048, 128], False),
@@ -365,6 +375,27 @@ def test_n_pairs_trains_on_one_view(monkeypatch):
     handed = handed_to_training("imagenet/n_pairs_resnet50", monkeypatch)
     assert handed["pretrain"].model.output["projection"].shape == (None, 1, 128)
     assert type(handed["pretrain"].losses["projection"]).__name__ == "NPairsLoss"
+
+
+def test_triplet_has_the_budget_of_n_pairs():
+    before, after = (
+        config.parameter_values(config.parse([f"cifar10_small/{name}.gin"], []))
+        for name in ("n_pairs", "triplet")
+    )
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert {name for name in changed if not name.startswith("losses.")} == {"pretrain.run.loss"}
+    assert after["losses.TripletLoss.mining"] == "'semi_hard'"
+    assert after["losses.TripletLoss.margin"] == "0.2"
+
+
+def test_max_margin_on_cifar100_differs_in_the_data_only():
+    before, after = (
+        config.parameter_values(config.parse([f"{name}/max_margin_resnet50.gin"], []))
+        for name in ("cifar10", "cifar100")
+    )
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed == {"sources.tfds.name", "views.Preprocessing.normalization"}
+    assert after["sources.tfds.name"] == "'cifar100'"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from supcon_tf.losses import loss_input, loss_labels
         (losses.SimCLRLoss(), "projection", "none"),
         (losses.NPairsLoss(), "projection", "any"),
         (losses.SuNCEtLoss(), "projection", "any"),
+        (losses.TripletLoss(), "projection", "any"),
         (losses.SemiSupervisedLoss(), "projection", "single"),
         (
             losses.SemiSupervisedLoss(unlabelled=None, labelled=losses.CrossEntropyLoss()),
