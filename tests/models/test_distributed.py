@@ -122,15 +122,15 @@ def test_two_workers_train_one_run_and_resume_after_one_died(image_folder, tmp_p
     done = len(folder.curve("pretrain"))
     assert 1 <= done < 20
     assert chief.returncode == 2
-    assert "another worker is gone in pretrain" in message.splitlines()[-1]
+    assert "another worker died in pretrain" in message.splitlines()[-1]
 
     started = processes([*command, "--gin_param=pretrain.run.epochs = 20"], workers=2)
     said = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    assert "going on from step" in said[0][0]
+    assert "continuing from step" in said[0][0]
     assert [record["epoch"] for record in folder.curve("pretrain")] == list(range(1, 21))
     assert set(folder.metrics()) == {"pretrain"}
-    # Only the chief says how it went, and no worker leaves files of its own.
+    # Only the chief reports progress, and no other worker writes files.
     assert "epoch 20/20" in said[0][0]
     assert "epoch" not in said[1][0]
     assert {path.name for path in workdir.iterdir()} == {
@@ -266,7 +266,7 @@ def test_worker_that_dies_between_epochs_is_a_one_line_error(error, tmp_path):
     def stage_of_a_survivor(folder):
         raise error(None, None, "Collective ops is aborted by: Connection reset by peer")
 
-    with pytest.raises(UserError, match="another worker is gone in linear: start the same"):
+    with pytest.raises(UserError, match="another worker died in linear: start the same"):
         experiment.run(
             RunDir(tmp_path), stages=("linear",), configured=lambda _: stage_of_a_survivor
         )
