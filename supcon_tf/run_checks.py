@@ -73,9 +73,9 @@ def prepare(run_dir: RunDir, settings: str) -> None:
     """
     file = run_dir.config
     run_dir.root.mkdir(parents=True, exist_ok=True)
-    started = run_dir.started_stages()
     if not run_dir.is_chief:
         return
+    started = run_dir.started_stages()
     if not started:
         run_dir.remove_partial_files()
     elif file.exists():

@@ -48,6 +48,11 @@ class RunDir:
         return self.root / "normalization.json"
 
     @property
+    def old_normalization_file(self) -> Path:
+        """The same in a run directory of version 0.1."""
+        return self.root / "whitening.json"
+
+    @property
     def scored_split(self) -> Path:
         """Embeddings, labels, probabilities and thumbnails of the test split, for the report."""
         return self.root / "test_split.npz"
@@ -127,8 +132,13 @@ class RunDir:
 
     def remove_partial_files(self) -> None:
         """Removes what a run with other settings left before its first checkpoint."""
-        files = (self.view_sheet, self.curves_file, self.scored_split, self.normalization_file)
-        for file in files:
+        for file in (
+            self.view_sheet,
+            self.curves_file,
+            self.scored_split,
+            self.normalization_file,
+            self.old_normalization_file,
+        ):
             file.unlink(missing_ok=True)
 
     def metrics(self) -> dict[str, Any]:
@@ -155,7 +165,7 @@ class RunDir:
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """The measured means and standard deviations, if they were measured."""
-        constants = read_json(self.normalization_file)
+        constants = read_json(self.normalization_file) or read_json(self.old_normalization_file)
         if not constants:
             return None
         return tuple(constants["means"]), tuple(constants["deviations"])

@@ -148,7 +148,8 @@ class Preprocessing:
       crop: training crop: image or batch, seed, size_px -> crops, as `random_resized_crop`.
       eval_crop: evaluation crop: image or batch, size_px -> crop, as `eval_crop`.
       normalization: three means and three standard deviations on the scale [-1, 1], None, or
-        "measure" for those of the training images, which `with_measured_normalization` fills in.
+        "measure" for those of the training images, which the stages and
+        `with_measured_normalization` fill in.
 
     Raises:
       UserError: an option has a wrong value.
@@ -234,7 +235,7 @@ class Preprocessing:
         if isinstance(self.normalization, str):
             raise UserError(
                 'normalization = "measure" has not been measured: call '
-                "supcon_tf.data.normalization.with_measured_normalization first, as the stages do"
+                "supcon_tf.data.normalization.with_measured_normalization first"
             )
         return self.normalization
 

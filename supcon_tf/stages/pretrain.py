@@ -94,8 +94,8 @@ def run(
         so a callback should count steps.
       snapshot_every: every so often, in epochs, keeps the model as
         checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and adds the
-        neighbour classifiers' accuracies on the test split to the curve. They choose nothing.
-        None for no snapshots.
+        neighbour classifiers' accuracies and the contrastive loss on the test split to the curve.
+        They choose nothing. None for no snapshots.
       support: its training images are the references of the neighbour classifiers, for studies
         in which only these labels are known; None for the training images of `source`.
 
@@ -137,7 +137,9 @@ def run(
         joint_loss=classification_loss,
         joint_weight=classification_weight,
     )
-    preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=warm_start)
+    preprocessing = resolve_normalization(
+        run_dir, preprocessing, source, encoder=warm_start, keep=True
+    )
     data = TrainingData(source, preprocessing, augmentation, batches)
     scorer = stage_scorer(network, data, config)
     step_batches = StepBatches(data, network, config)

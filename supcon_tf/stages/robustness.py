@@ -71,6 +71,9 @@ def run(
         corruptions or severities, a baseline of other images, or options out of range.
     """
     _check_source(source)
+    if not source.has_labels:
+        print(f"robustness: skipped, the images of {source.name!r} have no labels")
+        return
     check_callable("robustness.run.corrupted", corrupted, example="@corruptions.on_the_fly")
     check_callable("robustness.run.classifier", classifier, example="@classifiers.saved_model")
     _check_options(corruptions, severities, baseline, batch_size, max_images, seed)
@@ -120,11 +123,10 @@ def run(
 
 def _check_source(source: Source) -> None:
     check_source("robustness.run.source", source)
-    if not source.has_labels or source.is_multi_label:
-        labels = "several labels per image" if source.has_labels else "no labels"
+    if source.is_multi_label:
         raise UserError(
-            f"the robustness stage needs one label per image, {source.name!r} has {labels}: remove "
-            '"robustness" from experiment.run'
+            f"the robustness stage needs one label per image, {source.name!r} has several labels "
+            'per image: remove "robustness" from experiment.run'
         )
 
 

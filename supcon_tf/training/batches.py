@@ -41,9 +41,8 @@ class TrainingData:
     features: Features | None = None
     seconds_of_features: float = 0.0
 
-    @property
-    def train(self) -> Split:
-        """The split to train on."""
+    def train_split(self) -> Split:
+        """The split to train on; of cached features a copy of all."""
         return self.source.train if self.features is None else self.features.as_split()
 
 
@@ -55,14 +54,14 @@ class StepBatches:
       model: [B, V, H, W, C], several of these by name, or [B, H, W, C] -> {output: tensor}.
       config: batch size, seed and strategy.
 
-    The attribute `num_examples` is the number of training images, `inputs` the element spec of
-    what the model takes.
+    The attribute `num_examples` is the number of training images; `inputs` and `labels` are the
+    element specs of a batch.
     """
 
     def __init__(self, data: TrainingData, model: keras.Model, config: TrainingConfig):
         # {name: shape} of a model that takes crops of several sizes.
         inputs = model.input if isinstance(model.input, dict) else {"views": model.input}
-        self._split = data.train
+        self._split = data.train_split()
         self._data, self._config = data, config
         self._outputs = tuple(model.output)
         self._has_views = data.features is None and all(
@@ -73,7 +72,7 @@ class StepBatches:
         )
         self._pipelines: dict[tuple[int, int], Batches] = {}
         self.num_examples = self._split.num_examples
-        self.inputs = self._pipeline(0, 1)(0, 1).element_spec[0]
+        self.inputs, self.labels = self._pipeline(0, 1)(0, 1).element_spec
         if self.is_deferred and data.features is not None:
             name = f"{config.stage}/pipeline.training_batches.defer_to_device"
             raise UserError(
@@ -159,23 +158,34 @@ def with_cached_features(
 
 
 def resolve_normalization(
-    run_dir: RunDir, preprocessing: Preprocessing, source: Source, *, encoder: str | None
+    run_dir: RunDir,
+    preprocessing: Preprocessing,
+    source: Source,
+    *,
+    encoder: str | None,
+    keep: bool = False,
 ) -> Preprocessing:
-    """Replaces normalization = "measure" by constants, the same for all stages of a run.
+    """Replaces normalization = "measure" by constants.
 
     They are those of an encoder that was trained elsewhere, or else those of this run, which are
     measured on the training images once.
+
+    Args:
+      run_dir: the run's.
+      preprocessing: of the stage.
+      source: whose training images are measured.
+      encoder: where the encoder was trained; None for this run.
+      keep: whether later stages of this run use the constants of `encoder` too.
 
     Raises:
       UserError: the encoder came without measured constants.
     """
     if preprocessing.normalization != "measure":
         return preprocessing
-    constants = (
-        run_dir.normalization() or measure(preprocessing, source.train)
-        if encoder is None
-        else pretraining_normalization(encoder)
-    )
-    if run_dir.normalization() is None:
+    if encoder is not None:
+        constants = pretraining_normalization(encoder)
+    else:
+        constants = run_dir.normalization() or measure(preprocessing, source.train)
+    if encoder is None or keep:
         run_dir.set_normalization(*constants)
     return dataclasses.replace(preprocessing, normalization=constants)

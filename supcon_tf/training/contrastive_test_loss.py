@@ -20,50 +20,80 @@ def contrastive_test_loss(
     *,
     rows_at_a_time: int,
 ) -> float | None:
-    """Mean loss of the projections of augmented views of the test split, without training.
+    """Mean loss of the projections of augmented test images, with the encoder in inference mode.
 
-    The views and the batch size are those of training, because the loss depends on both; images
-    of an incomplete last batch are left out. The encoder is in inference mode.
+    The batches are as large as in training, because the loss depends on it, but drawn at random
+    without regard to classes. A part of each batch is projected at a time: in memory are its views
+    and the projections of the whole split.
 
     Args:
       network: views [B, V, H, W, C] -> {"projection": [B, V, D], ...}.
       objective: with a loss of the projection.
       data: the images.
       config: of the stage.
-      rows_at_a_time: samples that the encoder takes at a time.
+      rows_at_a_time: largest number of samples that are projected at a time.
 
     Returns:
-      The loss, or None where the model takes other views or the loss is semi-supervised.
+      The loss. None where the model takes other views, the loss is semi-supervised, the test split
+      is smaller than a batch, or the memory is too small (which is printed).
     """
-    loss = objective.losses.get("projection")
-    if loss is None or isinstance(loss, SemiSupervisedLoss) or isinstance(network.input, dict):
+    loss, batch_size = objective.losses.get("projection"), config.batch_size
+    takes_views = not isinstance(network.input, dict) and len(network.input.shape) == 5
+    steps = data.source.test.num_examples // batch_size
+    if loss is None or isinstance(loss, SemiSupervisedLoss) or not takes_views or not steps:
         return None
-    test = data.source.test
-    batch_size = min(config.batch_size, test.num_examples)
-    steps = test.num_examples // batch_size
-    batches = training_batches(
-        test,
-        preprocessing=data.preprocessing,
-        augmentation=data.augmentation,
-        num_views=network.input.shape[1],
-        batch_size=batch_size,
-        num_classes=data.source.num_classes,
-        seed=config.seed,
-    )
-
-    # One trace for any number of rows.
-    project = tf.function(
-        lambda views: network(views, training=False)["projection"], autograph=False
-    ).get_concrete_function(tf.TensorSpec(network.input.shape))
-
-    values = []
-    described = f"{config.stage}: loss of the test split"
-    for views, labels in tqdm(
-        batches(0, steps), desc=described, total=steps, leave=False, disable=None
-    ):
-        parts = [
-            project(views[start : start + rows_at_a_time])
-            for start in range(0, batch_size, rows_at_a_time)
-        ]
-        values.append(float(tf.reduce_mean(loss.call(labels, tf.concat(parts, axis=0)))))
+    try:
+        labels, projections = _project_batches(
+            network, data, config, steps=steps, rows_at_a_time=rows_at_a_time
+        )
+        # [parts, steps, rows, ...] -> [steps, parts * rows, ...]
+        by_step = [np.concatenate(parts) for parts in zip(*projections, strict=True)]
+        labels_by_step = [np.concatenate(parts) for parts in zip(*labels, strict=True)]
+        values = [float(loss(y, z)) for y, z in zip(labels_by_step, by_step, strict=True)]
+    except tf.errors.ResourceExhaustedError:
+        print(f"{config.stage}: no test_loss, a batch of {batch_size} needs too much memory")
+        return None
     return float(np.mean(values))
+
+
+def _project_batches(
+    network: keras.Model,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    steps: int,
+    rows_at_a_time: int,
+) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+    """Labels and projections [rows, V, D] of each part of each batch: [parts][steps]."""
+    parts = next(
+        count
+        for count in range(1, config.batch_size + 1)
+        if config.batch_size % count == 0 and config.batch_size // count <= rows_at_a_time
+    )
+    project = tf.function(lambda views: network(views, training=False)["projection"])
+    labels: list[list[np.ndarray]] = []
+    projections: list[list[np.ndarray]] = []
+    with tqdm(
+        desc=f"{config.stage}: loss of the test split",
+        total=parts * steps,
+        leave=False,
+        disable=None,
+    ) as progress:
+        for part in range(parts):
+            batches = training_batches(
+                data.source.test,
+                preprocessing=data.preprocessing,
+                augmentation=data.augmentation,
+                num_views=network.input.shape[1],
+                batch_size=config.batch_size,
+                num_classes=data.source.num_classes,
+                seed=config.seed,
+                shard=(part, parts),
+            )(0, steps)
+            labels.append([])
+            projections.append([])
+            for views, batch_labels in batches:
+                labels[-1].append(batch_labels.numpy())
+                projections[-1].append(project(views).numpy())
+                progress.update()
+    return labels, projections

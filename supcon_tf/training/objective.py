@@ -10,6 +10,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.losses import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    SwAVLoss,
     loss_input,
     loss_labels,
 )
@@ -135,6 +136,11 @@ def classification_loss(
             f"{name} takes the output {loss_input(loss)!r} and not class logits: take "
             "@losses.CrossEntropyLoss() or another classification loss"
         )
+    if not getattr(loss, "from_logits", True):
+        raise UserError(
+            f"{name} must have from_logits = True, as the model gives logits: set "
+            f"keras.losses.{name}.from_logits = True"
+        )
     if source.is_multi_label and loss_labels(loss) == "single":
         raise UserError(
             f"{name} is for one label per image, those of {source.name!r} may have several: take "
@@ -168,9 +174,9 @@ def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> N
         }
         raise UserError(
             f"{name} takes {output!r}, and the model trains {tuple(model.output)}: set "
-            f"{fix[output]}"
+            f"{fix.get(output, 'pretrain.run.model to one that has it')}"
         )
-    if output == "prototypes":
+    if isinstance(loss, SwAVLoss):
         assigned = model.get_layer("prototypes").options["num_assigned"]
         if loss.num_assigned != assigned:
             raise UserError(

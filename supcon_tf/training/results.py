@@ -72,16 +72,16 @@ class EpochMeasures:
         """The measures of an epoch."""
         measures: dict[str, float] = {}
         source = self.data.source
-        if source.validation is not None and self.best_by is not None:
+        if self.best_by is not None and source.validation is not None:
             measures[self.best_by] = self.scorer.score(source.validation, "validation").accuracy
         every, stage = self.config.snapshot_every, self.config.stage
         if every is None or epoch % every:
             return measures
         self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
         self.network.save(self.run_dir.model(stage, epoch))
-        return measures | self.of_test_split(self.scorer.score(source.test, "test"))
+        return measures | self.test_measures(self.scorer.score(source.test, "test"))
 
-    def of_test_split(self, scores: Scores) -> dict[str, float]:
+    def test_measures(self, scores: Scores) -> dict[str, float]:
         """The contrastive loss on the test split, and its neighbour accuracies if it has labels."""
         test_loss = contrastive_test_loss(
             self.network,
@@ -106,14 +106,14 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
       measures: of the stage that has ended.
     """
     run_dir, data, scorer = measures.run_dir, measures.data, measures.scorer
-    source, stage = data.source, measures.config.stage
-    classifies = measures.objective.classifies
     if not run_dir.is_chief:
         return
+    source, stage = data.source, measures.config.stage
+    classifies = measures.objective.classifies
     start = time.perf_counter()
     measures.network.save(run_dir.model(stage))
     scores = scorer.score(source.test, "test")
-    metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.of_test_split(scores)}
+    metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.test_measures(scores)}
     if source.has_labels:
         metrics |= _classifier_metrics(scores, source, classifies)
     else:

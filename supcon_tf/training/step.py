@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
+from supcon_tf.losses import SuNCEtLoss, loss_input, loss_labels
 from supcon_tf.models import MemoryLoss, ReplicatedModel
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.training.batches import StepBatches, TrainingData
@@ -15,7 +16,7 @@ from supcon_tf.training.device_augmentation import augmenting_model
 from supcon_tf.training.metrics import training_metrics
 from supcon_tf.training.objective import Objective
 
-# Steps per execution on cached features: a step is much shorter than a call of the callbacks.
+# Steps per execution on cached features, where a step takes less time than the callbacks.
 STEPS_ON_FEATURES = 8
 
 
@@ -40,8 +41,9 @@ def compile_model(
     Raises:
       UserError: settings that exclude each other.
     """
+    _check_labels(objective, batches)
     with config.strategy.scope():
-        optimizer = config.build_optimizer(data.train.num_examples)
+        optimizer = config.build_optimizer(batches.num_examples)
         _apply_weight_decay(optimizer, config.weight_decay, parts, objective.trained_parts)
         optimizer.build(network.trainable_variables)
         if config.learning_rate_multipliers:
@@ -71,6 +73,17 @@ def compile_model(
             steps_per_execution=STEPS_ON_FEATURES if one_device_on_features else 1,
         )
     return model
+
+
+def _check_labels(objective: Objective, batches: StepBatches) -> None:
+    """Rejects mixed labels, from MixUp or CutMix, for losses of class memberships."""
+    for loss in objective.losses.values():
+        takes_mixed = loss_input(loss) == "logits" or isinstance(loss, SuNCEtLoss)
+        if batches.labels.dtype.is_floating and not takes_mixed and loss_labels(loss) != "none":
+            raise UserError(
+                f"{type(loss).__name__} needs class memberships, mixed labels are none: set "
+                "pipeline.training_batches.mixing = None"
+            )
 
 
 def _apply_weight_decay(

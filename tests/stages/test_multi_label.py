@@ -12,6 +12,7 @@ from supcon_tf import predict
 from supcon_tf.data import sources, views
 from supcon_tf.data.mixing import mixup
 from supcon_tf.data.pipeline import training_batches
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_average_precision
 from supcon_tf.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 from supcon_tf.run_dir import RunDir
@@ -168,6 +169,12 @@ def test_a_loss_for_the_other_kind_of_labels_is_rejected(kinds):
         ):
             classification_loss(loss, one)
         assert classification_loss(loss, several) is loss
+
+
+def test_a_keras_loss_of_probabilities_is_rejected(kinds):
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    with pytest.raises(UserError, match=r"must have from_logits = True, as the model gives logits"):
+        classification_loss(loss, kinds[1])
 
 
 def batches_of(source, **options):

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from supcon_tf import losses, models
 from supcon_tf.data import sources, views
+from supcon_tf.data.mixing import mixup
+from supcon_tf.data.pipeline import training_batches
 from supcon_tf.errors import UserError
 from supcon_tf.models import momentum_memory_model
 from supcon_tf.optimizers import warmup_schedule
@@ -333,6 +335,16 @@ def test_later_stages_use_the_loaded_encoders_normalization(trained, compiled, t
 def test_loss_without_matching_model_output_is_rejected(compiled, model, loss, says):
     with pytest.raises(ValueError, match=says):
         compiled(pretrain.run, model=lambda **_: model(), loss=loss)
+
+
+def test_mixed_labels_are_rejected_by_a_loss_of_memberships(compiled):
+    with pytest.raises(UserError, match="SupConLoss needs class memberships, mixed labels are"):
+        compiled(
+            pretrain.run,
+            model=lambda **_: contrastive(num_views=1),
+            loss=losses.SupConLoss(),
+            batches=functools.partial(training_batches, mixing=mixup),
+        )
 
 
 def test_a_device_scores_at_most_its_training_batch(compiled, monkeypatch):

@@ -425,10 +425,11 @@ def test_invalid_options_are_rejected(folder, options, message):
         robustness.run(folder, source=source_of(), **options)
 
 
-def test_images_without_labels_are_rejected(folder):
+def test_images_without_labels_are_skipped(folder, capsys):
     split = IndexedSplit(np.full(4, -1), lambda number: tf.zeros([4, 32, 32, 3], tf.uint8)[number])
-    with pytest.raises(UserError, match="needs one label per image, 'unlabelled' has no labels"):
-        robustness.run(folder, source=Source("unlabelled", (), split, split))
+    robustness.run(folder, source=Source("unlabelled", (), split, split))
+    assert "robustness: skipped, the images of 'unlabelled'" in capsys.readouterr().out
+    assert "robustness" not in folder.metrics()
 
 
 @pytest.mark.parametrize("size", [(32, 4000), (4000, 32)])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from supcon_tf import losses, models
 from supcon_tf.data import sources, views
@@ -31,12 +32,12 @@ def data():
     )
 
 
-def test_it_is_the_mean_loss_over_whole_batches_of_the_test_split(network, data):
+@pytest.mark.parametrize("rows_at_a_time", [25, 64, 200])
+def test_it_is_the_mean_loss_over_whole_batches_of_the_test_split(network, data, rows_at_a_time):
     loss = losses.SupConLoss()
     config = training_config(epochs=1, batch_size=200)
-    found = contrastive_test_loss(
-        network, Objective({"projection": loss}, {}, ()), data, config, rows_at_a_time=64
-    )
+    objective = Objective({"projection": loss}, {}, ())
+    found = contrastive_test_loss(network, objective, data, config, rows_at_a_time=rows_at_a_time)
     batches = training_batches(
         data.source.test, preprocessing=data.preprocessing, augmentation=data.augmentation,
         num_views=2, batch_size=200, num_classes=10, seed=0,
@@ -48,21 +49,40 @@ def test_it_is_the_mean_loss_over_whole_batches_of_the_test_split(network, data)
     assert found == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_a_small_test_split_is_one_batch(network, data):
-    small = sources.Source(
-        "small", data.source.class_names, data.source.train, data.source.test.take(np.arange(20))
-    )
-    few = TrainingData(small, data.preprocessing, data.augmentation, training_batches)
-    config = training_config(epochs=1, batch_size=256)
-    objective = Objective({"projection": losses.SupConLoss()}, {}, ())
-    found = contrastive_test_loss(network, objective, few, config, rows_at_a_time=64)
-    assert np.isfinite(found)
+def test_a_custom_loss_gets_the_labels_that_keras_gives_it(network, data):
+    class Custom(keras.losses.Loss):
+        input = "projection"
+
+        def call(self, y_true, y_pred):
+            # Keras casts labels to floats.
+            return 0.5 * y_true + 0.0 * y_pred[:, 0, 0]
+
+    objective = Objective({"projection": Custom()}, {}, ())
+    config = training_config(epochs=1, batch_size=450)
+    found = contrastive_test_loss(network, objective, data, config, rows_at_a_time=450)
+    assert found == pytest.approx(0.5 * data.source.test.labels.mean(), rel=1e-5)
+
+
+def test_too_little_memory_is_said(network, data, capsys):
+    class Full(losses.SupConLoss):
+        def call(self, y_true, y_pred):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    objective = Objective({"projection": Full()}, {}, ())
+    config = training_config(epochs=1, batch_size=50)
+    assert contrastive_test_loss(network, objective, data, config, rows_at_a_time=50) is None
+    assert "no test_loss, a batch of 50 needs too much memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "loss", [{"logits": losses.CrossEntropyLoss()}, {"projection": losses.SemiSupervisedLoss()}]
+    ("loss", "batch_size"),
+    [
+        ({"logits": losses.CrossEntropyLoss()}, 64),
+        ({"projection": losses.SemiSupervisedLoss()}, 64),
+        ({"projection": losses.SupConLoss()}, 451),
+    ],
 )
-def test_other_objectives_have_none(network, data, loss):
-    config = training_config(epochs=1, batch_size=64)
+def test_other_objectives_and_too_few_images_have_none(network, data, loss, batch_size):
+    config = training_config(epochs=1, batch_size=batch_size)
     objective = Objective(loss, {}, ())
     assert contrastive_test_loss(network, objective, data, config, rows_at_a_time=64) is None

@@ -1,0 +1,61 @@
+"""Normalization constants of a run, and of encoders trained elsewhere."""
+
+import json
+
+import pytest
+
+from supcon_tf.data import sources, views
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import resolve_normalization
+
+MEASURE = views.Preprocessing(8, normalization="measure")
+OWN = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+OTHER = ((-0.1, -0.2, -0.3), (0.7, 0.8, 0.9))
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Where an encoder was trained with measured constants."""
+    run_dir = RunDir(tmp_path / "other")
+    run_dir.root.mkdir()
+    run_dir.set_normalization(*OTHER)
+    return run_dir.root
+
+
+def resolved(run_dir, **options):
+    return resolve_normalization(run_dir, MEASURE, None, **options).normalization
+
+
+def test_a_later_stage_uses_the_constants_of_its_run(tmp_path):
+    run_dir = RunDir(tmp_path)
+    run_dir.set_normalization(*OWN)
+    assert resolved(run_dir, encoder=None) == OWN
+
+
+def test_constants_of_another_encoder_are_not_those_of_the_run(tmp_path, other):
+    run_dir = RunDir(tmp_path)
+    assert resolved(run_dir, encoder=other) == OTHER
+    assert run_dir.normalization() is None
+
+
+def test_a_warm_start_replaces_the_constants_of_the_run(tmp_path, other):
+    run_dir = RunDir(tmp_path)
+    run_dir.set_normalization(*OWN)
+    assert resolved(run_dir, encoder=other, keep=True) == OTHER
+    assert run_dir.normalization() == OTHER
+
+
+def test_the_training_images_are_measured_once(tmp_path):
+    run_dir, source = RunDir(tmp_path), sources.digits()
+    first = resolve_normalization(run_dir, MEASURE, source, encoder=None)
+    assert run_dir.normalization() == first.normalization
+    assert resolved(run_dir, encoder=None) == first.normalization
+
+
+def test_constants_of_version_0_1_are_read(tmp_path):
+    run_dir = RunDir(tmp_path)
+    means, deviations = OWN
+    run_dir.old_normalization_file.write_text(
+        json.dumps({"means": means, "deviations": deviations})
+    )
+    assert resolved(run_dir, encoder=None) == OWN
