@@ -8,7 +8,7 @@ import tensorflow as tf
 from supcon_tf.data.augment.rng import uniforms
 from supcon_tf.data.decode import REDUCTIONS, open_image, reduced
 from supcon_tf.data.resampling import Windows, resample_batch, resample_each
-from supcon_tf.errors import check_integer, check_number, check_range
+from supcon_tf.errors import UserError, check_integer, check_number, check_range
 
 
 def random_resized_crop(
@@ -71,6 +71,7 @@ def random_resized_crop(
     check_number("flip_probability", flip_probability, at_least=0, at_most=1)
     check_integer("num_tries", num_tries, at_least=1)
     image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
+    check_channels(image)
     sample_windows = functools.partial(
         draw_windows,
         area_range=area_range,
@@ -98,6 +99,16 @@ def random_resized_crop(
         windows = Windows(top, left, height, width, windows.mirrored)
         crops = resample_each(pixels, windows, size_px)
     return tf.reshape(crops, tf.concat([tf.shape(seed), [size_px, size_px, 3]], axis=0))
+
+
+def check_channels(image: tf.Tensor) -> None:
+    """Rejects decoded images of other than three channels."""
+    shape = tf.TensorShape(image.shape)
+    if shape.rank in (3, 4) and shape[-1] not in (None, 3):
+        raise UserError(
+            f"crops and augmentations need images of 3 channels, got {shape[-1]}: train a "
+            "model on other images by `models.contrastive_model` in a script of your own"
+        )
 
 
 def draw_windows(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from supcon_tf.data.augment.batching import ensure_shape
 from supcon_tf.data.augment.rng import fold_in
-from supcon_tf.data.crops import random_resized_crop
+from supcon_tf.data.crops import check_channels, random_resized_crop
 from supcon_tf.data.resampling import resize
 from supcon_tf.errors import UserError, check_callable, check_choice, check_integer
 
@@ -79,6 +79,7 @@ def eval_crop(
       >>> views.eval_crop(tf.zeros([300, 500, 3], tf.uint8), size_px=224).shape
       TensorShape([224, 224, 3])
     """
+    check_channels(image)
     check_integer("size_px", size_px, at_least=1)
     check_choice("method", method, get_args(EvalCrop))
     padding = round(size_px / 7) if padding_px is None else padding_px

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from supcon_tf.data import crops, resampling
+from supcon_tf.data import crops, resampling, views
 from supcon_tf.data.decode import decode
 from supcon_tf.errors import UserError
 
@@ -345,3 +345,14 @@ def test_jpeg_with_exif_orientation_is_cropped_upright():
         crops.random_resized_crop(encoded, seed=seeds, size_px=24),
         crops.random_resized_crop(upright, seed=seeds, size_px=24),
     )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_images_of_other_than_three_channels_are_rejected(channels):
+    images = tf.zeros([4, 16, 20, channels], tf.uint8)
+    message = f"need images of 3 channels, got {channels}"
+    for image, seed in ((images, tf.range(8, dtype=tf.int64)[:, None]), (images[0], 1)):
+        with pytest.raises(UserError, match=message):
+            views.random_resized_crop(image, seed=seed, size_px=8)
+        with pytest.raises(UserError, match=message):
+            views.eval_crop(image, size_px=8)
