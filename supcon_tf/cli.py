@@ -108,6 +108,8 @@ def start_tensorflow() -> str:
     one-line error. --verbosity=0 shows them.
     """
     is_quiet = logging.get_verbosity() < logging.INFO
+    # Another backend in ~/.keras/keras.json would be imported by Keras.
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "tensorflow" not in sys.modules:
         # Where TensorFlow leaves oneDNN off (a CPU without AVX-512), a ResNet's backward pass takes
         # four times as long. TensorFlow reads both variables when it is imported.
