@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made when it is missing; Python 3.11 or newer is all it needs.
+# Everything runs in .venv, which is created if it is missing; only Python 3.11 or newer is needed.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && { echo $$p; break; }; done)
@@ -13,7 +13,7 @@ help:
 	@echo "make demo    train, evaluate and export SupCon on the built-in digits; see the report"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, import layers"
-	@echo "make format  rewrite the files as make check wants them"
+	@echo "make format  rewrite the files in the format that make check requires"
 
 $(INSTALLED): setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python" >&2; exit 2; }

@@ -23,7 +23,7 @@ REPEATABLE = ";\n    repeat this option to specify a list of values"
 
 
 def new_flags() -> flags.FlagValues:
-    """The flags that every command has; the command adds its own."""
+    """The flags that every command has; each command adds its own."""
     values = flags.FlagValues()
     flags.DEFINE_boolean("help", False, "show this text", short_name="h", flag_values=values)
     flags.DEFINE_integer(
@@ -59,7 +59,7 @@ def parse(
 
     Args:
       values: the command's flags.
-      argv: the arguments after the program's name; None takes those of the process.
+      argv: the arguments after the program's name; None for those of this process.
       doc: the command's docstring.
       takes_paths: whether arguments that are not flags are allowed.
 

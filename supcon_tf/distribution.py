@@ -184,7 +184,7 @@ def gather(values: tf.Tensor) -> tf.Tensor:
       values: [N, ...], the rows of this replica; replicas may differ in N. Any dtype but bool.
 
     Returns:
-      [R * N, ...] for R replicas; `values` on one replica or outside of a replica context.
+      [R * N, ...] for R replicas; `values` on one replica or outside a replica context.
 
     Example:
       >>> import tensorflow as tf
@@ -196,7 +196,7 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return values
     if values.shape[0]:
-        # The identity has a device, by which TensorFlow gathers between workers; inputs have none.
+        # tf.identity gives values a device, which gathering between workers needs.
         return context.all_gather(tf.identity(values), axis=0)
     # TensorFlow crashes when it gathers zero rows: each replica adds one, which is removed again.
     padded = tf.pad(values, [[0, 1]] + [[0, 0]] * (values.shape.rank - 1))

@@ -47,7 +47,7 @@ def check_number(
     """Checks that a Python or NumPy number is finite and within its limits.
 
     Raises:
-      UserError: not a number, NaN, infinite or outside of the limits.
+      UserError: not a number, NaN, infinite or outside the limits.
 
     Example:
       >>> from supcon_tf.errors import check_number

@@ -1,8 +1,8 @@
 """Measures finished runs on corrupted images and compares them on one page.
 
-Each run's classifier is measured as its own config.gin says, with --gin_file and --gin_param on
-top, unless it was measured with the same settings before; a killed evaluation goes on where it
-stopped. The results are in each run's metrics.json and report.html, the settings in its
+Each run's classifier is measured with the settings of its own config.gin, overridden by --gin_file
+and --gin_param, unless it was measured with the same settings before. A killed evaluation resumes
+where it stopped. The results are in each run's metrics.json and report.html, the settings in its
 evaluate.gin, and the comparison is one file that opens offline.
 
 examples:
@@ -28,7 +28,7 @@ from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.run_dir import RunDir
 
-# The numbers of the table: heading, key in metrics.json, and how it is written.
+# Columns of the table: heading, key in metrics.json, and number format.
 COLUMNS = (
     ("clean top-1", "clean_error", lambda value: f"{1 - value:.1%}"),
     ("corrupted top-1", "unnormalized_mean_error", lambda value: f"{1 - value:.1%}"),

@@ -1,10 +1,10 @@
 """Copies a run's trained model out of its run directory, as a SavedModel for serving.
 
 The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
-"serving_jpeg" takes `encoded`, the contents of image files [B]. Both return `embedding`, and where
-the model has them `projection`, or `logits`, `probabilities` and `label`, the number of a line of
-labels.txt (`labels`, a row of 0 and 1, where images may have several). Loading it needs TensorFlow
-only.
+"serving_jpeg" takes `encoded`, the contents of image files [B]. Both return `embedding`, and if the
+model has them `projection`, or `logits`, `probabilities` and `label`, the number of a line of
+labels.txt (if images may have several labels: `labels`, a row of 0 and 1). Loading the model needs
+only TensorFlow.
 
 example:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model

@@ -1,10 +1,10 @@
 """Embeddings, and labels where the model classifies, of images with an exported model.
 
 The output is an .npz file with `paths`, `embeddings`, and from a classifier `labels` and
-`probabilities`, or a .csv file with a row per image. An image that may have several labels has
-those with a probability of at least 0.5, with ";" between them. An image that cannot be read is
-named and left out. Until the output is complete, the answers so far are in OUTPUT.partial; they
-stay there if the command is stopped.
+`probabilities`, or a .csv file with a row per image. If images may have several labels, the labels
+are those with a probability of at least 0.5, separated by ";". An unreadable image is reported and
+left out. Until the output is complete, the answers so far are in OUTPUT.partial; they stay there if
+the command is stopped.
 
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz

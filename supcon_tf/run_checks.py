@@ -1,4 +1,4 @@
-"""What is checked before a run starts: its stages, its encoder, and whether it may resume."""
+"""Checks before a run starts: its stages, its encoder, and whether it may resume."""
 
 import inspect
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def check_stages(settings: str) -> None:
         range.
     """
     modules = config.imported_modules(settings)
-    # `experiment.run` refuses unknown stages.
+    # `experiment.run` rejects unknown stages.
     for stage in filter(experiment.STAGES.get, (*named_stages(), *named_evaluations())):
         _, *parameters = inspect.signature(experiment.STAGES[stage]).parameters.values()
         for parameter in parameters:
@@ -49,7 +49,7 @@ def check_stages(settings: str) -> None:
 
 
 def check_encoder(run_dir: RunDir) -> None:
-    """Checks that the stages on top of an encoder find one, before they load their images.
+    """Checks that the stages that need an encoder find one, before they load images.
 
     Raises:
       UserError: no encoder.
@@ -65,7 +65,7 @@ def prepare(run_dir: RunDir, settings: str) -> None:
     """Makes the run directory and writes its config.gin.
 
     Args:
-      run_dir: a new one, or that of a run to resume.
+      run_dir: a new directory, or the directory of a run to resume.
       settings: the resolved configuration.
 
     Raises:
@@ -82,17 +82,17 @@ def prepare(run_dir: RunDir, settings: str) -> None:
         check_resumable(run_dir, started, config.read_text(file), settings)
     file.write_text(settings)
     if _measures_robustness() and not _is_measured(run_dir, settings):
-        run_dir.remove_metrics("robustness")  # What was measured with the same settings stays.
+        run_dir.remove_metrics("robustness")  # Results with the same settings stay.
 
 
 def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str) -> None:
-    """Refuses to resume a run whose started stages have other settings now.
+    """Rejects a resumed run if the settings of its started stages have changed.
 
     Settings of stages that have not started may change, and stages may be added. The robustness
     stage may always change: it repeats what it measured with other settings.
 
     Args:
-      run_dir: the run's.
+      run_dir: the run directory.
       started: the stages that have started.
       before, after: resolved configurations.
 
@@ -111,7 +111,7 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
 
 
 def save_measured_settings(run_dir: RunDir, settings: str) -> None:
-    """Records with which settings the robustness stage measured, if it did."""
+    """Records the settings that the robustness stage used, if it ran."""
     if _measures_robustness():
         run_dir.evaluation_config.write_text(settings)
 

@@ -79,7 +79,7 @@ def train_in_subprocess(
       files, bindings: --gin_file and --gin_param of the command.
       run_dir: its --workdir; the output goes to a file of this name with ".log".
       lock: an open file that the process holds until it ends; None for none.
-      threads: of one TensorFlow operation, unless TF_NUM_INTRAOP_THREADS is set.
+      threads: threads of one TensorFlow operation, unless TF_NUM_INTRAOP_THREADS is set.
 
     Returns:
       The top-1 accuracy of its last classifying stage, or the mean average precision.

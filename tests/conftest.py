@@ -1,4 +1,4 @@
-"""One thread per test process (two of them share two cores), and no chatter."""
+"""One thread per test process (two of them share two cores), and little output."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-# Here, before a test module makes its first tensor.
+# Set here, before a test module makes its first tensor.
 if "PYTEST_XDIST_WORKER" in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -20,7 +20,7 @@ import tests.replicas  # noqa: F401
 
 
 def pytest_collection_finish():
-    """What was imported stays: to look through it for garbage takes a twentieth of the time."""
+    """Imported objects stay: searching them for garbage takes a twentieth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -28,7 +28,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder of two easily told classes of twenty PNGs each."""
+    """A folder of two classes that are easy to distinguish, twenty PNGs each."""
     root = tmp_path_factory.mktemp("photos")
     for number in range(40):
         image = np.full((20, 24, 3), 210 if number % 2 else 40, np.uint8)
@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def without_export(monkeypatch):
-    """Runs leave no export, which takes a good part of a small one's time."""
+    """Runs write no export, which would take much of a small run's time."""
     from supcon_tf.training import results
 
     monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
@@ -48,7 +48,7 @@ def without_export(monkeypatch):
 
 @pytest.fixture
 def image_folder(tmp_path):
-    """A folder of two classes of twelve JPEGs each, of different sizes: dark ones, bright ones."""
+    """A folder of two classes of twelve JPEGs each, of different sizes: dark and bright."""
     root = tmp_path / "photos"
     for number in range(24):
         name = "bright" if number % 2 else "dark"

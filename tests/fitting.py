@@ -1,4 +1,4 @@
-"""Trains a compiled model with the epoch loop on hand-made batches."""
+"""Trains a compiled model with the epoch loop on given batches."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from supcon_tf.training.loop import fit
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Stands for `StepBatches`."""
+    """A stand-in for `StepBatches`."""
 
     make: Callable
     num_examples: int
@@ -26,7 +26,7 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """Stands for `EpochMeasures`: no measure, or the validation accuracy that `accuracy` gives."""
+    """A stand-in for `EpochMeasures`: no measure, or the validation accuracy that `accuracy` returns."""
 
     accuracy: Callable | None = None
 
@@ -39,7 +39,7 @@ class Measures:
 
 
 def training_config(**options):
-    """The settings of a stage that `compile_model` is not asked to use."""
+    """Settings of a stage that `compile_model` does not use."""
     defaults = {
         "stage": "pretrain",
         "optimizer": keras.optimizers.SGD,
@@ -50,7 +50,7 @@ def training_config(**options):
 
 
 def fit_steps(model, steps, folder, *, num_examples, accuracy=None, one_pipeline=True, **options):
-    """`fit` on the batches of `steps(start, stop)`; options of `TrainingConfig`."""
+    """`fit` on the batches of `steps(start, stop)`, with options of `TrainingConfig`."""
     fit(
         model,
         Steps(steps, num_examples, one_pipeline),

@@ -50,7 +50,7 @@ def anchor_sets(anchor, classes, num_views, positives_cap):
 
 
 def anchor_loss(similarity, positives, negatives, summation, denominator):
-    """Eq. 2 or Eq. 3 of one anchor from {row: s_ij}: the loss, and its gradient {row: dL/ds_ij}."""
+    """Eq. 2 or Eq. 3 for one anchor from {row: s_ij}: the loss, and its gradient {row: dL/ds_ij}."""
     gradient = dict.fromkeys(positives + negatives, 0.0)
     if not positives or (denominator == "only_negatives" and not negatives):
         return 0.0, gradient
@@ -176,7 +176,7 @@ def suncet(labels, features, *, temperature=0.1, label_smoothing=0.0, normalize=
 def membership_loss(similarity, memberships):
     """-log sum_a softmax(s)_a m_a from {row: s_a} and {row: m_a}, and its gradient {row: dL/ds_a}.
 
-    Where nothing has a membership, both are zero.
+    Both are zero if no row has a membership.
     """
     inside = {
         row: similarity[row] + math.log(membership)
@@ -193,7 +193,7 @@ def membership_loss(similarity, memberships):
 
 
 def psi(theta, margin):
-    """psi of an angle, by its pieces."""
+    """psi of an angle, from its piecewise definition."""
     piece = min(int(theta * margin / math.pi), margin - 1)
     return (-1) ** piece * math.cos(margin * theta) - 2 * piece
 

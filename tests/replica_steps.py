@@ -22,7 +22,7 @@ IMAGE_SHAPE = (8, 8, 3)
 LOSSES = {
     "supcon dense": lambda: losses.SupConLoss(implementation="dense"),
     "supcon streaming": lambda: losses.SupConLoss(implementation="streaming"),
-    # Scaled as SupCon is by default: otherwise gradient and rounding are ten times as large.
+    # Scaled by the temperature like SupCon; otherwise gradient and rounding are ten times as large.
     "simclr": lambda: losses.SimCLRLoss(scale_by_temperature=True),
     "cross-entropy": losses.CrossEntropyLoss,
 }

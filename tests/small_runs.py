@@ -2,8 +2,8 @@
 
 from supcon_tf import train
 
-# Few images, few steps, views that are quickly traced, and an encoder of three layers, which any
-# Keras model can be.
+# Few images, few steps, views that are traced quickly, and an encoder of three layers, since any
+# Keras model can be the encoder.
 SMALL = (
     "models.contrastive_model.encoder = @keras.Sequential()",
     "models.classification_model.encoder = @keras.Sequential()",
@@ -25,6 +25,6 @@ SMALL = (
 
 
 def run(workdir, *bindings, gin_file="folder/supcon.gin"):
-    """The command in this process, with `bindings` after SMALL."""
+    """Runs the command in this process, with SMALL and then `bindings`."""
     parameters = [f"--gin_param={binding}" for binding in (*SMALL, *bindings)]
     train.main([f"--gin_file={gin_file}", f"--workdir={workdir}", *parameters])

@@ -1,4 +1,4 @@
-"""Random amounts of SimCLR's augmentations, drawn and measured, of supcon_tf and of torchvision.
+"""Random amounts of SimCLR's augmentations, drawn and measured, for supcon_tf and torchvision.
 
 Each `*_samples` function returns quantity -> samples [N]. The measured amounts come from the
 augmented image: the slope of a ramp gives a crop's size and flip, a blurred point its sigma, and a
@@ -93,7 +93,7 @@ def measured_sigma(blurred: np.ndarray) -> np.ndarray:
 
 
 def is_changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Which of [N, ...] differ from the image before, bool [N]."""
+    """Which of [N, ...] differ from the original image, bool [N]."""
     return np.any(after != before, axis=tuple(range(1, after.ndim)))
 
 

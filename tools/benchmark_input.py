@@ -25,7 +25,7 @@ measured for --seconds. TensorFlow operations use one thread each, as torch's do
 worker; parallel calls and workers keep all cores busy. Each round runs all contenders in turn,
 since a machine's speed drifts. Rates are medians with their range; a ratio to torchvision is the
 median of the ratios within a round. Mean and deviation of the views show whether contenders do the
-same work. A contender that cannot run is named and left out.
+same work. A contender that cannot run is reported and left out.
 """
 
 import argparse
@@ -42,7 +42,7 @@ import numpy as np
 from input_pipelines import CASES, CORES, DECODING, SMALL, pipeline
 from tqdm import tqdm
 
-# Time in which buffers fill and tf.data tunes the number of parallel calls.
+# Time for buffers to fill and for tf.data to tune the number of parallel calls.
 WARM_UP_S = 2.0
 # Samples/s per core that no pipeline reaches: bounds how many samples are requested.
 MAX_RATE = 60_000
@@ -52,7 +52,7 @@ def measure(case: str, name: str, folder: Path, batch: int, seconds: float) -> d
     """Warms up, then counts the samples of a contender for some seconds."""
     max_samples = int((WARM_UP_S + seconds) * MAX_RATE * CORES)
     batches = pipeline(case, name, folder, batch, max_samples)
-    # Whole rounds of CORES batches: as many are made at a time, and unfinished ones do not count.
+    # Whole rounds: CORES batches are made at a time, and unfinished ones do not count.
     rounds = max(1, -(-4 // CORES))
     views = np.concatenate([next(batches) for _ in range(rounds * CORES)])
     count, start = 0, time.perf_counter()

@@ -19,7 +19,7 @@ with all cores:
                          all other contenders repeat one batch
 
 The extra `bench` installs the peers. The memory is the process's peak. --profile prints the
-operations on which TensorFlow spends its time.
+operations that TensorFlow spends its time on.
 """
 
 import argparse
@@ -238,7 +238,7 @@ def real_batches(options: argparse.Namespace) -> Any:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """Prints the kinds of operation on which a float32 step spends its time."""
+    """Prints the kinds of operation that a float32 step spends its time on."""
     model = keras_model("float32", options)
     import tensorflow as tf
 

@@ -82,7 +82,7 @@ def crop_definition() -> tuple[Statistics, Statistics]:
     widths, heights = np.round(np.sqrt(areas * aspects)), np.round(np.sqrt(areas / aspects))
     fits = (widths <= width) & (heights <= height)
     row, first = np.arange(len(fits)), np.argmax(fits, axis=1)
-    # None fits once in 10,000; then the fallbacks differ.
+    # In one of 10,000 cases none fits, and the fallbacks differ.
     drawn = [sides[row, first][fits.any(1)] for sides in (heights, widths)]
     share, log_aspect = drawn[0] * drawn[1] / (height * width), np.log(drawn[1] / drawn[0])
     return statistics(share), statistics(log_aspect)
@@ -107,7 +107,7 @@ def definitions(strength: float) -> dict[str, Statistics]:
 
 
 def agree(one: Statistics, other: Statistics, *, has_spread: bool) -> bool:
-    """Whether two differ by chance only; a rate's spread follows from its mean."""
+    """Whether two differ only by chance; a rate's spread follows from its mean."""
     mean_error = np.hypot(one.mean_error, other.mean_error)
     spread_error = np.hypot(one.spread_error, other.spread_error)
     slack = 1e-4  # Measured amounts are rounded.

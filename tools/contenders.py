@@ -1,4 +1,4 @@
-"""What the benchmarks share: a measurement in its own process, peak memory, files of results."""
+"""Shared by the benchmarks: measuring in a new process, peak memory, result files."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ def run_alone(
     """Runs a command and returns the JSON object in its last line.
 
     Args:
-      name: of the contender.
+      name: name of the contender.
       command: the command with its arguments.
       environment: variables to add to this process's.
 
@@ -67,6 +67,6 @@ def peak_mib() -> float:
 
 
 def write_json(path: str | None, results: Any) -> None:
-    """Writes results, if there is a path."""
+    """Writes results if a path is given."""
     if path:
         Path(path).write_text(json.dumps(results, indent=1) + "\n")

@@ -4,7 +4,7 @@ The runs need pretrain.run.snapshot_every, which saves a model and measures kNN 
 epochs. Each snapshot is fine-tuned with its run's config.gin, into finetuned/EPOCH in the run
 directory. Finished fine-tunings are not repeated, so the same command resumes after an
 interruption. The picture has the fine-tuned top-1 on the left and kNN top-1 on the right, both on
-the test split. The tables also show the epoch at which each run reaches the first run's best.
+the test split. The tables also show the epoch when each run reaches the first run's best.
 
 examples:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
@@ -35,7 +35,7 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     pretrained = RunDir(run)
     curve = pretrained.curve("pretrain")
     done = accuracy({"finetune": pretrained.metrics().get("finetune", {})})
-    # The run itself has fine-tuned its last model, unless it kept the best one on validation.
+    # The run has already fine-tuned its last model, unless it kept the best one on validation.
     if done is not None and epoch == curve[-1]["epoch"] and "validation_accuracy" not in curve[-1]:
         return done
     snapshot = pretrained.model("pretrain", epoch).resolve()
@@ -49,7 +49,7 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
 
 
 def snapshots(run: Path) -> list[int]:
-    """The epochs for which a run has saved a model."""
+    """The epochs whose model a run has saved."""
     files = RunDir(run).checkpoints("pretrain").glob("model_*.keras")
     numbers = [re.fullmatch(r"model_(\d+)", file.stem) for file in files]
     return sorted(int(number[1]) for number in numbers if number)
@@ -82,7 +82,7 @@ def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
 
 
 def table(lines: dict[str, Points]) -> str:
-    """Accuracies by epoch, and the epoch at which each run reaches the first run's best."""
+    """Accuracies by epoch, and the epoch when each run reaches the first run's best."""
     best = max(next(iter(lines.values())).values())
     epochs = sorted({epoch for points in lines.values() for epoch in points})
     rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]

@@ -7,10 +7,10 @@ examples:
       --gin_param="views.Preprocessing.image_px = 224"
 
 Each row is an image: its evaluation crop, then random views. Source, preprocessing, augmentation
-and seed are those of pretraining.
+and seed are pretraining's.
 
 With --strengths, each row is an augmentation: random views of evaluation crops of these images, in
-groups of low, medium and high strength. Of the configured augmentation only the jitter's formulas
+groups of low, medium and high strength. Only the jitter formulas of the configured augmentation
 are used.
 """
 

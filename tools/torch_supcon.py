@@ -17,8 +17,8 @@ def training_step(
       name: "torch" (NCHW), "torch last" (channels_last), "torch compiled" or "torch bfloat16".
       views: float32 [B, 2, 32, 32, 3].
       labels: int [B].
-      depth: of the ResNet, 18 or 34.
-      width: of the ResNet.
+      depth: depth of the ResNet, 18 or 34.
+      width: width of the ResNet.
 
     Returns:
       A function that runs one step and returns the loss.

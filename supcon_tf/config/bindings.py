@@ -118,7 +118,7 @@ def check_arguments(name: str, modules: Mapping[str, str], *, scope: str = "") -
     Args:
       name: such as "pretrain.run.schedule".
       modules: name in gin files -> module.
-      scope: in which the value is made.
+      scope: scope that the value is built in.
 
     Raises:
       UserError: an argument that is not set.

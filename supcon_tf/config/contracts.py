@@ -1,4 +1,4 @@
-"""How the program calls the functions that a configuration gives it, by the parameter they go to.
+"""How the program calls the functions of a configuration, by the parameter that takes them.
 
 A binding of an argument that the program passes itself would have no effect.
 """

@@ -1,4 +1,4 @@
-"""Gin files: where they are found, how they are read, and what they include."""
+"""Finds gin files, reads them and inserts the files that they include."""
 
 import re
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _shipped() -> Path:
 
 
 def read_text(file: Path) -> str:
-    """The text of a gin file, in the names of today where it is the config.gin of an old run.
+    """The text of a gin file, with current names if it is the config.gin of an old run.
 
     Raises:
       UserError: not UTF-8.

@@ -43,7 +43,7 @@ EXAMPLES = {
 
 
 def parameters(selector: str, modules: Mapping[str, str]) -> Mapping[str, inspect.Parameter]:
-    """The named parameters of a function, or of a class and where it has **kwargs of its bases.
+    """The named parameters of a function, or of a class and, if it takes **kwargs, its bases.
 
     Args:
       selector: a name in a gin file, such as "losses.SupConLoss".
@@ -76,7 +76,7 @@ def _hints(function: Any) -> dict[str, Any]:
 
 
 def kind_of(parameter: inspect.Parameter) -> Any:
-    """The annotation of a parameter, or what its default tells."""
+    """The annotation of a parameter, or the type of its default."""
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     # Keras: other defaults, such as 1 or "valid", stand for more kinds than their own.
@@ -102,7 +102,7 @@ def _without_macros(value: Any) -> Any:
 
 
 def references(value: Any) -> Iterator[Any]:
-    """All references in a value, also inside of tuples and dicts."""
+    """All references in a value, also inside tuples and dicts."""
     if isinstance(value, Reference):
         yield value
     elif isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The names of a gin text: what they stand for, and the nearest right one of a wrong one."""
+"""Names in a gin text: the objects they refer to, and suggestions for misspelt names."""
 
 import difflib
 import importlib
@@ -22,7 +22,7 @@ def imported_modules(text: str) -> dict[str, str]:
 
 
 def resolve(selector: str, modules: Mapping[str, str]) -> Any:
-    """The object that a name such as losses.SupConLoss stands for."""
+    """The object that a name such as losses.SupConLoss refers to."""
     first, *rest = selector.split(".")
     found = importlib.import_module(modules.get(first, first))
     for name in rest:
@@ -39,7 +39,7 @@ def names_in(module: str, modules: Mapping[str, str]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the nearest known one, or some."""
+    """The end of an error message about an unknown name: the nearest known name, or some names."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known[:12])}"

@@ -35,8 +35,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
 
     A parameter that is not set is in the text as a comment with its default.
 
-    A name with a scope, such as linear/optimizers.LARS, takes nothing from the name without it:
-    what is set for the latter only has its default in the scope, and that is written out.
+    A scoped name, such as linear/optimizers.LARS, does not inherit from the unscoped name: what is
+    set only without a scope keeps its default in the scope, and the text shows that default.
 
     Args:
       files: paths, or names of shipped gin files.
@@ -75,7 +75,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
 
 
 def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:
-    """Gives every scoped name the defaults of what is set without the scope only."""
+    """Binds, in every scope, the defaults of parameters that are set only without a scope."""
     used = [reference for name in names for reference in references(bound_value(name))]
     scopes = {"/".join(reference.scopes) for reference in used if reference.scopes}
     for name in names:
@@ -99,20 +99,20 @@ def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:
 
 
 def _without_unused_macros(resolved: str, text: str) -> str:
-    # Where a file refers to a macro, a later binding may have taken the place of the reference.
+    # Where a file refers to a macro, a later binding may have replaced the reference.
     referred = set(re.findall(r"%(\w+)", text))
     unused = set(re.findall(r"^(\w+) = ", resolved, re.M)) - referred
     if unused:
         name = min(unused)
         raise UserError(f"nothing uses the macro {name}{nearest(name, sorted(referred))}")
-    # Such a macro would be refused when this text is parsed again.
+    # Such a macro would be rejected when this text is parsed again.
     for name in macros_in(resolved).keys() - set(re.findall(r"%(\w+)", resolved)):
         resolved = re.sub(BINDING.format(name) + r"\n", "", resolved, flags=re.M)
     return resolved
 
 
 def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
-    """Gin's error about a text as one line with the nearest right name."""
+    """Gin's error about a text in one line, with a suggestion for a misspelt name."""
     message, *context = str(error).splitlines() or [""]
     line = next((part.strip() for part in reversed(context) if "=" in part or "@" in part), "")
     if match := re.match(r"Couldn't resolve selector (\S+);", message):

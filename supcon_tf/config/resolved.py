@@ -50,7 +50,7 @@ def changed_setting(before: str, after: str, *, ignored: tuple[str, ...]) -> str
 
     Args:
       before, after: resolved configurations.
-      ignored: how the names of settings begin that may differ.
+      ignored: prefixes of the names of settings that may differ.
 
     Returns:
       "name = value instead of value", or None.
@@ -65,9 +65,9 @@ def changed_setting(before: str, after: str, *, ignored: tuple[str, ...]) -> str
 
 
 def upgraded(text: str) -> str:
-    """A config.gin of version 0.1 in the names and scopes of today; any other text as it is.
+    """Converts a config.gin of version 0.1 to current names and scopes; other text is unchanged.
 
-    Then, linear/ and finetune/ took what they did not set from the names without a scope.
+    In 0.1, linear/ and finetune/ inherited every unset parameter from the name without a scope.
     """
     if "from supcon_tf.data import batches\n" not in text:
         return text
@@ -92,6 +92,6 @@ _RENAMED = (
     (r"(?<![\w.])batches\.(?=\w)", "pipeline."),
     (r"(?<![\w.])corrupted\.(?=\w)", "corruptions."),
     (r"\bviews\.Preprocessing\.whitening\b", "views.Preprocessing.normalization"),
-    # Augmentations and losses have the scope of their stage now.
+    # Augmentations and losses now have the scope of their stage.
     (r"(?m)^(linear|finetune)(\.run\.(?:augmentation|loss) = )@(?!\1/)", r"\1\2@\1/"),
 )

@@ -16,7 +16,7 @@ def load_array(file: Path) -> np.ndarray:
     """The array of a .npy file, memory-mapped.
 
     Raises:
-      UserError: no such file, or one that is no such array.
+      UserError: no such file, or not such an array.
     """
     if not file.is_file():
         raise UserError(f"no file {str(file)!r}")
@@ -33,7 +33,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file, in memory.
 
     Raises:
-      UserError: no such file, or one that holds no such arrays.
+      UserError: no such file, or not such arrays.
     """
     if not file.is_file():
         raise UserError(f"no file {str(file)!r}")

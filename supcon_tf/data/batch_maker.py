@@ -36,7 +36,7 @@ class BatchMaker:
     defer_to_device: bool
     shard: tuple[int, int]
 
-    # AutoGraph would report an error in an option by the code that it made of this.
+    # With AutoGraph, the error for a wrong option would show generated code.
     @tf.autograph.experimental.do_not_convert
     def steps(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start ... stop - 1."""
@@ -165,7 +165,7 @@ class BatchMaker:
         def mixed(
             step: tf.Tensor, views: tf.Tensor, labels: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            # The seed after that of the batch's last view.
+            # The first seed after those of the batch's views.
             number = self.batch_size * self.num_views + self.shard[0]
             rows = tf.one_hot(labels, self.num_classes) if labels.shape.rank == 1 else labels
             images, targets = mixing(

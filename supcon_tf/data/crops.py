@@ -33,7 +33,7 @@ def random_resized_crop(
     area in its range, which makes small areas more frequent, with 100 tries.
 
     Resampling is bilinear; a crop that shrinks to less than half along both sides is halved first,
-    as in `resampling.resize`. Of an upright JPEG only the smallest window around all crops is
+    as in `resampling.resize`. From an upright JPEG only the smallest window around all crops is
     decoded, once. If every crop shrinks to less than half, the JPEG is decoded at 1/2, 1/4 or 1/8
     of its size, and the windows are rounded to its pixels.
 

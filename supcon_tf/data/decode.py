@@ -61,7 +61,7 @@ def _decoded(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def open_image(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Read]:
     """The size of an image, and a function that reads a window of it.
 
-    Of a JPEG without rotation only the window is decoded, or the image at a reduced size.
+    From a JPEG without rotation, only the window or a reduced image is decoded.
 
     Args:
       image: encoded (string scalar), or decoded [H, W, 3].

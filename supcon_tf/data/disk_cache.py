@@ -25,7 +25,7 @@ def cached_split(
       num_examples: number of images.
 
     Raises:
-      UserError: a cache of another number of images, damaged, or in a folder that cannot be
+      UserError: a cache with another number of images, a damaged cache, or a folder that cannot be
         written.
     """
     if not folder.is_dir():

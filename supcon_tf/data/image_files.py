@@ -1,4 +1,4 @@
-"""Image files: found, checked before a run depends on them, and read."""
+"""Finds image files, checks them before a run, and reads them."""
 
 import dataclasses
 import os
@@ -33,11 +33,11 @@ _ARCHIVES = (".tar", ".zip", ".tgz", ".gz", ".7z", ".rar")
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """The image files among these paths and in their folders, subfolders and linked folders.
 
-    Files in folders are sorted; hidden ones are skipped; those that are no images are counted in
+    Files in folders are sorted; hidden ones are skipped; files that are not images are counted in
     one line.
 
     Raises:
-      UserError: a path that does not exist or is neither file nor folder, or no image at all.
+      UserError: a path that does not exist or is neither file nor folder, or no image.
     """
     found: list[str] = []
     left_out = LeftOut()
@@ -192,10 +192,10 @@ class ImageCheck:
 
 
 def check_images(paths: Sequence[str], limit: float, *, setting: str) -> ImageCheck:
-    """Decodes every image once; counts and names those that cannot be read.
+    """Decodes every image once; counts and reports unreadable ones.
 
     Args:
-      paths: of the images.
+      paths: paths of the images.
       limit: largest share of unreadable images.
       setting: gin name of the limit.
 
@@ -237,7 +237,7 @@ def split_of_files(
     """A split that reads these files, in this order.
 
     Args:
-      paths: of the images. Names that are not UTF-8 are read too.
+      paths: paths of the images. Names that are not UTF-8 are read too.
       labels: int64 [n] or [n, C].
       check: of these files, if they were checked. Otherwise the suffix decides which may have to
         be converted.

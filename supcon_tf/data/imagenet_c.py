@@ -35,7 +35,7 @@ def corrupt(
 
     Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions
     and Perturbations". The result depends only on the image and (seed, number, corruption,
-    severity). Strengths are those of ImageNet-C for 224 px; CIFAR-10-C has weaker ones. Not
+    severity). Strengths are as in ImageNet-C for 224 px; CIFAR-10-C has weaker ones. Not
     thread-safe: the library draws from NumPy's global generator, which is seeded and restored.
 
     Args:

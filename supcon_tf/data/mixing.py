@@ -1,6 +1,6 @@
 """MixUp and CutMix: images of a batch are mixed in pairs, and their labels with them.
 
-Both depend on a seed only, so that a resumed run mixes as an uninterrupted one does.
+Both depend on a seed only, so a resumed run mixes the same images as an uninterrupted one.
 """
 
 from typing import Protocol
@@ -77,13 +77,13 @@ def cutmix(
       targets: float32 [B, C], rows that add up to one.
       seed: int64 [].
       alpha: of the Beta distribution.
-      probability: of mixing a batch; 0.5 on CIFAR and 1 on ImageNet in the paper.
+      probability: probability of mixing a batch; 0.5 on CIFAR and 1 on ImageNet in the paper.
 
     Returns:
       Images and targets of the same shapes.
 
     Raises:
-      UserError: alpha < 0.02, a probability outside of [0, 1], or not images.
+      UserError: alpha < 0.02, a probability outside [0, 1], or not images.
     """
     _check(images, "mixing.cutmix.alpha", alpha)
     check_number("mixing.cutmix.probability", probability, at_least=0, at_most=1)

@@ -54,7 +54,7 @@ def eval_crop(
 ) -> tf.Tensor:
     """The deterministic crop of evaluation and serving.
 
-    The methods are those of the released SupCon code. Where the margin is odd, this crop is half a
+    The methods follow the released SupCon code. Where the margin is odd, this crop is half a
     pixel above and left of the centre, that code's half a pixel below and right. That code also
     resizes without halving first and truncates to uint8.
 
@@ -149,8 +149,8 @@ class Preprocessing:
       crop: training crop: image or batch, seed, size_px -> crops, as `random_resized_crop`.
       eval_crop: evaluation crop: image or batch, size_px -> crop, as `eval_crop`.
       normalization: three means and three standard deviations on the scale [-1, 1], None, or
-        "measure" for those of the training images, which the stages and
-        `with_measured_normalization` fill in.
+        "measure" to measure them on the training images, as the stages and
+        `with_measured_normalization` do.
 
     Raises:
       UserError: an option has a wrong value.

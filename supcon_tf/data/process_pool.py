@@ -1,4 +1,4 @@
-"""Worker processes. Neither this module nor its package imports TensorFlow, as workers do not."""
+"""Worker processes. This module and its package do not import TensorFlow, so workers do not."""
 
 import multiprocessing
 import os

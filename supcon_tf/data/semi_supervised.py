@@ -32,7 +32,7 @@ def batches(
 ) -> Batches:
     """Batches of unlabelled images, each joined by a class-balanced batch of labelled images.
 
-    The unlabelled images get the label -1, by which a loss distinguishes them. The rows are in
+    The unlabelled images get the label -1, so that a loss can distinguish them. The rows are in
     gcd(batch_size, labelled rows) equal groups, each with its share of both parts, so that each
     replica's part of a batch has its share of both. After `labelled_epochs` only the unlabelled
     part is made.

@@ -65,9 +65,9 @@ class IndexedSplit:
         """The image numbers of class-balanced batches start ... stop - 1.
 
         Each round shuffles the classes and cuts them into batches of `num_classes`; a remainder is
-        dropped. Each class has an endless shuffled order of its images, of which each round takes
-        the next `samples_per_class`; a remainder of an epoch is skipped, so that no image is twice
-        in a batch.
+        dropped. Each class has an endless shuffled order of its images, and each round takes the
+        next `samples_per_class` of them; the remainder of an epoch is skipped, so that no image is
+        twice in a batch.
 
         Returns:
           int64 [stop - start, num_classes * samples_per_class], class by class.
@@ -218,7 +218,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
                 "hold out"
             )
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        # Images without labels have the label -1, which is no seed.
+        # Images without labels have the label -1, which is not a seed.
         order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
         held_out.append(members[order[:count]])
     chosen = np.sort(np.concatenate(held_out)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Files of a model's answers for images: written as they come, and whole at the end."""
+"""Writes a model's answers for images: to a partial file as they come, renamed when complete."""
 
 import contextlib
 import csv
@@ -13,38 +13,38 @@ import numpy as np
 
 from supcon_tf.errors import UserError
 
-# The model's outputs that are written -> their names in an .npz file.
+# Written outputs of the model -> their names in an .npz file.
 COLUMNS = {
     "embedding": "embeddings",
     "label": "labels",
     "labels": "labels",
     "probabilities": "probabilities",
 }
-# Images whose answers are written at a time.
+# Number of images per written part.
 IMAGES_PER_PART = 1024
 
 Answers = dict[str, np.ndarray]
 
 
 class Writer(Protocol):
-    """Writes answers as they come and makes the output of them."""
+    """Writes answers as they come, then creates the output from them."""
 
     def add(self, paths: Sequence[str], answers: Answers) -> None:
-        """Takes the answers for some images."""
+        """Adds the answers for some images."""
 
     def keep(self) -> None:
-        """Writes what was taken, and ends."""
+        """Writes all added answers to the partial output."""
 
     def finish(self) -> None:
-        """Makes the output, whole or not at all."""
+        """Creates the complete output."""
 
     def discard(self) -> None:
-        """Removes what was written."""
+        """Removes the partial output."""
 
 
 @contextlib.contextmanager
 def writer_of(output: Path) -> Iterator[Writer]:
-    """A writer for the output; if the work is stopped, what was written stays in OUTPUT.partial."""
+    """A writer for the output; if interrupted, the answers so far stay in OUTPUT.partial."""
     partial = output.with_name(f"{output.name}.partial")
     _remove(partial)
     writer = CsvWriter(output, partial) if output.suffix == ".csv" else NpzWriter(output, partial)
@@ -109,7 +109,7 @@ class CsvWriter:
 
 
 class NpzWriter:
-    """An .npz file, made at the end of parts: .npz files in a directory."""
+    """Writes an .npz file: parts in a directory, joined at the end."""
 
     def __init__(self, output: Path, partial: Path):
         self.output, self.partial = output, partial
@@ -118,14 +118,14 @@ class NpzWriter:
         partial.mkdir()
 
     def add(self, paths: Sequence[str], answers: Answers) -> None:
-        """Takes answers and writes a part when there are enough."""
+        """Adds answers, and writes a part when there are enough."""
         named = {COLUMNS[name]: values for name, values in answers.items()}
         self.pending.append({"paths": np.array(paths), **named})
         if sum(len(part["paths"]) for part in self.pending) >= IMAGES_PER_PART:
             self.keep()
 
     def keep(self) -> None:
-        """Writes a part of what was taken since the last one."""
+        """Writes the answers since the last part as a new part."""
         if self.pending:
             file = self.partial / f"part_{self.num_parts:06d}.npz"
             np.savez(file, allow_pickle=False, **_joined(self.pending))

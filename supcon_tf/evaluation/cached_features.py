@@ -81,7 +81,7 @@ def cached_features(
 
     Args:
       folder: directory of the files.
-      name: of the split, such as "training".
+      name: name of the split, such as "training".
       split: the images.
       encoder: images -> embeddings, run in inference mode.
       encoder_file: the file it was loaded from.

@@ -129,7 +129,7 @@ def mean_corruption_error(
 
 
 def averaged_corruptions(corruptions: Sequence[str]) -> list[str]:
-    """The corruptions that enter a mean: the standard ones, or the extra ones without any."""
+    """The corruptions that enter a mean: the standard ones, or else the extra ones."""
     return [name for name in corruptions if name in CORRUPTIONS] or list(corruptions)
 
 

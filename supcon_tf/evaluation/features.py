@@ -15,7 +15,7 @@ def predict(
 
     Args:
       model: images [B, H, W, 3] -> a dict of tensors [B, ...].
-      batches: of (images [B, H, W, 3], labels [B] or [B, C]).
+      batches: batches of (images [B, H, W, 3], labels [B] or [B, C]).
       num_batches: total of the progress bar.
       description: title of the progress bar.
 

@@ -1,4 +1,4 @@
-"""Runs an exported model over image files; images that cannot be read are named and left out."""
+"""Runs an exported model over image files; unreadable images are reported and left out."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -67,11 +67,11 @@ def class_names(export: Path, count: int) -> list[str]:
 def predictions(
     model: Model, paths: Sequence[str], *, batch_size: int
 ) -> Iterator[tuple[list[str], Answers]]:
-    """Runs the model over image files; names those that cannot be read and leaves them out.
+    """Runs the model over image files; reports unreadable ones and leaves them out.
 
     Args:
       model: from `load_model`.
-      paths: of the images.
+      paths: paths of the images.
       batch_size: images at a time.
 
     Yields:
@@ -95,7 +95,7 @@ def predictions(
 def _answers(
     model: Model, paths: list[str], encoded: list[bytes]
 ) -> Iterator[tuple[list[str], Answers]]:
-    """The whole batch at once, or one by one where an image in it cannot be decoded."""
+    """The whole batch at once, or one by one if an image in it cannot be decoded."""
     if not paths:
         return
     try:

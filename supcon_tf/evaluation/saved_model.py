@@ -60,7 +60,7 @@ def save_serving_model(
       path: directory to write.
       model: images -> a dict with "embedding" and others, see `serving_model`.
       preprocessing: the evaluation crop and normalization.
-      class_names: [C]. None leaves out logits and probabilities, as of an auxiliary classifier.
+      class_names: [C]. None leaves out logits and probabilities, as for an auxiliary classifier.
       multi_label: whether an image may have several labels.
 
     Raises:

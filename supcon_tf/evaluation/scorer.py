@@ -97,7 +97,7 @@ class Scorer:
 
     Args:
       trained: from `contrastive_model` with a probe or from `classification_model`; its weights
-        are shared, so that later training is seen.
+        are shared, so later training changes the scores.
       preprocessing: crop and scale.
       batch_size: images at a time.
       stage: for the progress bar.
@@ -135,7 +135,7 @@ class Scorer:
     ) -> dict[str, Features]:
         """Computes the features of training and validation images, or reads them from files.
 
-        Scores of these images come from them afterwards. Requires a frozen encoder.
+        Later scores of these images come from the features. Requires a frozen encoder.
 
         Returns:
           The features of "training" and, if there is such a split, "validation".

@@ -1,4 +1,4 @@
-"""What the losses of this package share: untouched labels, and what a loss takes."""
+"""Base class of the losses, and the model output and labels that each loss takes."""
 
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def loss_input(loss: keras.losses.Loss) -> LossInput:
 
 
 def loss_labels(loss: keras.losses.Loss) -> LossLabels:
-    """The labels that a loss trains with: "single" per image, "multi" per image, "any" or "none".
+    """The labels that a loss takes: "single" or "multi" per image, "any", or "none".
 
     Args and Raises: as in `loss_input`; the attribute of a custom loss is `labels`.
 
@@ -66,7 +66,7 @@ def loss_labels(loss: keras.losses.Loss) -> LossLabels:
 
 
 class _Reduction(keras.losses.Loss):
-    """Keras' reduction of given values, with sample weights."""
+    """Reduces given values as Keras does, with sample weights."""
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         del y_true
@@ -79,7 +79,7 @@ class PerSampleLoss(keras.losses.Loss):
     Keras casts labels to the loss's float dtype, which merges 2^24 and 2^24 + 1, and rejects
     None. Here `call` receives the labels unchanged.
 
-    On several replicas the gradient is that of the mean over the global batch, also when the
+    On several replicas the gradient is the gradient of the mean over the global batch, even if the
     replicas hold different numbers of rows. Keras averages the replicas' means instead.
 
     Attributes:
@@ -95,8 +95,8 @@ class PerSampleLoss(keras.losses.Loss):
         """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""
         with tf.name_scope(self.name):
             if _in_symbolic_scope():
-                # Keras 3.15 builds a model of several replicas from the mean of their batches:
-                # class numbers arrive as floats here, but not in the training step.
+                # On several replicas, Keras 3.15 builds a model from the mean of their batches:
+                # class numbers are floats in this call, but not in the training step.
                 shape = tf.shape(y_pred)[:1] if self.reduction in (None, "none") else []
                 return tf.zeros(shape)
             values = self.call(y_true, y_pred)

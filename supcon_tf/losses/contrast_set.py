@@ -40,7 +40,7 @@ def contrast_set_supcon_loss(
       labels: class numbers or rows, as in `supcon_loss`.
       features: the anchors, [N, V, ...] of any float dtype; trailing axes are flattened.
       contrast_labels: [M] or [M, C], in the form of `labels`.
-      contrast_features: [M, ...], with as many numbers per row as an anchor's view.
+      contrast_features: [M, ...], each row as long as a view of an anchor.
       contrast_mask: bool [M], False for unused rows such as the empty slots of a queue; None uses
         all rows.
       temperature, summation, denominator, scale_by_temperature, normalize: as in `supcon_loss`.

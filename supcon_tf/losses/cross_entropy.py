@@ -14,8 +14,8 @@ from supcon_tf.losses.multiview import class_targets, require, rescale_to_masked
 class CrossEntropyLoss(PerSampleLoss):
     """Softmax cross-entropy of logits: - sum_c t_c log softmax(logits)_c.
 
-    Label smoothing e replaces t by (1 - e) t + e / C. Unlike the two Keras classes, one class
-    takes class numbers and rows, both with smoothing.
+    Label smoothing e replaces t by (1 - e) t + e / C. Keras has two classes; this one takes both
+    class numbers and rows, with smoothing.
 
     `y_true` are class numbers in [0, C), integers [N] or [N, 1] or whole floats [N, 1], or rows
     [N, C] that sum to one, such as MixUp's and CutMix's; a row of zeros has loss 0. `y_pred` are
@@ -28,7 +28,7 @@ class CrossEntropyLoss(PerSampleLoss):
       name: name of the loss.
 
     Raises:
-      UserError: a label_smoothing outside of [0, 1), a single logit per sample, or invalid labels.
+      UserError: a label_smoothing outside [0, 1), a single logit per sample, or invalid labels.
         In a graph, invalid label values raise InvalidArgumentError.
 
     Example:
@@ -101,7 +101,7 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
       name: name of the loss.
 
     Raises:
-      UserError: labels of another shape or outside of [0, 1].
+      UserError: labels of another shape or outside [0, 1].
 
     Example:
       >>> import tensorflow as tf

@@ -98,6 +98,6 @@ def masked_supcon(
 
 
 def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log-sum-exp over the last two axes; of no entry, a huge negative number with gradient 0."""
+    """Log-sum-exp over the last two axes; if empty, a huge negative number with gradient 0."""
     values = tf.where(mask, values, values.dtype.min)
     return tf.reduce_logsumexp(values, axis=[2, 3], keepdims=True)

@@ -92,7 +92,7 @@ def _margin_cross_entropy(
     margin: int,
     annealing: float | tf.Tensor,
 ) -> tf.Tensor:
-    """Cross-entropy [N] with margin, of scores w . x and lengths ||w|| ||x||, both [N, C]."""
+    """Cross-entropy [N] with margin, from scores w . x and lengths ||w|| ||x||, both [N, C]."""
     num_classes = scores.shape[1]
     labels, are_numbers = class_targets(labels, num_classes)
     targets = tf.one_hot(labels, num_classes) if are_numbers else labels

@@ -1,4 +1,4 @@
-"""Views and labels in the form that the contrastive losses compute with."""
+"""Converts views and labels to the form that the contrastive losses use."""
 
 from typing import Any
 
@@ -187,7 +187,7 @@ def share_label(labels: tf.Tensor, contrast_labels: tf.Tensor) -> tf.Tensor:
 def class_ranges(labels: tf.Tensor, contrast_labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Begin and end of each label's class in the sorted contrast labels.
 
-    `begin` is a number of the class within [0, M), and end - begin counts its samples. This needs
+    `begin` is in [0, M) and identifies the class; end - begin is its number of samples. This needs
     no [N, M] matrix, and all shapes are static, as XLA requires.
 
     Args:
@@ -234,7 +234,7 @@ def rescale_to_samples_with_positives(
     """
     features = as_views(features)
     first_row = distribution.first_row(tf.shape(features)[0])
-    # The loss itself has checked the rows.
+    # The loss has already checked the rows.
     labels = as_labels(labels, features, first_row, check_rows=False)
     mask = has_positive(
         labels,

@@ -25,7 +25,7 @@ from supcon_tf.losses.multiview import (
 from supcon_tf.losses.streaming.tiles import fold, merge_tiles, split_into_tiles, zeros_by_tile
 from supcon_tf.losses.supcon import Implementation
 
-# The most similarities for which "auto" is dense, and the most in one tile when streaming.
+# Maximum number of similarities for which "auto" is dense, and of one tile when streaming.
 _MAX_DENSE = 4096**2
 _MAX_TILE_SIMILARITIES = 2048**2
 # Lower bound of a class's sum of exponentials: its reciprocal, in the gradient, stays finite.
@@ -253,8 +253,8 @@ def _probability_loss(
 ) -> tf.Tensor:
     """-sum_c t_c log p_c of each anchor: [R, S] and probabilities [R, C], [S, C] -> [R]."""
     positives = shares_label & not_self
-    # Subtracting the largest positive logit, not the largest of all, prevents underflow: only
-    # positives have a class of the anchor.
+    # The largest positive logit is subtracted, not the largest of all logits, to avoid underflow:
+    # only positives have a class of the anchor.
     nearest = tf.reduce_max(tf.where(positives, logits, logits.dtype.min), axis=1, keepdims=True)
     nearest = tf.stop_gradient(nearest)
     similarities = tf.exp(tf.where(positives, logits - nearest, logits.dtype.min))
@@ -267,7 +267,7 @@ def _probability_loss(
 
 
 def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log-sum-exp over the last axis; of no entry, a huge negative number with gradient 0."""
+    """Log-sum-exp over the last axis; if empty, a huge negative number with gradient 0."""
     return tf.reduce_logsumexp(tf.where(mask, values, values.dtype.min), axis=-1)
 
 

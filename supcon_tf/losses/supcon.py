@@ -28,8 +28,8 @@ from supcon_tf.losses.streaming import is_self_contrast, streaming_supcon
 Anchors = Literal["all_views", "one_view"]
 Implementation = Literal["auto", "dense", "streaming"]
 
-# The most similarities for which "auto" is dense (docs/loss.md). Self-contrast streaming is also
-# faster above its limit; general streaming only saves memory.
+# Maximum number of similarities for which "auto" is dense (docs/loss.md). Above its limit,
+# self-contrast streaming is also faster; general streaming only saves memory.
 _MAX_DENSE_SELF_CONTRAST = 1024**2
 _MAX_DENSE_GENERAL = 4096**2
 

@@ -36,8 +36,8 @@ def sinkhorn_knopp(
       scores: float [B, K] of B samples and K prototypes.
       epsilon: > 0; a smaller value concentrates a row on fewer prototypes.
       rounds: >= 1.
-      queue_scores: float [M, K], scores of further samples that enter the sums over samples but
-        get no codes; the same on all replicas. Defaults to None.
+      queue_scores: float [M, K], scores of additional samples, the same on all replicas. They enter
+        the sums over samples but get no codes. Defaults to None.
       use_queue: whether to use queue_scores, a bool or a bool tensor [].
 
     Returns:

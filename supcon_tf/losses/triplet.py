@@ -41,8 +41,8 @@ def triplet_loss(
 
     - "hard": the triplet of its farthest positive and its nearest negative (Hermans et al. 2017,
       who do not square the distances).
-    - "semi_hard": the mean over P(i), each positive with the nearest of the negatives that are
-      farther than it (Schroff et al. 2015), or with the farthest negative where none is.
+    - "semi_hard": the mean over P(i). Each positive is paired with the nearest negative that is
+      farther away than it (Schroff et al. 2015), or with the farthest negative if there is none.
     - "all": the mean over P(i) x N(i), the push term of Weinberger & Saul 2009.
 
     In a `tf.distribute` replica the anchors are the local samples; positives and negatives come
@@ -103,15 +103,15 @@ def _check_options(*, margin: float, mining: str, **_: Any) -> None:
 
 def _distances(anchors: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:
     """||z_i - z_j||^2 - ||z_i||^2, float32 [R, S]: the anchor's length cancels in a triplet."""
-    # Distances do not change, and rows near each other keep their digits.
+    # Centring does not change distances, and differences of nearby rows keep their precision.
     center = tf.stop_gradient(tf.reduce_mean(contrast, axis=0))
     anchors, contrast = anchors - center, contrast - center
     products = tf.matmul(anchors, contrast, transpose_b=True)
     return tf.reduce_sum(tf.square(contrast), axis=1)[None, :] - 2.0 * products
 
 
-# Each takes distances [R, S] and two masks, and returns the loss of each anchor, [R]. Where a mask
-# is empty, the largest or smallest number takes the place of a distance, and the loss is 0.
+# Each function takes distances [R, S] and two masks, and returns the loss of each anchor, [R]. If a
+# mask is empty, the largest or smallest float32 replaces the distance, and the loss is 0.
 
 
 def _hard(
@@ -138,7 +138,7 @@ def _all(
 ) -> tf.Tensor:
     """Weights a row by its number of violated triplets, which avoids an [R, S, S] array."""
     limits = tf.where(positives, margin + distances, distances.dtype.min)
-    # A triplet counts if d_in < margin + d_ip, in both counts by the same comparison.
+    # Both counts use the same comparison: a triplet counts if d_in < margin + d_ip.
     in_order = tf.sort(tf.where(negatives, distances, distances.dtype.max), axis=1)
     of_positive = tf.searchsorted(in_order, limits, side="left")
     within = tf.searchsorted(tf.sort(limits, axis=1), distances, side="right")

@@ -11,9 +11,9 @@ class BatchNormalization(layers.BatchNormalization):
 
     y = gamma (x - mean) / sqrt(variance + epsilon) + beta over all axes but the last (Ioffe and
     Szegedy 2015, arXiv 1502.03167). Keras' layer makes a pass over the batch for each operation.
-    Variables, their names and the biased variance of the moving average are those of Keras. Keras'
-    code still runs where the kernel cannot: statistics synchronised over several replicas, another
-    axis than the last, masks, renormalisation and float64.
+    Variables, their names and the biased variance of the moving average are the same as in Keras.
+    Keras' code still runs where the kernel cannot: statistics synchronised over several replicas,
+    an axis other than the last, masks, renormalisation and float64.
 
     One training step of a ResNet-18 (width 0.25, 256 views of 32 px, two CPU cores with AVX-512)
     takes 0.22 s with this layer and 0.28 s with Keras'
@@ -22,7 +22,7 @@ class BatchNormalization(layers.BatchNormalization):
     Maps float [N, ..., C] to the same shape.
 
     Args:
-      **kwargs: of `keras.layers.BatchNormalization`.
+      **kwargs: arguments of `keras.layers.BatchNormalization`.
 
     Example:
       >>> import numpy as np

@@ -55,7 +55,7 @@ def contrastive_model(
       num_classes: C, classes of the linear probe; None for no probe.
       zero_init_classifier: initialise the probe's kernel with zeros.
       stop_classifier_gradient: stop the gradient between the encoder and the probe.
-      name: of the model.
+      name: name of the model.
 
     Returns:
       A model from float [B, V, *image_shape] to the projection, float32 [B, V, P]; with
@@ -114,7 +114,7 @@ def classification_model(
         and without a gradient.
       zero_init: initialise the classifier's kernel with zeros.
       large_margin: use a `LargeMarginHead`, for `losses.LargeMarginSoftmaxLoss`.
-      name: of the model.
+      name: name of the model.
 
     Returns:
       A model from float [B, *image_shape] to {"logits": float32 [B, C]}; with `large_margin` the

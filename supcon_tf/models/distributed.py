@@ -13,12 +13,12 @@ from supcon_tf.errors import UserError
 class ReplicatedModel(keras.Model):
     """A functional `keras.Model` that can be trained under every `tf.distribute` strategy.
 
-    All models of this package are of this class. It differs from `keras.Model` of Keras 3.15:
+    All models of this package are of this class. Differences from `keras.Model` of Keras 3.15:
 
     - It builds from the first replica's batch. Keras builds from the mean of the replicas' batches,
       which turns integer labels into floats and fails between workers.
     - Its logs have an axis over which Keras averages the logs of workers.
-    - On several replicas it refuses settings that Keras would get wrong or fail on: see
+    - On several replicas it rejects settings with which Keras would be wrong or fail: see
       `make_train_function`.
     - It builds the optimizer before the first step. `keras.optimizers.ScheduleFreeAdamW` copies the
       weights when it is built, and Keras builds it in a graph that is never run.
@@ -26,7 +26,7 @@ class ReplicatedModel(keras.Model):
     docs/distribution.md says what a stock `keras.Model` can do with the losses of this package.
 
     Args:
-      *args, **kwargs: of a functional `keras.Model`: inputs, outputs, name.
+      *args, **kwargs: arguments of a functional `keras.Model`: inputs, outputs, name.
 
     Example:
       >>> import keras
@@ -45,7 +45,7 @@ class ReplicatedModel(keras.Model):
         """Checks the compiled settings, then makes the training function as Keras does.
 
         Raises:
-          UserError: on several replicas, if the optimizer was created outside of the strategy's
+          UserError: on several replicas, if the optimizer was created outside the strategy's
             scope, clips gradients, accumulates them or overwrites weights by their moving average,
             if the loss is scaled (mixed_float16), or, except on TPUs, with jit_compile or
             steps_per_execution.
@@ -146,7 +146,7 @@ def _check_optimizer(
 
 
 def _with_inner(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
-    """The optimizer and those inside of a `MultiOptimizer` or a `LossScaleOptimizer`."""
+    """The optimizer, and the optimizers inside a `MultiOptimizer` or a `LossScaleOptimizer`."""
     yield optimizer
     inner = getattr(optimizer, "inner_optimizer", None)
     for part in (*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", ())):

@@ -20,7 +20,7 @@ def build_embedding(
 
     Args:
       encoder: a Keras model from float [B, *image_shape] to vectors [B, D].
-      image_shape: of one sample; None is a size that may vary.
+      image_shape: shape of one sample; None is a size that may vary.
       normalize: scale the vectors to unit length.
       frozen: wrap the encoder in a `FrozenEncoder`.
 
@@ -92,7 +92,7 @@ def model_parts(model: keras.Model) -> dict[str, keras.Model]:
 
     Returns:
       {"encoder": the user's encoder, "projection_head": ..., "prototypes": ..., "classifier":
-      ...}, those that `model` has.
+      ...}, with the parts that `model` has.
 
     Example:
       >>> from supcon_tf import models
@@ -148,7 +148,7 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_encoder(encoder: layers.Layer, image_shape: tuple[int | None, ...]) -> None:
-    """Refuses an encoder of another input shape or of channels-first layers in one line."""
+    """Rejects an encoder with another input shape or with channels-first layers."""
     if not isinstance(encoder, layers.Layer):
         raise UserError(f"encoder must be a Keras model, got {encoder!r}")
     is_channels_first = keras.config.image_data_format() == "channels_first"

@@ -13,7 +13,7 @@ from supcon_tf.models.batch_norm import BatchNormalization
 class L2Normalization(layers.Layer):
     """Scales vectors to unit length, in float32 under any global dtype policy.
 
-    z / max(||z||, 1e-6). Its gradient is finite everywhere; that of
+    z / max(||z||, 1e-6). The gradient is finite everywhere, while the gradient of
     `keras.layers.UnitNormalization` is NaN at zero.
 
     Maps float [..., D] to float32 [..., D].
@@ -55,7 +55,7 @@ def projection_head(
       units: size of each layer; the last one is the length of the projection.
       batch_norm: batch normalisation of the hidden layers, over the global batch.
       normalize: L2-normalise the projection.
-      name: of the model, and the prefix of its layers' names.
+      name: name of the model, and the prefix of its layers' names.
 
     Returns:
       A model from float [B, input_dim] to float32 [B, units[-1]].
@@ -109,7 +109,7 @@ def classification_head(
       input_dim: length of the embedding.
       num_classes: C, at least 2.
       zero_init: initialise the kernel with zeros, otherwise with Glorot's uniform distribution.
-      name: of the model and of its layer.
+      name: name of the model and of its layer.
 
     Returns:
       A model from float [B, input_dim] to float32 [B, C].

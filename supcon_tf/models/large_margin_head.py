@@ -1,4 +1,4 @@
-"""The classifier of large-margin softmax: class scores and what their angles need."""
+"""The classifier of large-margin softmax: class scores and products of norms."""
 
 from typing import Any
 

@@ -21,12 +21,12 @@ class MomentumProjection(keras.layers.Layer):
     Maps the first layer's input to the last layer's output.
 
     Args:
-      parts: built layers; this layer copies their variables and leaves theirs unchanged.
+      parts: built layers; their variables are copied, not changed.
       momentum: m, in [0, 1].
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
 
     Raises:
-      UserError: if `momentum` is outside of [0, 1].
+      UserError: if `momentum` is outside [0, 1].
     """
 
     def __init__(self, parts: Sequence[keras.layers.Layer], *, momentum: float = 0.999, **kwargs):
@@ -42,7 +42,7 @@ class MomentumProjection(keras.layers.Layer):
         self.part_states = [self._copies(part.non_trainable_variables) for part in self.parts]
 
     def sync(self) -> None:
-        """Sets every copy to the current value of its variable, as after loading weights."""
+        """Sets every copy to the current value of its variable, such as after loading weights."""
         for part, weights, states in self._parts_with_copies():
             variables = (*part.trainable_variables, *part.non_trainable_variables)
             for copy, variable in zip((*weights, *states), variables, strict=True):

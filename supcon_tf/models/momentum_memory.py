@@ -6,12 +6,12 @@ views are keys: a momentum encoder projects them. The contrast set of a query is
 global batch and the keys of earlier steps, which a queue holds. Its positives are the keys of its
 class. A key is never made from the same view as the query.
 
-All state changes within calls of the layers and of the loss, so `fit` needs no other training step,
+Calls of the layers and of the loss update all state, so `fit` needs no other training step,
 and `model.variables` holds all of it:
 
 - The key encoder's weights change when a training step computes its keys,
-  k <- k + (1 - m) (q - k). They use the q of the optimizer's last step, so the keys equal those of
-  an update after each step.
+  k <- k + (1 - m) (q - k). They use q as the last optimizer step left it, so the keys are the same
+  as with an update after each step.
 - The queue changes when the loss of a training step has been computed from it.
 """
 
@@ -52,7 +52,7 @@ def momentum_memory_model(
     Train it with `MemoryLoss`. `embedding_model` and `model_parts` return the trained encoder, as
     for a `contrastive_model`. In training, batch normalisation of the keys uses the keys' own batch
     statistics over all replicas, as MoCo does, without MoCo's shuffling between them. Momentum
-    applies to weights only; the moving batch statistics are those of the keys.
+    applies to weights only; the moving batch statistics come from the keys.
 
     The queue takes 4 memory_size projection[-1] bytes: 4 MiB for 8,192 keys of 128 numbers, and
     64 KiB for their labels.
@@ -65,9 +65,9 @@ def momentum_memory_model(
       num_views: V, views per sample.
       num_queries: Q, how many of them are queries; the other V - Q are keys.
       memory_size: number of keys in the queue.
-      momentum: m of the weights, 0.999 in MoCo.
+      momentum: m, momentum of the weights, 0.999 in MoCo.
       contrast: "batch_and_queue" (keys of this batch and of the queue) or "queue" alone.
-      name: of the model.
+      name: name of the model.
 
     Returns:
       A model from float [B, V, *image_shape] to the projection, float32 [B, V, P], of the Q queries

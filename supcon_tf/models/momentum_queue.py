@@ -25,7 +25,7 @@ class KeyMemory(keras.layers.Layer):
       size: number of keys; the oldest are dropped.
       num_queries: Q, the first Q views are queries, the others are keys.
       contrast: contrast set of a query, "queue" or "batch_and_queue".
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
 
     Attributes:
       keys: float32 [size, P]. Only the last min(size, count) rows hold keys.
@@ -121,10 +121,10 @@ class MemoryLoss(PerSampleLoss):
         positives_cap.
       memory: the model's queue, from `find_memory`. A loss that was loaded from a file has None:
         compile the loaded model with its own memory before training goes on.
-      name: of the loss; the reduction is that of `loss`.
+      name: name of the loss. The reduction is taken from `loss`.
 
     Raises:
-      UserError: for another loss or option, or SimCLR against the queue alone, where a query has no
+      UserError: for another loss or option, or SimCLR with the queue alone, where a query has no
         positive.
 
     Example:
@@ -212,7 +212,7 @@ class MemoryLoss(PerSampleLoss):
     def _class_numbers(self, labels: Any, queries: tf.Tensor, memory: KeyMemory) -> tf.Tensor:
         first = distribution.first_row(tf.shape(queries)[0])
         if isinstance(self.loss, SimCLRLoss):
-            # A number that no earlier image and no other image of this batch has.
+            # Unique: no earlier image and no other image of this batch has this number.
             return tf.convert_to_tensor(memory.count) + as_labels(None, queries, first)
         labels = None if labels is None else as_labels(labels, queries, first)
         if labels is None or labels.shape.rank != 1:

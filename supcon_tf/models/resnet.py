@@ -47,8 +47,8 @@ def resnet(
       input_shape: (height, width, channels) of an image in pixels; None is any height or width.
       zero_init_last_gamma: initialise the last gamma of each block with zeros, so that the block
         starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677).
-      synchronized_batch_norm: batch statistics of the global batch; False is of each replica.
-      name: of the model; "resnet50" and so on when None.
+      synchronized_batch_norm: batch statistics of the global batch; False: of each replica.
+      name: name of the model; "resnet50" and so on when None.
 
     Returns:
       A model from float [B, H, W, C] to float32 [B, D], D = 512 width (18, 34) or 2048 width.
@@ -101,7 +101,7 @@ def resnext(
         groups must divide them.
       stem, input_shape, synchronized_batch_norm: as in `resnet`.
       zero_init_last_gamma: as in `resnet`; False in the released models.
-      name: of the model; "resnext50" and so on when None.
+      name: name of the model; "resnext50" and so on when None.
 
     Returns:
       A model from float [B, H, W, C] to float32 [B, 2048 width].
@@ -222,7 +222,7 @@ def _residual_block(
     last_gamma: str,
     name: str,
 ) -> keras.KerasTensor:
-    """relu(F(x) + shortcut(x)); F is convolutions with batch norm, and ReLU after all but one."""
+    """relu(F(x) + shortcut(x)); F is convolutions with batch norm, all but the last with ReLU."""
     shortcut = x
     if project:
         strides = max(conv.strides for conv in convs)

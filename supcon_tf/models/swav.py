@@ -30,9 +30,9 @@ class Prototypes(layers.Layer):
     """Scores of projections for K prototypes, and the codes of the assigned crops.
 
     A score is the product of a projection and a prototype, both of unit length; the kernel is
-    normalised after each step of the optimizer. The codes are those of `sinkhorn_knopp` over the
-    global batch, one crop at a time. With a queue, once it is full, the projections in it take part
-    in the codes.
+    normalised after each step of the optimizer. `sinkhorn_knopp` computes the codes over the global
+    batch, one crop at a time. Once the queue is full, its projections also take part in the
+    computation.
 
     Maps unit vectors [B, V, D] to float32 [B, A + V, K]: the codes of the assigned crops, without a
     gradient, then the scores of all crops, as `losses.SwAVLoss` takes them.
@@ -40,11 +40,11 @@ class Prototypes(layers.Layer):
     Args:
       num_prototypes: K.
       num_assigned: A, the first A crops of each sample get codes.
-      epsilon, rounds: of `sinkhorn_knopp`.
-      frozen_steps: number of first training steps that do not train the prototypes.
+      epsilon, rounds: as in `sinkhorn_knopp`.
+      frozen_steps: number of initial training steps that do not train the prototypes.
       queue_length: projections per assigned crop in the queue; 0 for no queue.
       queue_from_step: first training step whose projections enter the queue.
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
 
     Raises:
       UserError: if an option is out of range.
@@ -193,7 +193,7 @@ def swav_model(
         stop_classifier_gradient: as in `models.contrastive_model`.
       num_prototypes, epsilon, rounds, frozen_steps, queue_length, queue_from_step: as in
         `Prototypes`.
-      name: of the model.
+      name: name of the model.
 
     Returns:
       A model from {"crops224": float [B, 2, 224, 224, 3], ...} to {"prototypes": float32

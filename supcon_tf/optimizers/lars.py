@@ -34,8 +34,8 @@ class LARS(keras.optimizers.Optimizer):
       trust_coefficient: length of a step relative to ||w|| at learning rate 1, > 0.
       nesterov: use Nesterov momentum.
       exclude: regular expressions that are searched in `variable.path`.
-      name: of the optimizer.
-      **kwargs: of `keras.optimizers.Optimizer`, such as `clipnorm` or `use_ema`.
+      name: name of the optimizer.
+      **kwargs: arguments of `keras.optimizers.Optimizer`, such as `clipnorm` or `use_ema`.
 
     Raises:
       UserError: for an option out of range or an invalid regular expression.

@@ -22,7 +22,7 @@ def multiply_learning_rates(
 
     Args:
       optimizer: built for `variables`; it is changed in place.
-      variables: the variables for which it was built.
+      variables: the variables that the optimizer was built for.
       multipliers: {regular expression that is searched in `variable.path`: factor >= 0}. The first
         match counts; variables without a match keep the full rate.
 

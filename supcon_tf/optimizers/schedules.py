@@ -96,7 +96,7 @@ def warmup_schedule(
     drop_steps: list[int] = []
     if decay == "exponential":
         steps_per_decay = epochs_per_decay * steps_per_epoch
-        # Less a millionth of a step, so that a product of 110.00000000000001 is step 110.
+        # Subtracts a millionth of a step, so that a product of 110.00000000000001 is step 110.
         drop_steps = [
             math.ceil(drop * steps_per_decay - 1e-6)
             for drop in range(1, int(decay_epochs / epochs_per_decay) + 1)

@@ -19,10 +19,9 @@ def apply_weight_decay(
     """Applies L2 weight decay to some variables of a model, never to normalisation layers.
 
     Biases decay too. The gradient of each decayed variable gains weight_decay w. LARS adds this
-    term itself, and
-    gives `others` neither decay nor trust ratio. For any other optimizer the loss gains
-    weight_decay ||w||^2 / 2 through regularizers of the variables, which Keras adds to the loss of
-    `fit` and `evaluate`; a saved model does not keep them.
+    term itself, and applies neither decay nor trust ratio to `others`. For any other optimizer the
+    loss gains weight_decay ||w||^2 / 2 through regularizers of the variables, which Keras adds to
+    the loss of `fit` and `evaluate`; a saved model does not keep them.
 
     Args:
       optimizer: a LARS is changed in place and must not be built yet; others are not changed.

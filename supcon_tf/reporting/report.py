@@ -111,7 +111,7 @@ def _how_to_train(run_dir: RunDir) -> str:
 
 
 def _read_metrics(run_dir: RunDir) -> dict[str, dict[str, Any]]:
-    """Results of each stage, in the order in which the stages run."""
+    """Results of each stage, in the order the stages run."""
     path = run_dir.metrics_file
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
     """The numbers at the top of the page, each with its stage."""
     headlines = []
     for name, key, stages in (
-        # Accuracy is that of the last stage; speed that of the first, which takes longest.
+        # Accuracy of the last stage; speed of the first stage, which takes longest.
         ("Top-1 accuracy", "top_1", [*metrics][::-1]),
         ("Mean average precision", "mean_average_precision", [*metrics][::-1]),
         ("Mean corruption error", "mce", ["robustness"]),

@@ -29,10 +29,10 @@ class Measured:
     """The finished robustness stage of a run.
 
     Args:
-        run_dir: of the run.
+        run_dir: the run directory.
         results: the stage's metrics.
         cells: "corruption/severity" -> its measures.
-        settings: of the measurement.
+        settings: settings of the measurement.
         class_names: [C].
     """
 
@@ -44,7 +44,7 @@ class Measured:
 
     @property
     def averaged(self) -> list[str]:
-        """The corruptions that means are over."""
+        """The corruptions that means are taken over."""
         from supcon_tf.evaluation.corruption_error import averaged_corruptions
 
         return averaged_corruptions(list(self.results["errors"]))

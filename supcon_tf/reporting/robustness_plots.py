@@ -31,7 +31,7 @@ def severity_figure(
 
     Args:
         runs: name -> severity -> a value for each corruption; 0 is clean and has one.
-        label: of the vertical axis.
+        label: title of the vertical axis.
         percent: shows fractions in percent.
     """
     from bokeh.models import (
@@ -90,7 +90,7 @@ def corruption_figure(
 
     Args:
         runs: name -> corruption -> value, the same corruptions for all.
-        label: of the horizontal axis.
+        label: title of the horizontal axis.
         percent_of_baseline: values in percent of the baseline's; otherwise fractions.
     """
     from bokeh.models import (

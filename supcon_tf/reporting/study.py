@@ -78,7 +78,7 @@ def write_study(
 
 
 def grouped(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Factor -> the runs in which all other factors have their defaults.
+    """Factor -> the runs with all other factors at their defaults.
 
     If several factors were changed together: "factor = level" -> all runs with this level.
     """

@@ -1,4 +1,4 @@
-"""A run: its stages, one after the other."""
+"""Runs the stages of an experiment one after the other."""
 
 from collections.abc import Callable, Sequence
 

@@ -56,7 +56,7 @@ def run(
       learning_rate_multipliers: regular expression -> factor for the variables whose path
         contains it (the first that does); 1 for the others. {"^stem_|^group[12]_": 0.1} trains
         the lower half of a `models.resnet` at a tenth of the rate, and 0 freezes weights.
-      weight_decay: of encoder and classifier, not of batch normalisation.
+      weight_decay: L2 weight decay of encoder and classifier, not of batch normalisation.
       precision: dtype policy of new layers; the encoder keeps its own. "mixed_float16" scales the
         loss.
       clip_norm, gradient_cache_chunk: as in `pretrain.run`.

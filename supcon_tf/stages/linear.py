@@ -49,10 +49,10 @@ def run(
     """Trains the classifier on one augmented view of each image; the encoder is in inference mode.
 
     Args:
-      run_dir: the run's.
+      run_dir: the run directory.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
-      loss: of the class logits [B, C]; None for cross-entropy, binary for images with several
+      loss: loss of the class logits [B, C]; None for cross-entropy, binary for images with several
         labels.
       encoder: a run directory, or a `.keras` file of a model of this package or of any Keras
         model from images to vectors; None for the encoder that this run pretrained.
@@ -61,7 +61,7 @@ def run(
         are computed once and kept in the run directory, and an epoch takes as long as the
         classifier alone. They take 4 bytes per image and dimension of the embedding, in memory
         too.
-      weight_decay: of the classifier.
+      weight_decay: L2 weight decay of the classifier.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.

@@ -58,14 +58,14 @@ def run(
     classification_loss, and both reach the encoder.
 
     Args:
-      run_dir: the run's.
+      run_dir: the run directory.
       source: labelled images.
       preprocessing: crops, size and scale.
-      augmentation: what makes the views differ.
+      augmentation: random augmentation of the crops.
       model: image_shape, num_classes -> the model to train, such as `models.contrastive_model`,
         `models.classification_model`, `momentum_memory.momentum_memory_model` (whose queue the
         loss then uses) or `swav.swav_model`.
-      loss: of the projections [B, V, D] or of the class logits [B, C]; or {output: loss} for a
+      loss: loss of the projections [B, V, D] or of the class logits [B, C]; or {output: loss} for a
         model with several outputs, such as {"prototypes": ..., "projection": ...}. The label -1
         means no label; the probe leaves such samples out.
       optimizer: learning_rate -> the optimizer.
@@ -74,12 +74,12 @@ def run(
       epochs: passes over the training images.
       batch_size: images per step, over all replicas; each is seen in all its views.
       loss_weight: weight of `loss`.
-      classification_loss: of the class logits [B, C] of a contrastive model; None trains a probe.
+      classification_loss: loss of a contrastive model's logits [B, C]; None trains a probe.
       classification_weight: weight of `classification_loss` or of the probe's loss.
       warm_start: a run directory or a `.keras` file with initial weights; None for random ones.
       warm_start_parts: the parts to load from there.
-      weight_decay: of the encoder and the trained heads, not of batch normalisation.
-      seed: of the initial weights, the order of images and the views.
+      weight_decay: L2 weight decay of encoder and trained heads, not of batch normalisation.
+      seed: seed of the initial weights, the order of images and the views.
       jit_compile: compile the step with XLA.
       checkpoints_to_keep: number of recent checkpoints to keep.
       batches: how batches are made, as `pipeline.training_batches`.
@@ -92,12 +92,12 @@ def run(
       callbacks: steps -> a Keras callback; `steps` is their number in the whole stage, as
         `losses.MarginAnnealing` needs it. One Keras epoch may cover several epochs of the stage,
         so a callback should count steps.
-      snapshot_every: every so often, in epochs, keeps the model as
-        checkpoints/pretrain/model_0005.keras, which other stages take as an encoder, and adds the
-        neighbour classifiers' accuracies and the contrastive loss on the test split to the curve.
-        They choose nothing. None for no snapshots.
+      snapshot_every: number of epochs between snapshots of the model, saved as
+        checkpoints/pretrain/model_0005.keras; other stages can use them as encoders. Each adds the
+        neighbour classifiers' accuracies and the contrastive loss on the test split to the curve,
+        which no choice depends on. None for no snapshots.
       support: its training images are the references of the neighbour classifiers, for studies
-        in which only these labels are known; None for the training images of `source`.
+        where only these labels are known; None for the training images of `source`.
 
     Raises:
       UserError: a value out of range, a support of other classes, a loss that does not fit the

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from supcon_tf.errors import UserError
 
 Design = Literal["one_at_a_time", "product"]
-# Factor -> level -> its gin bindings; the first level of each factor is the default.
+# Factor -> level -> gin bindings; the first level of each factor is the default.
 Grid = Mapping[str, Mapping[str, Sequence[str]]]
 # Gin files, bindings, run directory, a lock to hold while it runs, number of threads
 # -> top-1 accuracy, or mean average precision if images have several labels.
@@ -31,7 +31,7 @@ class Point:
     Args:
       method: name of the method.
       levels: factor -> level.
-      folder: name of its run directory, made of method and settings.
+      folder: name of its run directory, from method and settings.
       files: gin files.
       bindings: gin bindings.
       top_1: accuracy, or None without a result.
@@ -76,7 +76,7 @@ def run(
         defaults; "product": every combination.
       only: factor -> the methods that have it, for a factor such as the temperature that not all
         have.
-      bindings: of every run.
+      bindings: bindings of every run.
       processes: runs at a time, which share the processors. On a CPU, several runs of small models
         with one thread each are faster than one run after the other.
       trial: makes one run, as `supcon_tf.study.train_in_subprocess`.
@@ -189,7 +189,7 @@ def _optimized(
     run_point: Callable[[Point], float],
     processes: int,
 ) -> dict[str, float]:
-    """Runs the points without a result in Optuna's journal; returns key -> result."""
+    """Runs the points that have no result in Optuna's journal; returns key -> result."""
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend

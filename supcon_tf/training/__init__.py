@@ -1,1 +1,1 @@
-"""What the training stages share: settings, the model as it is trained, the epoch loop."""
+"""Shared by the training stages: settings, the compiled model and the epoch loop."""

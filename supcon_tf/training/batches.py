@@ -28,7 +28,7 @@ class TrainingData:
     Args:
       source: labelled images.
       preprocessing: crop and scale, with known normalization constants.
-      augmentation: what makes the views differ.
+      augmentation: random augmentation of the crops.
       batches: how batches are made, as `pipeline.training_batches`.
       features: cached features to train on in place of `source.train`; None for the images.
       seconds_of_features: time that computing them took.
@@ -42,7 +42,7 @@ class TrainingData:
     seconds_of_features: float = 0.0
 
     def train_split(self) -> Split:
-        """The split to train on; of cached features a copy of all."""
+        """The split to train on; with cached features, a copy of all of them."""
         return self.source.train if self.features is None else self.features.as_split()
 
 
@@ -139,14 +139,14 @@ def with_cached_features(
     encoder_file: Path,
     strategy: tf.distribute.Strategy,
 ) -> TrainingData:
-    """Replaces the images to train on by their features, which the chief computes once.
+    """Trains on features in place of images; the chief computes them once.
 
     Args:
       data: images.
       run_dir: where the features are kept.
-      scorer: of the model with the frozen encoder; it scores features from here on.
-      encoder_file: that the encoder was loaded from.
-      strategy: whose workers wait for the chief.
+      scorer: scores the model with the frozen encoder; from here on it scores features.
+      encoder_file: the file that the encoder was loaded from.
+      strategy: its workers wait for the chief.
     """
     if not run_dir.is_chief:
         distribution.wait_for_workers(strategy)
@@ -167,18 +167,18 @@ def resolve_normalization(
 ) -> Preprocessing:
     """Replaces normalization = "measure" by constants.
 
-    They are those of an encoder that was trained elsewhere, or else those of this run, which are
-    measured on the training images once.
+    The constants come from an encoder that was trained elsewhere. Without one, they are measured
+    once on the training images of this run.
 
     Args:
-      run_dir: the run's.
-      preprocessing: of the stage.
-      source: whose training images are measured.
+      run_dir: the run directory.
+      preprocessing: crop and scale of the stage.
+      source: its training images are measured.
       encoder: where the encoder was trained; None for this run.
       keep: whether later stages of this run use the constants of `encoder` too.
 
     Raises:
-      UserError: the encoder came without measured constants.
+      UserError: no constants were measured for the encoder.
     """
     if preprocessing.normalization != "measure":
         return preprocessing

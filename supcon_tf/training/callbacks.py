@@ -16,15 +16,15 @@ from supcon_tf.training.results import EpochMeasures
 
 
 class EndEpochs(keras.callbacks.Callback):
-    """Ends several epochs within one call of `fit`: a progress bar, measures and a record each.
+    """Ends several epochs within one call of `fit`: each has a progress bar, measures and a record.
 
-    Keras' own epochs all have the same number of steps; ours end between whole ones.
+    Keras' own epochs all have the same number of steps; here the numbers of steps may differ.
 
     Args:
-      progress: of the stage; its step is counted by `CountSteps`.
+      progress: progress of the stage; `CountSteps` counts its steps.
       epochs: step after which an epoch ends -> the epoch's number.
-      config: of the stage.
-      measures: what is measured at the end of an epoch; None for a worker that records nothing.
+      config: settings of the stage.
+      measures: computed at the end of an epoch; None for a worker that records nothing.
       on_saved: called after each checkpoint.
 
     The attribute `last_end` is the step after which the last epoch ended.
@@ -81,7 +81,7 @@ class EndEpochs(keras.callbacks.Callback):
     def _end_epoch(self, step: int, done: int, logs: dict[str, float]) -> None:
         self._bar.close()
         now = time.perf_counter()
-        # The first steps of a fit trace the graph: they do not count for the speed.
+        # The first steps of a fit trace the graph: they are left out of the speed.
         steps, since = done - self._traced_steps, self._traced_at
         if not steps:
             steps, since = done, self._start
@@ -138,8 +138,8 @@ class CountSteps(keras.callbacks.Callback):
 
 
 def summary(logs: dict[str, Any]) -> dict[str, float]:
-    """The loss without weight decay and without the probe's, and the classifier's accuracy."""
-    # A model with several outputs logs each loss; SwAV may have two beside a probe.
+    """The loss without weight decay and the probe's loss, and the classifier's accuracy."""
+    # A model with several outputs logs each loss; SwAV may have two besides the probe's.
     studied = [logs[name] for name in ("prototypes_loss", "projection_loss") if name in logs]
     chosen = {
         "loss": sum(studied) if studied else logs.get("loss_without_decay", logs.get("loss")),
@@ -157,11 +157,11 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     """Ends the run at the first step whose loss is NaN or infinite.
 
     Args:
-      step: int64 variable, as `CountSteps` leaves it.
+      step: int64 variable, updated by `CountSteps`.
       stage: the stage's name, for the advice.
 
     Raises:
-      UserError: with the step, and what to try.
+      UserError: with the step and advice.
     """
 
     def __init__(self, step: tf.Variable, *, stage: str):
@@ -184,7 +184,7 @@ class SaveEvery(keras.callbacks.Callback):
 
     Args:
       minutes: between two saves.
-      save: takes nothing.
+      save: called without arguments.
     """
 
     def __init__(self, minutes: float, save: Callable[[], Any]):
@@ -194,7 +194,7 @@ class SaveEvery(keras.callbacks.Callback):
         self.restart()
 
     def restart(self) -> None:
-        """Counts from now on."""
+        """Restarts the clock."""
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

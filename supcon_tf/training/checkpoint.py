@@ -1,4 +1,4 @@
-"""What a killed stage continues from: step, weights and optimizer state, and its curve."""
+"""The state that a killed stage resumes from: step, weights, optimizer and curve."""
 
 import math
 from typing import Any
@@ -16,8 +16,8 @@ class Progress:
     a function of seed and step. The curve is a file of its own.
 
     Args:
-      model: compiled.
-      run_dir: the run's.
+      model: the compiled model.
+      run_dir: the run directory.
       stage: the stage's name.
       checkpoints_to_keep: number of recent checkpoints to keep.
     """
@@ -54,11 +54,11 @@ class Progress:
         """Adds the record of an epoch to the curve and saves.
 
         Args:
-          record: with "step".
-          best_by: the name of the measure by which the best epoch is kept; None for none.
+          record: measures of the epoch, with "step".
+          best_by: name of the measure that selects the best epoch; None keeps no best epoch.
         """
         if best_by is not None:
-            # Epochs from before there was a validation split have no such measure.
+            # Epochs before the validation split was added do not have this measure.
             before = (other.get(best_by, -math.inf) for other in self.curve)
             if all(record[best_by] > value for value in before):
                 self._best.save(checkpoint_number=int(self.step))

@@ -24,17 +24,17 @@ class TrainingConfig:
       epochs: passes over the training images.
       batch_size: images per step, over all replicas.
       strategy: where to train.
-      weight_decay: of the parts that the losses train, not of batch normalisation.
-      seed: of the initial weights, the order of images and the views.
+      weight_decay: L2 weight decay of the parts that the losses train, not of batch normalisation.
+      seed: seed of the initial weights, the order of images and the views.
       precision: dtype policy of the layers.
       jit_compile: compile the step with XLA.
-      clip_norm: largest global norm of the gradient of the whole batch; None for no limit.
+      clip_norm: largest global norm of the whole batch's gradient; None for no limit.
       gradient_cache_chunk: samples that go through the encoder at a time; None for all at once.
       learning_rate_multipliers: regular expression of variable paths -> factor.
       checkpoints_to_keep: number of recent checkpoints to keep.
       checkpoint_minutes: also saves within an epoch that takes longer.
       snapshot_every: epochs between two snapshots of the model; None for no snapshots.
-      callbacks: steps -> a Keras callback, told the number of steps of the stage.
+      callbacks: number of steps of the stage -> a Keras callback.
 
     Raises:
       UserError: a value out of range, or one that the strategy does not support.

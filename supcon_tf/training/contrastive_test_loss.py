@@ -22,20 +22,20 @@ def contrastive_test_loss(
 ) -> float | None:
     """Mean loss of the projections of augmented test images, with the encoder in inference mode.
 
-    The batches are as large as in training, because the loss depends on it, but drawn at random
-    without regard to classes. A part of each batch is projected at a time: in memory are its views
-    and the projections of the whole split.
+    The batches are as large as in training, because the loss depends on the batch size, but drawn
+    at random without regard to classes. They are projected in parts: memory holds the views of one
+    part and the projections of the whole split.
 
     Args:
       network: views [B, V, H, W, C] -> {"projection": [B, V, D], ...}.
-      objective: with a loss of the projection.
+      objective: has a loss of the projection.
       data: the images.
-      config: of the stage.
-      rows_at_a_time: largest number of samples that are projected at a time.
+      config: settings of the stage.
+      rows_at_a_time: maximum number of samples in a part.
 
     Returns:
-      The loss. None where the model takes other views, the loss is semi-supervised, the test split
-      is smaller than a batch, or the memory is too small (which is printed).
+      The loss. None if the model takes other views, the loss is semi-supervised, the test split is
+      smaller than a batch, or memory is too small (a message says so).
     """
     loss, batch_size = objective.losses.get("projection"), config.batch_size
     takes_views = not isinstance(network.input, dict) and len(network.input.shape) == 5

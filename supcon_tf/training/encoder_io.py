@@ -37,7 +37,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     Args:
       path: a run directory, or a `.keras` file of a model of this package or of any Keras model
         from images to vectors.
-      image_shape: (height, width, channels) of the images to come.
+      image_shape: (height, width, channels) of the images.
 
     Raises:
       UserError: as in `encoder_file`, or a model that does not map such images to vectors.
@@ -81,8 +81,9 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
 
     Args:
       model: from `models.contrastive_model` or another model of the pretraining stage.
-      path: a `.keras` file of such a model or of an encoder alone, or a run directory: its
-        pretrained model, or for a classifier alone that of its linear stage if there was one.
+      path: a `.keras` file of such a model or of an encoder alone, or a run directory. From a run
+        directory the pretrained model is loaded; for a classifier alone, the linear stage's model
+        if there is one.
       parts: the parts to load.
 
     Raises:

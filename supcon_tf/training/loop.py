@@ -11,9 +11,9 @@ from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.results import EpochMeasures
 
-# Images of one input pipeline, which holds their order, 8 bytes each.
+# Maximum number of images in one input pipeline, which stores their order, 8 bytes each.
 IMAGES_PER_PIPELINE = 2**20
-# TensorFlow has one kind of error for a full disk and for too little memory.
+# TensorFlow raises the same error for a full disk and for too little memory.
 _DISK_IS_FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -32,9 +32,9 @@ def fit(
     about a second.
 
     Args:
-      model: compiled.
-      batches: of the training steps.
-      config: of the stage.
+      model: the compiled model.
+      batches: the batches of the training steps.
+      config: settings of the stage.
       run_dir: where checkpoints, curves and TensorBoard scalars go.
       measures: what the chief measures after each epoch; the weights of the epoch that is best by
         `measures.best_by` are in the model at the end.
@@ -72,7 +72,7 @@ def fit(
                     CountSteps(progress.step),
                     StopWhenNotFinite(progress.step, stage=config.stage),
                     *callbacks,
-                    # After an epoch's record: a checkpoint never counts an epoch without one.
+                    # Last, so that a checkpoint never counts an epoch before its record exists.
                     end_epochs,
                     save_within_epoch,
                 ],
@@ -98,7 +98,7 @@ def _fit_steps(
     config: TrainingConfig,
     run_dir: RunDir,
 ) -> None:
-    """One call of `fit`, with its errors of full disks and memories as a user's."""
+    """One call of `fit`; a full disk or too little memory is a UserError."""
     try:
         model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
     except tf.errors.ResourceExhaustedError as error:

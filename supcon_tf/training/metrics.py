@@ -31,7 +31,7 @@ def training_metrics(
 
 
 def _is_right(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """1 where the highest score is that of the label, or of a mixed label's largest weight."""
+    """1 where the highest score belongs to the label, or to a mixed label's largest weight."""
     if labels.shape.rank == 2 and labels.shape[1] != 1:
         labels = tf.argmax(labels, axis=1)
     wanted = tf.cast(tf.reshape(labels, [-1]), tf.int64)

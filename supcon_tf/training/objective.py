@@ -48,13 +48,13 @@ def classification_objective(
     """One loss of the class logits.
 
     Args:
-      loss: of the logits [B, C]; None is the cross-entropy for the labels of the source.
+      loss: loss of the logits [B, C]; None is the cross-entropy for the labels of the source.
       source: labelled images.
-      weight: of the loss.
+      weight: weight of the loss.
       trained_parts: as in `Objective`.
 
     Raises:
-      UserError: a loss of another output, or for labels of the other kind.
+      UserError: a loss of another output, or for the other kind of labels.
     """
     return Objective(
         {"logits": classification_loss(loss, source)}, {"logits": weight}, trained_parts
@@ -79,12 +79,12 @@ def pretraining_objective(
       model: the built model; with a momentum memory the loss reads and fills its queue.
       loss: one loss, or output -> loss.
       source: labelled images.
-      weight: of each of these losses.
-      joint_loss: of the logits, which then trains the encoder too; None for a probe.
-      joint_weight: of the joint loss, or of the probe's.
+      weight: weight of each of these losses.
+      joint_loss: loss of the logits that also trains the encoder; None for a probe.
+      joint_weight: weight of the joint loss, or of the probe's.
 
     Raises:
-      UserError: a loss whose output the model lacks, or that does not fit the model.
+      UserError: the model does not have a loss's output, or does not fit the loss.
     """
     losses = dict(loss) if isinstance(loss, Mapping) else {loss_input(loss): loss}
     for output, each in losses.items():
@@ -119,12 +119,12 @@ def classification_loss(
     """The loss of the logits: the given one, or the cross-entropy for the source's labels.
 
     Args:
-      loss: of the logits [B, C], or None.
+      loss: loss of the logits [B, C], or None.
       source: whose labels the loss takes.
       ignore_class: label that a cross-entropy leaves out, unless it has one itself.
 
     Raises:
-      UserError: a loss of another output, or for labels of the other kind.
+      UserError: a loss of another output, or for the other kind of labels.
     """
     if loss is None:
         if source.is_multi_label:

@@ -1,4 +1,4 @@
-"""What a stage measures, after epochs and at its end, and what it saves."""
+"""Measures a stage after its epochs and at its end, and saves the results."""
 
 import dataclasses
 import math
@@ -42,12 +42,12 @@ class EpochMeasures:
     """Measures a model at the end of an epoch, and keeps snapshots of it.
 
     Args:
-      run_dir: the run's.
+      run_dir: the run directory.
       network: the model that trains.
-      scorer: of that model.
+      scorer: scorer of that model.
       data: the images.
-      config: of the stage.
-      objective: that is trained.
+      config: settings of the stage.
+      objective: the losses that are trained.
       support: references of the neighbour classifiers; None for the training images.
     """
 
@@ -103,7 +103,7 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     A worker that is not the chief does nothing.
 
     Args:
-      measures: of the stage that has ended.
+      measures: the measures of the finished stage.
     """
     run_dir, data, scorer = measures.run_dir, measures.data, measures.scorer
     if not run_dir.is_chief:
@@ -119,7 +119,7 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     save_scored_split(run_dir, scores, source, with_probabilities=classifies)
-    run_dir.remove_metrics("robustness")  # They are of the classifier before.
+    run_dir.remove_metrics("robustness")  # They belong to the previous classifier.
     save_serving_model(
         run_dir.export,
         serving_model(measures.network, multi_label=source.is_multi_label),

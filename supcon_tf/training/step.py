@@ -32,11 +32,11 @@ def compile_model(
 
     Args:
       network: views -> {output: tensor}, or features -> {"logits": tensor}.
-      parts: those of the whole model, as from `models.model_parts`.
+      parts: parts of the whole model, from `models.model_parts`.
       objective: the losses of the outputs.
       data: the images.
-      batches: of them.
-      config: of the stage.
+      batches: the batches made of them.
+      config: settings of the stage.
 
     Raises:
       UserError: settings that exclude each other.
@@ -126,15 +126,15 @@ class TrainingModel(ReplicatedModel):
     With `gradient_cache_chunk`, the encoder sees a batch in chunks and the loss sees all of it
     (Gao et al. 2021, arXiv 2101.06983): the outputs of all chunks are computed without a tape,
     the loss gives the gradient of each output, and every chunk runs forward again and backward
-    from there. The memory is that of one chunk, the gradient that of the whole batch, the cost one
-    more forward pass. Batch normalisation then normalises over chunks, and moves its averages once
-    for each. One replica only.
+    from there. This needs the memory of one chunk and one more forward pass, and gives the gradient
+    of the whole batch. Batch normalisation then normalises over chunks, and updates its averages
+    once per chunk. One replica only.
 
     Args:
-      inputs, outputs: of a functional model.
-      clip_norm: largest global norm of the gradient, which is the sum over replicas; None for any.
+      inputs, outputs: inputs and outputs of a functional model.
+      clip_norm: largest global norm of the gradient, summed over replicas; None for no limit.
       gradient_cache_chunk: samples at a time, a divisor of the batch; None for all at once.
-      **kwargs: of `keras.Model`.
+      **kwargs: arguments of `keras.Model`.
     """
 
     def __init__(

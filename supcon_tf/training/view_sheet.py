@@ -50,7 +50,7 @@ def view_sheet(
     Args:
       split: the images.
       preprocessing, augmentation: make the views.
-      seed: of the random choice of images and of the views.
+      seed: seed of the random choice of images and of the views.
       num_images: number of rows.
       num_views: random views in each row.
       gap_px: white space between the pictures.

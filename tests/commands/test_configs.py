@@ -15,7 +15,7 @@ from supcon_tf.training import results, view_sheet
 from tests.models import test_resnet
 
 SHIPPED = Path(__file__).parents[2] / "gin_configs"
-# Files that are added to an experiment: test_evaluate.py and test_study.py run them.
+# Files to add to an experiment; test_evaluate.py and test_study.py run them.
 ADDED = ("robustness", "studies")
 FILES = sorted(
     str(path.relative_to(SHIPPED))
@@ -23,7 +23,7 @@ FILES = sorted(
     if path.name != "base.gin" and path.parent.name not in ADDED
 )
 
-# interface.md's names, each with a value that it takes.
+# Public gin names, each with a valid value.
 BINDINGS = [
     'experiment.run.stages = ("pretrain", "linear")',
     *(
@@ -102,7 +102,7 @@ BINDINGS = [
 ]
 
 
-# One file of each kind, which runs: each other file has the same DISTINGUISHED settings as one.
+# One file of each kind, which is run. Each other file has the DISTINGUISHED settings of one of these.
 KINDS = {
     "digits/supcon.gin": ("pretrain", "linear"),
     "digits/supcon_memory.gin": ("pretrain",),
@@ -195,14 +195,14 @@ def test_the_model_of_each_file_is_built(file, built):
     encoder = keras.Sequential([keras.layers.Conv2D(8, 3), keras.layers.GlobalMaxPooling2D()])
     whole = model(encoder=encoder, image_shape=(size, size, 3), num_classes=10)
     assert isinstance(whole, keras.Model)
-    # SwAV's model has crops of several sizes, of which the first are those of evaluation.
+    # SwAV's model takes crops of several sizes; the first size is used in evaluation.
     assert (size, size, 3) in [images.shape[-3:] for images in whole.inputs]
 
 
-# What runs of the semi-supervised files leave is in test_semi_supervised.py and test_swav.py.
+# test_semi_supervised.py and test_swav.py test the files that semi-supervised runs write.
 @pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("semi/")])
-def test_each_file_is_of_a_kind_that_runs(file):
-    """Its distinguishing settings are those of a file that runs two steps below."""
+def test_each_file_has_the_settings_of_a_file_that_is_run(file):
+    """Its distinguishing settings equal those of a file that is run for two steps below."""
 
     def kind(name):
         return tuple(values_of(name).get(setting) for setting in DISTINGUISHED)
@@ -213,7 +213,7 @@ def test_each_file_is_of_a_kind_that_runs(file):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.startswith("semi/")])
-def test_neighbors_know_no_more_labels_than_training(file):
+def test_neighbors_use_only_the_labels_of_training(file):
     for name in ("pretrain.run.support", "finetune.run.source"):
         assert values_of(file)[name] == "%LABELLED", name
 

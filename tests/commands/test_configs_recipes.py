@@ -1,4 +1,4 @@
-"""The published recipes: what each file hands to training, against a table typed from the papers' code."""
+"""The settings that each published recipe trains with, against a table copied by hand from the papers' code."""
 
 import dataclasses
 import re
@@ -15,8 +15,8 @@ from supcon_tf.stages import linear, pretrain
 
 IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
 
-# Batch, augmentation, epochs, warm-up, optimizer, base rate, weight decay, decay of the rate: of the
-# stage that trains the encoder, then of the linear one.
+# Batch, augmentation, epochs, warm-up, optimizer, base rate, weight decay, decay of the rate; first
+# for the stage that trains the encoder, then for the linear stage.
 STAGES = {
     "imagenet/supcon_resnet50": [
         (6144, "autoaugment", 350, 12, "LARS", 0.4, 1e-3, "cosine"),
@@ -61,7 +61,7 @@ STAGES = {
     ],
 }  # fmt: skip
 
-# Loss, its options, projection head, and whether heads stand on an embedding of unit length.
+# Loss, its options, projection head, and whether the heads take an embedding of unit length.
 HEADS = {
     "imagenet/supcon_resnet50": ("SupConLoss", 0.1, True, [128], True),
     "imagenet/supcon_resnet101": ("SupConLoss", 0.1, True, [128], True),
@@ -85,9 +85,9 @@ TINY = [
 
 
 def handed_to_training(file, monkeypatch, *bindings):
-    """What the stages of a file would train with, by stage.
+    """The settings that a file's stages train with, by stage.
 
-    All as the file says but for a tiny encoder and images that need no download.
+    Everything is as in the file, except a tiny encoder and images that need no download.
     """
     handed = {}
 
@@ -102,7 +102,7 @@ def handed_to_training(file, monkeypatch, *bindings):
             augmentation=data.augmentation,
             **{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)},
         )
-        # Now: the linear stage freezes the encoder of the one before.
+        # Read here, because the linear stage freezes the encoder of the previous stage.
         handed[settings.stage].decaying = decaying(handed[settings.stage])
 
     def encoder(path, *, image_shape):
@@ -205,7 +205,7 @@ def check_rates(file, settings, row):
 
 
 def check_input(file, settings):
-    """Views as reference.md says for the data set."""
+    """The views that the paper's code uses on the data set."""
     is_imagenet = file.startswith("imagenet/")
     preprocessing = settings.preprocessing
     assert preprocessing.image_px == (224 if is_imagenet else 32)
@@ -230,7 +230,7 @@ def check_input(file, settings):
 
 
 def head_of(model):
-    """Units of the projection head's layers, whether its last has a bias, whether it has BN."""
+    """Units of the projection head's layers, whether the last one has a bias, whether there is batch norm."""
     layers = models.model_parts(model)["projection_head"].layers
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -256,7 +256,7 @@ def test_a_recipe_trains_with_the_published_settings(file, monkeypatch):
         if "classifier" in settings.decayed:
             smoothing = 0.05 if file.startswith("imagenet/") else 0.0
             assert classification.get_config()["label_smoothing"] == smoothing
-    # Biases decay too, normalisation and the probe do not.
+    # Biases decay too; normalisation and the probe do not.
     encoder = {"conv2d/kernel", "conv2d/bias"}
     classifier = {"classifier/kernel", "classifier/bias"}
     decayed = {
@@ -318,7 +318,7 @@ def test_the_pytorch_settings_are_absolute(file, lr, batch, epochs, linear_lr, t
     start, end = int(10 * 50_000 / batch), int(epochs * 50_000 / batch)
     assert rates(schedule, (0, start)) == pytest.approx([0.01, lr])
     assert float(schedule(end)) == pytest.approx(1e-3 * lr)
-    # Their cosine runs from epoch 0, ours from the end of the warm-up: what the headers say.
+    # Their cosine starts at epoch 0, ours at the end of the warm-up, as the headers say.
     for epoch in (0.1 * epochs, 0.3 * epochs, 0.5 * epochs, 0.8 * epochs):
         theirs = 1e-3 * lr + 0.999 * lr * (1 + np.cos(np.pi * epoch / epochs)) / 2
         limit = 0.01 * lr if epochs == 1000 else 0.02 * lr

@@ -91,7 +91,7 @@ def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
         assert row[2] == f"{1 - results['unnormalized_mean_error']:.1%}"
         assert set(results["errors"]) == set(CHOSEN)
         assert "Corrupted images" in Page(folder / "report.html").headings
-        # The settings of the training stay what they were.
+        # The training settings do not change.
         assert "evaluations" not in (folder / "config.gin").read_text().split("# Defaults")[0]
     page = Page(folders[0] / "compare.html")
     assert "Robustness of 2 runs" in page.text
@@ -134,7 +134,7 @@ def test_training_repeats_an_evaluation_with_other_settings(tmp_path, photos, mo
         )
         assert RunDir(folder).metrics()["robustness"]["num_images"] == limit
 
-    # What config.gin says has not been measured yet.
+    # The settings in config.gin have not been measured yet.
     settings = (folder / "config.gin").read_text()
     assert "robustness.run.max_images = 3" in settings
     (folder / "config.gin").write_text(settings.replace("max_images = 3", "max_images = 4"))
@@ -230,7 +230,7 @@ def test_the_section_shows_what_was_measured(tmp_path):
     ]
     assert "Means are over 15 corruptions" in page.text
     assert "The corrupted accuracy is an unnormalized mean" in page.text
-    # Clean, severities 1 and 2 are taken for class 0, the others rightly for 1.
+    # Clean images and severities 1 and 2 are classified as 0, the others correctly as 1.
     assert page.text.count("✗ <cat> (is dog) 75%") == 15 * 3
     assert page.text.count("✓ dog 75%") == 15 * 3
     pictures = [attrs for tag, attrs in page.elements if tag == "img"]
@@ -238,7 +238,7 @@ def test_the_section_shows_what_was_measured(tmp_path):
     assert pictures[1]["alt"] == "dog, gaussian noise, severity 1"
 
 
-def test_an_example_without_its_picture_is_shown_in_words(tmp_path):
+def test_an_example_without_its_picture_is_shown_as_text(tmp_path):
     folder = measured_run(tmp_path / "run")
     RunDir(folder).robustness_example("fog", 3).unlink()
     page = Page(write_report(folder))
@@ -268,7 +268,7 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
     policy = next(attrs["content"] for _, attrs in page.elements if "http-equiv" in attrs)
     assert policy.startswith("default-src 'none'")
 
-    # Errors in percent of different baselines cannot stand side by side.
+    # Errors in percent of different baselines cannot be compared.
     other = measured_run(tmp_path / "c", baseline="runs/other")
     page = Page(write_comparison([*runs, other], tmp_path / "compare.html"))
     assert "The corrupted accuracy is an unnormalized mean" in page.text

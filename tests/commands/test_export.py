@@ -42,7 +42,7 @@ def photos(count, height=30, width=40):
     return tf.cast(noise, tf.uint8)
 
 
-def test_both_signatures_give_what_keras_gives(scorer, workdir):
+def test_both_signatures_return_the_outputs_of_keras(scorer, workdir):
     loaded = tf.saved_model.load(str(workdir / "export"))
     images = photos(3)
     expected = scorer(PREPROCESSING.evaluation_view(images))
@@ -114,7 +114,7 @@ def test_predict_writes_paths_embeddings_and_labels(scorer, workdir, picture_fol
         assert label == ("cat", "dog", "owl")[int(tf.argmax(expected["probabilities"][0]))]
 
 
-def test_predict_names_and_leaves_out_images_that_cannot_be_read(
+def test_predict_reports_and_leaves_out_unreadable_images(
     workdir, picture_folder, tmp_path, capsys
 ):
     (picture_folder / "broken.jpg").write_bytes(b"no image")

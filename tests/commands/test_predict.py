@@ -131,7 +131,7 @@ def test_the_batch_size_does_not_change_the_file(export, images, tmp_path, monke
         (b"cat\nd\xf6g\nowl\n", "is not UTF-8 text"),
     ],
 )
-def test_labels_that_do_not_fit_the_model_are_refused_first(
+def test_labels_that_do_not_fit_the_model_are_rejected_first(
     export, images, tmp_path, content, says
 ):
     labels = export / "labels.txt"
@@ -145,7 +145,7 @@ def test_labels_that_do_not_fit_the_model_are_refused_first(
     assert not (tmp_path / "out.npz.partial").exists()
 
 
-def test_an_export_without_the_signature_is_refused(images, tmp_path):
+def test_an_export_without_the_signature_is_rejected(images, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
     with pytest.raises(UserError, match="no signature 'serving_jpeg'"):
         run(tmp_path / "other", images, tmp_path / "out.npz")

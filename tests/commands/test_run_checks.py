@@ -1,4 +1,4 @@
-"""What is checked before a run starts, and which settings may change when it resumes."""
+"""Checks before a run starts, and which settings may change when it resumes."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_only_settings_of_stages_that_have_not_started_may_change(tmp_path):
     stages = "experiment.run.stages = ('pretrain', 'linear', 'robustness')"
     for allowed in ([], ["linear.run.epochs = 3"], [stages]):
         run_checks.prepare(folder, parse(files, [*same, *allowed]))
-    # The robustness stage repeats what it measured with other settings.
+    # The robustness stage repeats measurements with other settings.
     folder.set_metrics("robustness", {"seconds": 1.0})
     run_checks.prepare(folder, parse(files, [*same, stages, "robustness.run.max_images = 3"]))
     for refused in ("pretrain.run.epochs = 3", "pretrain.run.seed = 3"):
@@ -31,7 +31,7 @@ def test_only_settings_of_stages_that_have_not_started_may_change(tmp_path):
         run_checks.prepare(folder, parse(files, []))
 
 
-def test_a_parameter_newer_than_the_run_is_no_change(tmp_path):
+def test_a_parameter_newer_than_the_run_is_not_a_change(tmp_path):
     folder = RunDir(tmp_path)
     settings = parse(["digits/supcon.gin"], [])
     run_checks.prepare(folder, settings)
@@ -71,7 +71,7 @@ def test_a_changed_macro_is_a_changed_setting(tmp_path):
         run_checks.prepare(folder, parse([file], ["SOURCE = @sources.digits()"]))
 
 
-def test_a_directory_with_results_of_other_settings_is_refused(tmp_path):
+def test_a_directory_with_results_of_other_settings_is_rejected(tmp_path):
     folder = RunDir(tmp_path)
     run_checks.prepare(folder, parse(["digits/supcon.gin"], []))
     folder.set_metrics("robustness", {"seconds": 1.0})

@@ -1,4 +1,4 @@
-"""Bindings of the wrong kind, and bindings that the program would replace, are refused."""
+"""Bindings of the wrong kind, and bindings that the program would replace, are rejected."""
 
 import pytest
 
@@ -67,7 +67,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("binding", WRONG_KIND)
-def test_a_value_of_the_wrong_kind_is_refused_with_the_right_form(binding):
+def test_a_value_of_the_wrong_kind_is_rejected_with_the_right_form(binding):
     with pytest.raises(UserError) as refused:
         config.parse([FILE], [binding])
     message = str(refused.value)
@@ -78,7 +78,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_right_form(binding):
 
 
 @pytest.mark.parametrize("binding", REPLACED)
-def test_a_binding_that_the_program_replaces_is_refused_with_the_name_to_set(binding):
+def test_a_binding_that_the_program_replaces_is_rejected_with_the_name_to_set(binding):
     with pytest.raises(UserError) as refused:
         config.parse([FILE], [binding])
     name = binding.split(" = ")[0]
@@ -101,7 +101,7 @@ def test_a_binding_that_the_program_replaces_is_refused_with_the_name_to_set(bin
         ),
     ],
 )
-def test_a_missing_argument_is_named_before_anything_runs(binding, missing):
+def test_a_missing_argument_is_reported_before_anything_runs(binding, missing):
     settings = config.parse([FILE], [binding])
     if missing is None:
         run_checks.check_stages(settings)

@@ -48,7 +48,7 @@ views.simclr.strength = 0.25
         ("views.simclr.warp_probability", "0.5", "0.0"),
     ],
 )
-def test_a_setting_of_pretraining_is_no_default_of_other_stages(scope, name, value, default):
+def test_a_setting_of_pretraining_is_not_a_default_of_other_stages(scope, name, value, default):
     values = config.parameter_values(config.parse([FILE], [f"{name} = {value}"]))
     assert values[name] == value
     assert values[f"{scope}/{name}"] == default
@@ -68,7 +68,7 @@ def test_an_old_config_is_read_with_the_values_it_had(tmp_path):
     assert values["pipeline.training_batches.samples_per_class"] == "2"
     assert values["robustness.run.corrupted"] == "@corruptions.on_the_fly"
     assert values["views.Preprocessing.normalization"] == "'measure'"
-    # What linear inherited.
+    # Values that linear inherited.
     assert values["linear/pipeline.training_batches.samples_per_class"] == "2"
     assert values["linear/views.simclr.strength"] == "0.25"
     assert values["linear/optimizers.warmup_schedule.scale_by_batch"] == "False"
@@ -96,7 +96,7 @@ def test_an_old_run_is_compared_by_its_values(tmp_path):
         ("pretrain.run.epochs = 3".encode("utf-16"), "is not UTF-8 text"),
     ],
 )
-def test_a_gin_file_that_is_not_text_is_refused(content, says, tmp_path):
+def test_a_gin_file_that_is_not_text_is_rejected(content, says, tmp_path):
     file = tmp_path / "mine.gin"
     file.write_bytes(content)
     with pytest.raises(UserError, match=says):
@@ -110,6 +110,6 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
     assert config.bound_value("pretrain.run.epochs") == 3
 
 
-def test_a_directory_is_no_gin_file(tmp_path):
+def test_a_directory_is_rejected_as_gin_file(tmp_path):
     with pytest.raises(UserError, match="is a directory"):
         config.parse([str(tmp_path)], [])

@@ -22,7 +22,7 @@ DEFAULTS = {
 
 
 def axis_weights(length, size):
-    """Row i: how much of each of `length` pixels is in pixel i of `size`."""
+    """[size, length]: the share of each source pixel in each result pixel."""
     table = np.zeros((size, length))
     for place in range(size):
         centre = (place + 0.5) * length / size - 0.5
@@ -98,7 +98,7 @@ def test_cached_weights_equal_computed_ones_in_any_graph():
     images_ = tf.constant(images)
     traced = tf.function(lambda w: resampling.resample_batch(images_, w, 11), autograph=False)
     cached = traced(windows)
-    assert resampling._weights_of_all_spans.cache_info().currsize == 2  # Down, and across.
+    assert resampling._weights_of_all_spans.cache_info().currsize == 2  # One down, one across.
     np.testing.assert_array_equal(resampling.resample_batch(images_, windows, 11), cached)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "_MAX_CACHED", 0)
@@ -280,8 +280,8 @@ def test_reduced_jpeg_is_close_to_the_full_decoding(size):
     reduced = crops.random_resized_crop(encoded, seed=seeds, **options).numpy()
     full = crops.random_resized_crop(decode(encoded), seed=seeds, **options).numpy()
     assert not np.array_equal(reduced, full)
-    # Either end of a window moves by less than a reduced pixel, all of its pixels by less than
-    # two in both directions together; the waves rise by at most 1/38 a pixel.
+    # Either end of a window moves by less than a reduced pixel, and each of its pixels by less than
+    # two over both directions; the waves rise by at most 1/38 per pixel.
     assert np.abs(reduced - full).max() < 2 * reduction / 38 + 0.02
     assert np.abs(reduced - full).mean() < reduction / 38 / 2 + 0.005
 
@@ -293,7 +293,7 @@ def test_reduced_jpeg_averages_noise_like_the_full_decoding(size):
     options = {"size_px": size, "area_range": (1.0, 1.0), "aspect_range": (1.0, 1.0)}
     reduced = crops.random_resized_crop(encoded, seed=0, **options)
     full = crops.random_resized_crop(decode(encoded), seed=0, **options)
-    # Averaging other than by blocks of 2, 4 and 8 differs by 0.01 to 0.04.
+    # Averaging in another way than by blocks of 2, 4 and 8 differs by 0.01 to 0.04.
     assert np.sqrt(np.mean((reduced - full) ** 2)) < 0.006
 
 
@@ -312,7 +312,7 @@ def test_resize_halves_first_along_each_side(shape, size):
         ]
         expected = np.stack([bilinear(image, *sides) for image in expected])
     expected = np.stack([bilinear(image, *size) for image in expected])
-    # Positions up to 300 pixels have a float32 rounding of 1.5e-5, those of up to 90 of 4e-6.
+    # Positions up to 300 pixels have a float32 rounding of 1.5e-5, up to 90 pixels of 4e-6.
     np.testing.assert_allclose(resampling.resize(tf.constant(images), size), expected, atol=1e-5)
     alone = resampling.resize(tf.constant(images[0]), size)
     np.testing.assert_allclose(alone, expected[0], atol=1e-5)

@@ -1,4 +1,4 @@
-"""Decoded images against Pillow, and files that are no images."""
+"""Decoded images against Pillow, and files that are not images."""
 
 import io
 
@@ -187,7 +187,7 @@ def test_damaged_images_are_errors_of_tensorflow(data):
 
 
 def part_read(read, top, left, bottom, right, reduction=1):
-    """The pixels of a window, to the nearest pixel of a reduced image, and all pixels read."""
+    """A window rounded to pixels of the reduced image, and all pixels that were read."""
     window = tf.constant([top, left, bottom - top, right - left])
     pixels, (first_row, first_column) = read(window, tf.constant(reduction))
     # Rounds half up.

@@ -1,4 +1,4 @@
-"""Image files: which are found in folders, and how a split reads them."""
+"""Finding image files in folders, and splits that read them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Image files of many formats, read as upright RGB; and files that are no images."""
+"""Image files of many formats, read as upright RGB; and files that are not images."""
 
 import io
 import os

@@ -9,7 +9,7 @@ from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
 from supcon_tf.errors import UserError
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
-# These are random.
+# Corruptions that are random.
 RANDOM = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur"),
     *("motion_blur", "snow", "frost", "fog", "elastic_transform", "spatter"),
@@ -17,7 +17,7 @@ RANDOM = (
 
 
 def photo(height=32, width=32):
-    """Smooth colours and an edge, as photos have."""
+    """Smooth colours and an edge, as in a photo."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [
         120 + 80 * np.sin(x / 5),
@@ -45,7 +45,7 @@ def test_each_corruption_changes_an_image_of_32_px_and_keeps_its_shape(corruptio
 @pytest.mark.parametrize("corruption", ALL)
 def test_image_may_be_of_any_shape(corruption, capsys):
     assert corrupted(corruption, image=photo(33, 47)).shape == (33, 47, 3)
-    # The library would print where it cannot fit a layer to the image.
+    # The library would print if it cannot fit a layer to the image.
     assert capsys.readouterr().out == ""
 
 

@@ -30,7 +30,7 @@ def split(request):
 
 @pytest.fixture(scope="module")
 def large():
-    """Of 70 images in seven classes, 4 to 16 each, of 24 x 20 pixels."""
+    """A split of 70 images of 24 x 20 pixels in seven classes of 4 to 16."""
     counts = [4, 6, 8, 10, 12, 14, 16]
     smooth = tf.image.resize(tf.random.stateless_uniform([70, 4, 4, 3], [0, 1]), [24, 20])
     images = tf.cast(smooth * 255.0, tf.uint8)
@@ -47,11 +47,11 @@ def as_streamed(split):
 
 
 def tinted(image, *, seed):
-    """Random as a recipe is, and quickly traced."""
+    """Random like a real augmentation, but traced quickly."""
     return image * (0.5 + 0.5 * uniforms(seed, 3)[..., None, None, :])
 
 
-# Views are on a scale of 2; a small chroma multiplies the rounding of a pixel in its hue.
+# Views have a range of 2; a small chroma amplifies the rounding error of the hue.
 ATOL = {"identity": 4e-6, "simclr": 1e-5}
 
 
@@ -99,7 +99,7 @@ def test_a_batch_holds_views_and_labels(split):
     ((images, labels),) = arrays(batches_of(split)(0, 1))
     assert images.shape == (4, 2, 8, 8, 3)
     assert images.dtype == np.float32
-    # But for the rounding of the resampling.
+    # Up to the rounding of the resampling.
     assert -1 - 1e-6 <= images.min() < images.max() <= 1 + 1e-6
     assert labels.dtype == np.int64
 
@@ -126,7 +126,7 @@ def test_no_image_is_dropped_at_the_end_of_an_epoch(split):
     assert np.bincount(labels).tolist() == [2] * 10
 
 
-def test_views_do_not_depend_on_the_number_of_threads_nor_on_the_run(split):
+def test_views_are_the_same_for_any_number_of_threads_and_in_every_run(split):
     dataset = batches_of(split, augmentation=tinted)(0, 4)
     expected = arrays(dataset)
     for threads in (1, 3, 8):
@@ -155,7 +155,7 @@ def test_batch_larger_than_the_split_is_rejected(split):
 
 
 @pytest.mark.parametrize("augmentation", [views.identity, views.simclr], ids=lambda f: f.__name__)
-def test_views_of_a_batch_made_at_once_are_those_made_one_by_one(large, augmentation):
+def test_views_made_as_a_batch_equal_views_made_one_by_one(large, augmentation):
     options = {"augmentation": augmentation, "batch_size": 24, "num_views": 3}
     at_once = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
@@ -167,8 +167,8 @@ def test_views_of_a_batch_made_at_once_are_those_made_one_by_one(large, augmenta
 @pytest.mark.parametrize(
     ("batch_size", "options"), [(24, {}), (24, {"shard": (1, 2)}), (23, {}), (1, {})]
 )
-def test_views_of_a_batch_made_in_parts_are_those_made_one_by_one(large, batch_size, options):
-    # With six views of 64 px a part is six images, or all 23.
+def test_views_made_in_parts_of_a_batch_equal_views_made_one_by_one(large, batch_size, options):
+    # With six views of 64 px, a part is six images, or all 23 for a prime share.
     options = {"batch_size": batch_size, "num_views": 6, "image_px": 64, **options}
     in_parts = arrays(batches_of(large, **options)(2, 5))
     one_by_one = dataclasses.replace(large, reads_batches=False)
@@ -217,7 +217,7 @@ def test_every_balanced_batch_has_k_images_of_each_of_its_classes(large, reads_b
         assert_equal(arrays(batches(step, step + 1)), whole[step : step + 1])
 
 
-def test_balanced_batches_have_the_images_of_their_numbers(large):
+def test_balanced_batches_hold_the_images_with_their_numbers(large):
     numbered = IndexedSplit(
         large.labels,
         # All pixels of an image are its number.
@@ -229,7 +229,7 @@ def test_balanced_batches_have_the_images_of_their_numbers(large):
         numbers = np.rint((images[:, 0, 0, 0, 0] + 1) / 2 * 255).astype(int)
         np.testing.assert_array_equal(large.labels[numbers], labels)
         np.add.at(seen, numbers, 1)
-    # All seven classes in every batch: 48 images of each, those of a class equally often.
+    # All seven classes are in every batch: 48 images of each class, each image equally often.
     expected = 48 / np.bincount(large.labels)[large.labels]
     assert np.all((seen == np.floor(expected)) | (seen == np.ceil(expected)))
 

@@ -62,7 +62,7 @@ def test_labelled_subset_depends_on_seed_and_fraction(source):
     np.testing.assert_array_equal(chosen[0], chosen[1])
     np.testing.assert_array_equal(chosen[0], chosen[2])
     assert set(chosen[0]) != set(chosen[3])
-    # A part of a class rounds, and is never empty.
+    # The part of a class is rounded and never empty.
     assert sources.subset(source, fraction=0.01).train.num_examples == 3
     assert sources.subset(source, fraction=1.0).train.num_examples == 60
     assert sources.subset(source, fraction=0.1).test is source.test
@@ -299,7 +299,7 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
-    # Where labelled rows may end, each epoch has a pipeline with batches of one shape.
+    # If labelled rows may end, each epoch has its own pipeline with batches of one shape.
     assert stretches == [(0, 4), (4, 8), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
     with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* included, got 8"):

@@ -87,7 +87,7 @@ def labelled(counts):
     return IndexedSplit(np.random.default_rng(0).permutation(labels), lambda number: number)
 
 
-def test_balanced_batches_have_the_asked_classes_and_images_per_class():
+def test_balanced_batches_have_the_requested_classes_and_images_per_class():
     split = labelled([9, 4, 7, 5, 3, 8, 6])
     numbers = split.balanced_numbers(seed=1, start=0, stop=50, num_classes=3, samples_per_class=2)
     assert numbers.shape == (50, 6)
@@ -114,7 +114,7 @@ def test_balanced_batches_are_the_same_from_any_start():
 def test_balanced_batches_use_classes_and_images_of_a_class_equally_often():
     counts = np.array([12, 4, 6, 4, 8, 2])
     split = labelled(counts)
-    # Three batches to a round of six classes: 24 rounds take 48 images of each class.
+    # Three batches per round of six classes: 24 rounds take 48 images of each class.
     numbers = split.balanced_numbers(seed=3, start=0, stop=72, num_classes=2, samples_per_class=2)
     assert np.bincount(split.labels[numbers.ravel()]).tolist() == [48] * 6
     times = np.bincount(numbers.ravel(), minlength=split.num_examples)
@@ -186,8 +186,8 @@ def test_hold_out_rejects_a_class_of_one_image_and_a_share_out_of_range():
 
 
 def test_hold_out_of_several_labels_splits_the_rarest_class_first():
-    # Class 2 in 4 images, class 1 in 12 of which 4 are those, class 0 in 36 of which 12 are those;
-    # 4 images without any.
+    # Class 2 is in 4 images, class 1 in 12 including these 4, class 0 in 36 including these 12;
+    # 4 images have no label.
     labels = np.zeros([40, 3], np.int64)
     labels[:36, 0], labels[:12, 1], labels[:4, 2] = 1, 1, 1
     kept, held_out = hold_out(labels, 0.25, seed=0)

@@ -75,7 +75,7 @@ def run_linear(root, encoder_file, *, epochs=3, **options):
             "batch_size": 8,
             "weight_decay": 1e-3,
             "cache_features": True,
-            # What `linear/pipeline.training_batches` is set to holds for features too.
+            # The settings of `linear/pipeline.training_batches` apply to features too.
             "batches": functools.partial(training_batches, samples_per_class=4),
             **options,
         },
@@ -99,7 +99,7 @@ def evaluation_crop(image, *, seed, size_px):
     return tf.broadcast_to(crop[:, None] if seed.shape.rank == 2 else crop, [*seed.shape, 8, 8, 3])
 
 
-def test_it_trains_the_classifier_of_training_without_augmentation(
+def test_cached_features_train_the_same_classifier_as_images_without_augmentation(
     finished, encoder_file, tmp_path
 ):
     cropped = views.Preprocessing(8, crop=evaluation_crop)
@@ -193,7 +193,7 @@ def test_streamed_images_are_cached_in_their_order(tmp_path, encoder, encoder_fi
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_a_change_of_what_features_depend_on_gives_another_file(tmp_path, encoder, encoder_file):
+def test_a_change_that_affects_features_gives_another_file(tmp_path, encoder, encoder_file):
     features(tmp_path, encoder, encoder_file)
     seen = [only_file(tmp_path)]
     other_pixels = IMAGES.copy()

@@ -37,7 +37,7 @@ def test_equals_the_loop_over_bins(bins, classes):
 
 
 def test_over_and_under_confidence_do_not_cancel_between_bins():
-    # Two at 0.95 of which one is right, two at 0.6 that are both right.
+    # Two at 0.95, one of them right; two at 0.6, both right.
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.6, 0.4]])
     labels = np.array([0, 1, 0, 0])
     apart = 0.5 * (0.95 - 0.5) + 0.5 * (1 - 0.6)

@@ -69,7 +69,7 @@ def test_extra_corruptions_are_reported_but_do_not_enter_the_mean():
     result = mean_corruption_error({**errors, **random_errors(EXTRA_CORRUPTIONS)})
     assert result.mce == alone.mce
     assert set(result.mean_errors) - set(alone.mean_errors) == set(EXTRA_CORRUPTIONS)
-    # Of a baseline that has them, they are also divided by it.
+    # With a baseline that has them, they are also divided by its errors.
     baseline = {**constant_errors(0.5), "spatter": 0.8}
     result = mean_corruption_error({**constant_errors(0.25), "spatter": 0.2}, baseline=baseline)
     assert result.mce == 50

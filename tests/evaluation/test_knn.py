@@ -43,7 +43,7 @@ def test_knn_votes_equal_a_loop_over_the_neighbours():
 def test_neighbours_with_several_labels_vote_for_each_of_them():
     references = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     rows = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
-    query = np.array([[1.0, 1.0]])  # At 45 degrees of the first two, so that both vote alike.
+    query = np.array([[1.0, 1.0]])  # At 45 degrees to the first two, so both have the same weight.
     votes = knn_probabilities(query, references, rows, num_classes=3, num_neighbors=2)
     np.testing.assert_allclose(votes, [[0.5, 1.0, 0.0]], atol=1e-6)
 
@@ -171,7 +171,7 @@ def test_knn_rejects_invalid_options_and_label_rows(changed, message):
 
 @pytest.mark.parametrize(("column", "expected"), [([0, 0, 0], 1.0), ([1, 0, 0], 1 / 3)])
 def test_a_column_of_one_class_is_class_numbers_or_memberships(column, expected):
-    # The query is equally far from all references, of which none or one carries the label 1.
+    # The query is equally far from all references; none or one of them has the label 1.
     changed = {"reference_labels": np.array(column)[:, None], "num_classes": 1}
     votes = knn_probabilities(**arguments(**changed, embeddings=np.ones((1, 3))))
     np.testing.assert_allclose(votes, [[expected]], rtol=1e-6)

@@ -34,14 +34,14 @@ def test_mean_per_class_accuracy_weighs_classes_equally():
     labels = random.choice(4, size=200, p=[0.7, 0.2, 0.09, 0.01])
     scores = random.normal(size=(200, 5)) + 2 * np.eye(5)[labels] * (labels == 0)[:, None]
     kept = scores.copy()
-    kept[:, 4] = -9.0  # scikit-learn counts a class that is only guessed.
+    kept[:, 4] = -9.0  # scikit-learn also counts a class that is only predicted.
     value = mean_per_class_accuracy(kept, labels)
     assert value == pytest.approx(balanced_accuracy_score(labels, kept.argmax(axis=1)))
     assert abs(value - top_k_accuracy(kept, labels)) > 0.1
 
 
 def interpolated_loop(scores, targets):
-    """VOC 2007: the mean over 11 recalls of the best precision from there on, for one class."""
+    """VOC 2007, for one class: the mean over 11 recalls of the best precision at this or a higher recall."""
     points = []
     for threshold in sorted(set(scores)):
         chosen = scores >= threshold

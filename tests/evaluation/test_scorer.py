@@ -30,7 +30,7 @@ def split_of(*images):
 
 @pytest.fixture(scope="module")
 def source():
-    """Two labelled images, and three red ones that a wrong label would make greenish."""
+    """Two labelled images, and three red ones; a wrong label would move their mean towards green."""
     train = split_of((RED, 0), (GREEN, 1), (RED, 1), (RED, 1), (RED, 1))
     return sources.Source("pixels", CLASSES, train, split_of((RED, 0), (GREEN, 1)))
 
@@ -63,8 +63,8 @@ def measured(source, support, tmp_path, monkeypatch):
 
 
 def test_without_a_support_all_training_images_vote(source, tmp_path, monkeypatch):
-    # For red stand one vote of exp(1 / tau) and three against it. The mean of the red images is
-    # nearer to red than that of one green and three red ones.
+    # Red has one vote of exp(1 / tau), and three votes are against it. The mean of the red images is
+    # nearer to red than the mean of one green and three red images.
     found = measured(source, None, tmp_path, monkeypatch)
     assert found == {"knn": 0.5, "prototype": 1.0, "soft_neighbor": 0.5}
 
@@ -73,11 +73,11 @@ def test_with_a_support_only_its_images_vote(source, tmp_path, monkeypatch):
     labelled = sources.subset(source, first=2)
     found = measured(source, labelled, tmp_path, monkeypatch)
     assert found == {"knn": 1.0, "prototype": 1.0, "soft_neighbor": 1.0}
-    # And every one of them, whatever the limit of references is.
+    # All of them vote, whatever the limit of references is.
     monkeypatch.setattr(scorer, "MAX_REFERENCES", 1)
     blue = sources.Source("other", CLASSES, split_of((RED, 1), (BLUE, 0), (BLUE, 1)), source.test)
     found = measured(source, blue, tmp_path / "blue", monkeypatch)
-    # Green has the cosine -1/3 with all three: two votes of three for its class. Red is its own.
+    # Green has the cosine -1/3 with all three references: two of three vote for its class. Red has its own.
     assert found["soft_neighbor"] == 0.5
 
 

@@ -78,7 +78,7 @@ def difference(strategy, *args, **options):
     return max(np.abs(a - b).max() for a, b in zip(one, several, strict=True))
 
 
-# Loss, labels, options of `fitted`. Two batches: one of 64 rows, and a last one of other sizes.
+# Loss, labels, options of `fitted`. Two batches: 64 rows, then a smaller last batch of several sizes.
 CASES = {
     "supcon": (losses.SupConLoss, "int [N]", {"num_rows": 127}),
     "supcon, subclassed": (
@@ -102,7 +102,7 @@ CASES = {
 
 
 def difference_of(strategy, case):
-    """As `difference`, of a case's name."""
+    """`difference` for the name of a case."""
     loss, labels, options = CASES[case]
     return difference(strategy, loss(), LABELS[labels], **options)
 

@@ -1,4 +1,4 @@
-"""What each loss takes: a model output and a kind of labels."""
+"""The model output and the kind of labels that each loss takes."""
 
 import keras
 import pytest

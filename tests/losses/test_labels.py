@@ -1,4 +1,4 @@
-"""Which labels the losses accept, as what, and which they reject."""
+"""Labels that the losses accept, how they read them, and labels that they reject."""
 
 import keras
 import numpy as np

@@ -46,7 +46,7 @@ def value_and_gradient(labels, features, weights=1.0, function=supcon_loss, **op
 
 
 def assert_near(actual, expected, tolerance):
-    """Bounds the largest difference relative to the largest expected number, for each pair."""
+    """Bounds, for each pair, the largest difference relative to the largest expected number."""
     for one, other in zip(actual, expected, strict=True):
         assert np.max(np.abs(one - other)) <= tolerance * np.max(np.abs(other))
 
@@ -277,7 +277,7 @@ def test_bfloat16_features_give_the_float32_values_of_the_same_numbers():
 
 
 @pytest.mark.usefixtures("small_tiles")
-def test_the_second_derivative_equals_that_of_the_dense_form():
+def test_the_second_derivative_equals_the_dense_forms():
     labels, features = class_numbers(10), tf.constant(features_of(10))
 
     def curvature(implementation):

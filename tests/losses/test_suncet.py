@@ -63,7 +63,7 @@ def test_values_and_gradients_equal_the_float64_loop(label_kind, num_views, temp
             "label_smoothing": label_smoothing,
         }
         expected_values, expected_gradient = reference.suncet(labels, features, **options)
-        # One case suffices for streaming: these options act before it.
+        # One case suffices for streaming: these options are applied before it.
         streams = normalize and temperature == 0.05 and num_views == 2
         for implementation in ("dense", "streaming")[: 1 + streams]:
             values, gradient = value_and_gradient(
@@ -176,7 +176,7 @@ def test_equal_features_give_the_entropy_of_the_labels():
 def test_the_sum_excludes_classes_of_no_other_row():
     features = features_of(3, 1)
     labels = np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]], np.float32)
-    # All other rows are of class 0, so its probability is one; class 1 has no other row.
+    # All other rows have class 0, so its probability is one; no other row has class 1.
     values, gradient = value_and_gradient(labels, features)
     np.testing.assert_allclose(values[0], 0.0, atol=1e-6)
     expected = reference.suncet(labels, features)

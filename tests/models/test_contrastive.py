@@ -169,7 +169,7 @@ def test_classification_model_is_a_linear_map_of_the_embedding(normalize, train_
 
 def test_frozen_encoder_stays_in_inference_mode_and_unchanged_by_training():
     encoder = small_encoder()
-    encoder(views()[:, 0], training=True)  # statistics that are not the initial ones
+    encoder(views()[:, 0], training=True)  # statistics that differ from the initial ones
     model = models.classification_model(
         encoder, image_shape=SHAPE, num_classes=3, train_encoder=False
     )
@@ -182,7 +182,7 @@ def test_frozen_encoder_stays_in_inference_mode_and_unchanged_by_training():
         "classifier/bias",
     ]
 
-    # The seed generator of dropout is the variable that may not move either.
+    # The seed generator of dropout must not change either.
     frozen = [variable.numpy() for variable in encoder.variables]
     classifier = model.get_layer("classifier").get_weights()
     compile_for_training(model)
@@ -380,7 +380,7 @@ def test_samples_of_any_shape_are_embedded_view_by_view_and_trained(shape, tmp_p
 
 @pytest.fixture
 def keras_settings():
-    """Keras' global settings, as ~/.keras/keras.json of another project would set them."""
+    """Keras' global settings, as ~/.keras/keras.json for another project may set them."""
 
     def set_to(*, image_data_format="channels_last", dtype="float32"):
         keras.config.set_image_data_format(image_data_format)

@@ -52,7 +52,7 @@ def test_twenty_steps_on_two_replicas_equal_one_device():
 
 
 def processes(arguments, *, workers=1):
-    """Starts a module in as many processes, which are the workers of a cluster."""
+    """Starts a module in several processes, the workers of a cluster."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
@@ -214,7 +214,7 @@ def test_settings_inside_a_multi_optimizer_are_checked_too():
     [
         lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5),
         lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-        # It copies the weights when it is built.
+        # This optimizer copies the weights when it is built.
         lambda: keras.optimizers.ScheduleFreeAdamW(0.01),
     ],
     ids=["ema", "weight_decay", "schedule_free"],
@@ -238,7 +238,7 @@ def test_optimizers_with_more_state_train_on_two_replicas_like_one_device(optimi
 
 
 def test_optimizer_created_outside_of_the_scope_is_rejected():
-    """Its step count is not mirrored: each replica adds one, and a schedule runs twice as fast."""
+    """The optimizer's step count is not mirrored: each replica adds one, so a schedule runs twice as fast."""
     with two_replicas().scope():
         model = small_model(two_replicas(), "sgd")
     model.compile(keras.optimizers.SGD(0.1), losses.SupConLoss())

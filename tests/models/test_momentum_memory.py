@@ -33,7 +33,7 @@ def small_model(*, num_views=2, seed=0, **options):
     )
     options = {"memory_size": 20, "momentum": 0.7, "projection": (4,), **options}
     model = momentum_memory_model(encoder, image_shape=SHAPE, num_views=num_views, **options)
-    # The head's own start is too small to see its keys move.
+    # With the head's initial weights, changes of the keys would be too small to see.
     kernel = models.model_parts(model)["projection_head"].trainable_variables[0]
     kernel.assign(RNG_OF_KERNEL)
     model.get_layer("key_encoder").part_weights[1][0].assign(RNG_OF_KERNEL)
@@ -63,7 +63,7 @@ def test_the_queue_keeps_the_newest_keys_with_their_labels_in_order():
     memory.build((None, 2, 3))
     keys, labels = RNG.normal(size=(55, 3)).astype(np.float32), np.arange(55)
     assert not memory.is_filled().numpy().any()
-    # The last push is more than the queue holds.
+    # The last push has more keys than the queue holds.
     for start, stop in ((0, 8), (8, 16), (16, 24), (24, 55)):
         memory.push(tf.constant(keys[start:stop]), tf.constant(labels[start:stop]))
         kept = min(stop, 20)
@@ -121,7 +121,7 @@ def test_simclr_with_memory_equals_moco():
         projected = model(IMAGES[start : start + 8, :2], training=True).numpy()
         found = float(loss(None, projected))
         queries, keys = projected[:, 0].astype(np.float64), projected[:, 1].astype(np.float64)
-        # The keys of the batch's other images are negatives, as the queue's are.
+        # The keys of other images in the batch are negatives, like the keys in the queue.
         scores = queries @ np.concatenate([keys, queue]).T / 0.2
         expected = np.mean([reference.log_sum_exp(row) - row[i] for i, row in enumerate(scores)])
         assert found == pytest.approx(expected, rel=1e-5)
@@ -171,7 +171,7 @@ def test_no_gradient_reaches_the_keys():
     of_images, *of_weights = tape.gradient(value, [images, *model.trainable_variables])
     assert np.abs(of_images[:, 0]).min(axis=(1, 2, 3)).max() > 0
     np.testing.assert_array_equal(of_images[:, 1], np.zeros_like(IMAGES[:, 1]))
-    # The probe's gradient is not the loss's.
+    # The probe's gradient does not come from the loss.
     assert [gradient is None for gradient in of_weights] == [False] * 5 + [True] * 2
     paths = [variable.path for variable in model.trainable_variables]
     assert not any("key_encoder" in path or "memory" in path for path in paths)
@@ -218,7 +218,7 @@ def test_resumed_run_equals_an_uninterrupted_run_bit_for_bit(tmp_path):
 
     whole = two_parts(built(0), tmp_path / "whole", epochs=2)
     two_parts(built(0), tmp_path / "parts", epochs=1)
-    # Other weights at the start: all that counts is in the checkpoint.
+    # Other initial weights: the checkpoint has to replace them all.
     model = built(5)
     assert_all_equal(two_parts(model, tmp_path / "parts", epochs=2), whole)
     assert find_memory(model).count.numpy() == 48
@@ -230,7 +230,7 @@ def test_saved_model_keeps_its_key_encoder_and_its_queue(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_all_equal(values_of(loaded.variables), values_of(model.variables))
-    # The parts that it follows are the loaded model's own.
+    # It follows the parts of the loaded model.
     assert loaded.get_layer("key_encoder").parts[0] is loaded.get_layer("embedding")
     with pytest.raises(UserError, match="compile the model again with MemoryLoss"):
         loaded.evaluate(IMAGES[:, :2], LABELS, verbose=0)
@@ -266,7 +266,7 @@ def test_two_replicas_train_and_fill_the_queue_like_one_device():
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=2e-6)
     memory = find_memory(together)
     np.testing.assert_array_equal(memory.labels.numpy(), find_memory(alone).labels.numpy())
-    # Every replica has the same queue and the same keys' weights.
+    # Every replica has the same queue and the same key encoder.
     kept = [*memory.variables, *together.get_layer("key_encoder").variables]
     for variable in kept:
         first, second = strategy.experimental_local_results(variable.value)

@@ -59,7 +59,7 @@ def test_prototypes_return_scores_and_their_sinkhorn_codes():
 def test_prototypes_train_only_after_the_frozen_steps_and_keep_unit_length():
     model = keras.Sequential([keras.Input((3, 4)), Prototypes(6, frozen_steps=2)])
     layer = model.layers[-1]
-    # Momentum and a large step, which would show what was kept of the frozen gradients.
+    # Momentum and a large step would show any remainder of the frozen gradients.
     model.compile(keras.optimizers.SGD(5.0, momentum=0.9), SwAVLoss())
     kernels = [layer.kernel.numpy()]
     for step in range(3):
@@ -77,14 +77,14 @@ def test_queue_joins_the_codes_once_full_and_drops_the_oldest():
     for step, batch in enumerate(batches):
         packed = layer(batch, training=True).numpy()
         scores = packed[:, 2:]
-        # From step 1 on 4 come at a time: 6 are there from step 3 on.
+        # From step 1 on, 4 enter at a time, so all 6 places are filled from step 3 on.
         earlier = np.concatenate([batches[2], batches[1]])[:6]
         for crop in range(2):
             rows = [scores[:, crop]] + ([earlier[:, crop] @ layer.kernel.numpy()] * (step == 3))
             expected = reference.sinkhorn(np.concatenate(rows))[:4]
             np.testing.assert_allclose(packed[:, crop], expected, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(layer.queue, np.concatenate([batches[3], batches[2]])[:6, :2])
-    # Evaluation neither counts nor fills.
+    # Evaluation neither counts steps nor fills the queue.
     layer(batches[0])
     assert int(layer.step) == 4
     np.testing.assert_array_equal(layer.queue[:4], batches[3][:, :2])
@@ -115,8 +115,8 @@ def test_two_replicas_train_like_one_device():
     for strategy in (tf.distribute.get_strategy(), two_replicas()):
         with strategy.scope():
             model = small_model(queue_length=8, frozen_steps=1, num_classes=None)
-            # It starts near zero, where a gradient, and what is rounded of it, is a hundred times
-            # its size.
+            # It starts near zero, where a gradient and its rounding error are a hundred times the
+            # size of the prototypes.
             head = model_parts(model)["projection_head"]
             head.set_weights([10.0 * weight for weight in head.get_weights()])
             model.compile(
@@ -198,7 +198,7 @@ def test_resumed_run_equals_an_uninterrupted_run(tmp_path):
         np.testing.assert_array_equal(value, parts[name], err_msg=name)
 
 
-# On the images of a folder.
+# Runs on the images of a folder.
 SMALL_SWAV = (
     "SOURCE = @sources.folder()",
     "experiment.run.stages = ('pretrain',)",
@@ -227,7 +227,7 @@ def test_swav_with_suncet_gin_file_runs(photos, tmp_path):
     assert (folder.export / "saved_model.pb").is_file()
     assert (folder.root / "report.html").is_file()
     (record,) = folder.curve("pretrain")
-    # Both losses: log 6 of the prototypes before they are told apart, and SuNCEt's.
+    # The sum of both losses: log 6 while all prototypes score alike, plus SuNCEt's.
     assert np.isfinite(record["loss"])
     model = keras.saving.load_model(folder.model("pretrain"), compile=False)
     assert int(model.get_layer("prototypes").step) == record["step"] == 4

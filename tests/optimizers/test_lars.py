@@ -92,7 +92,7 @@ def test_twenty_steps_follow_the_equations(momentum, weight_decay, nesterov):
 def test_weight_decay_is_applied_once_and_scaled_by_the_trust_ratio():
     weights = np.float32([3.0, 4.0])
     still = np.zeros((1, 2), "float32")
-    # d = wd w has the direction of w whatever wd is: w shrinks by learning rate x trust.
+    # d = wd w has the direction of w for any wd, so w shrinks by learning rate x trust.
     actual = run(LARS(0.5, weight_decay=1e-4, trust_coefficient=0.01), weights, still)
     np.testing.assert_allclose(actual, weights * (1 - 0.5 * 0.01), rtol=1e-6)
 

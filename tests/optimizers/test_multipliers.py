@@ -1,4 +1,4 @@
-"""Learning-rate multipliers: each variable goes as an optimizer of that rate would take it."""
+"""Learning-rate multipliers: each variable moves as under an optimizer with that rate."""
 
 import keras
 import numpy as np
@@ -96,7 +96,10 @@ def test_optimizers_that_would_ignore_multipliers_are_rejected():
     for optimizer, message in (
         (keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(sgd)), "wraps others"),
         (keras.optimizers.LossScaleOptimizer(sgd), "wraps others"),
-        (keras.optimizers.AdamW(1.0, weight_decay=0.1), "weight_decay = 0.1 of adam_w does not"),
+        (
+            keras.optimizers.AdamW(1.0, weight_decay=0.1),
+            r"weight_decay = 0.1 of adam_w\w* does not",
+        ),
     ):
         optimizer.build([low])
         with pytest.raises(UserError, match=message):

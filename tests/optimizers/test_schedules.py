@@ -68,7 +68,7 @@ DECAYS = [
 @pytest.mark.parametrize("warmup_epochs", [0, 2, 3.5])
 def test_every_step_follows_the_equations(warmup_epochs, steps_per_epoch, decay):
     epochs = 15
-    # The staircase stops with the training, as the loop does not.
+    # The staircase stops when the training ends; the loop does not.
     assert_follows_the_loop(
         np.arange(int(epochs * steps_per_epoch)),
         base_learning_rate=0.4,
@@ -121,7 +121,7 @@ def test_a_million_steps_lose_no_precision(decay):
     [
         ({"decay": "none"}, 0.5),
         ({"decay": "cosine", "final_learning_rate": 0.07}, 0.07),
-        # 8 epochs after the warm-up: drops after 3 and 6 of them, the one after 9 is not reached.
+        # 8 epochs after the warm-up: drops after 3 and 6 of them; the drop after 9 is not reached.
         ({"decay": "exponential", "decay_rate": 0.5, "epochs_per_decay": 3}, 0.125),
         ({"decay": "piecewise", "decay_rate": 0.5, "boundary_epochs": (4,)}, 0.25),
     ],

@@ -61,7 +61,7 @@ def data():
 
 
 def fit_one_step(model, optimizer, **compile_options):
-    """Returns the loss that `fit` reports and how far each trainable variable went."""
+    """Returns the loss that `fit` reports and the change of each trainable variable."""
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         optimizer, {"projection": first_coordinate, "logits": cross_entropy}, **compile_options

@@ -113,7 +113,7 @@ def full_page(full_run):
 
 def test_page_has_every_section_in_order(full_page):
     assert [h for h in full_page.headings if h in SECTIONS] == list(SECTIONS)
-    # Stages are in the order in which they run, not in that of the file.
+    # Stages are in the order they run, not in the order of the file.
     assert full_page.headings[1:3] == ["pretrain", "linear"]
     targets = [plot["target_id"] for plot in full_page.plots]
     assert targets == ["loss-0", "accuracy-0", "loss-1", "accuracy-1", "map", "confusion"]
@@ -121,7 +121,7 @@ def test_page_has_every_section_in_order(full_page):
     assert identifiers == targets
 
 
-def test_page_names_source_model_and_stages_and_shows_the_metrics(full_page):
+def test_page_shows_source_model_stages_and_metrics(full_page):
     assert "Stages pretrain, linear on sources.digits with models.resnet, finished 2" in (
         full_page.text
     )
@@ -160,7 +160,7 @@ def test_images_have_alternative_text(full_page):
 
 def test_page_depends_on_nothing_but_the_run_directory(tmp_path):
     run = write_run(tmp_path, split=split_arrays(n=12))
-    # Bokeh numbers its models through the process.
+    # Bokeh numbers its models throughout the process.
     first, second = (
         re.sub(r'"p\d+"', '"p"', write_report(run).read_text("utf-8")) for _ in range(2)
     )
@@ -261,7 +261,7 @@ def test_stage_whose_losses_are_all_nan_still_has_a_page(tmp_path):
     assert page.plots == []
 
 
-def test_a_section_that_cannot_be_drawn_is_named_and_the_page_is_written(tmp_path, caplog):
+def test_the_page_is_written_with_the_error_of_a_section_that_cannot_be_drawn(tmp_path, caplog):
     run = write_run(tmp_path, curves=CURVES, split=split_arrays(), views=True)
     (run / "views.png").write_bytes(b"not a picture")
     page = Page(write_report(run))
@@ -290,7 +290,7 @@ def test_thumbnails_of_one_pixel_have_a_page(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["config.gin", "metrics.json"])
-def test_missing_file_is_named_with_the_command_that_writes_it(tmp_path, missing):
+def test_error_of_a_missing_file_has_the_command_that_writes_it(tmp_path, missing):
     (write_run(tmp_path) / missing).unlink()
     with pytest.raises(UserError, match=rf"{missing} is missing.*supcon_tf.train --gin"):
         write_report(tmp_path)

@@ -25,7 +25,7 @@ COLOURS = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """48 small images, in each of which some of three colour channels are bright."""
+    """48 small images; in each, some of three colour channels are bright."""
     root = tmp_path_factory.mktemp("data")
     lines = ["path,labels"]
     mixtures = [bits for bits in itertools.product((0, 1), repeat=3) if any(bits)]
@@ -142,7 +142,7 @@ def test_fine_tuning_takes_several_labels(finished, table, tmp_path):
     assert 0 <= there.metrics()["finetune"]["mean_average_precision"] <= 1
     first, last = there.curve("finetune")
     assert last["loss"] < first["loss"]
-    # Each class is a coin before the first step: the zero-initialised classifier says a half.
+    # Before the first step, the zero-initialised classifier gives each class the probability 0.5.
     assert first["loss"] < np.log(2) + 0.05
 
 

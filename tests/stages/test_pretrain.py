@@ -231,7 +231,7 @@ def test_margin_annealing_resumes_at_its_step(tmp_path):
     seen = []
     run(tmp_path, 1, seen)
     run(tmp_path, 3, seen)
-    # From 64 to 2 by the same factor, 32^(1/15), at each of 15 steps.
+    # Lambda falls from 64 to 2 by the same factor, 32^(1/15), at each of 15 steps.
     np.testing.assert_allclose(seen, [64.0 * 32.0 ** (-step / 15) for step in range(15)], rtol=1e-5)
 
 
@@ -244,7 +244,7 @@ def test_a_large_margin_classifier_cannot_start_from_zeros():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run's folder with a pretrained model and another one of a linear stage."""
+    """A run directory with a pretrained model and the model of a linear stage."""
     folder = RunDir(tmp_path_factory.mktemp("trained"))
     keras.utils.set_random_seed(1)
     pretrained = contrastive()

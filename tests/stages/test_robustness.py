@@ -88,9 +88,9 @@ def results_of(folder):
     return json.loads((folder.root / "metrics.json").read_text())["robustness"]
 
 
-def test_errors_and_calibration_are_those_of_the_corrupted_images(folder):
+def test_errors_and_calibration_are_measured_on_the_corrupted_images(folder):
     def paint_by_number(image, *, corruption, severity, number):
-        # The first `severity` images become blue, others stay: class 2 for sure.
+        # The first `severity` images become blue, which is clearly class 2; the others stay.
         return image * np.array([0, 0, 1], np.uint8) if number < severity else image
 
     labels = (0, 1, 0, 1, 0, 1)
@@ -130,7 +130,7 @@ def test_a_cell_keeps_its_reliability_diagram_and_an_example(folder):
     record = json.loads((folder.root / "robustness.json").read_text())
     assert record["class_names"] == ["c0", "c1", "c2"]
     cell = record["cells"]["fog/3"]
-    # Black images: three equal probabilities, so class 0 at 1 / 3, right for two of six.
+    # Black images have three equal probabilities, so the guess is class 0 with 1 / 3, right for two of six.
     assert (
         cell["reliability"]["counts"] == [0] * 4 + [6] + [0] * 10
         or cell["reliability"]["counts"] == [0] * 5 + [6] + [0] * 9
@@ -289,7 +289,7 @@ def run_with_baseline(folder, **options):
 @pytest.mark.usefixtures("measured")
 def test_another_run_on_the_same_images_is_a_baseline(folder):
     results = run_with_baseline(folder)
-    # The first value of the other run is 0.75 too, as of all its cells.
+    # The first cell of the other run has 0.75, like all its cells.
     assert results["mce"] == 100
     assert results["corruption_errors"] == dict.fromkeys(CORRUPTIONS, 100.0)
     assert results["relative_mce"] == pytest.approx(100 * (0.75 - 0.75) / (0.75 - 0.25))

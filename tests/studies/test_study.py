@@ -1,4 +1,4 @@
-"""Studies: which runs a grid has, that each is made once and a killed study goes on, and the page."""
+"""Studies: the runs of a grid, one training per run, continuing a killed study, and the page."""
 
 import threading
 
@@ -26,7 +26,7 @@ ONE_AT_A_TIME = [
 
 
 class Runs:
-    """Takes the place of training: notes what was asked for and answers by a rule."""
+    """A stand-in for training: records its arguments and returns a value by a rule."""
 
     def __init__(self, top_1_of=lambda name: 0.5):
         self.asked, self.top_1_of = [], top_1_of
@@ -51,7 +51,7 @@ def test_one_factor_is_changed_at_a_time(tmp_path):
     asked = {name: (files, bindings) for name, files, bindings in runs.asked}
     assert asked["A--default"] == (("a.gin",), ("epochs = 3", "rate = 1"))
     assert asked["B--rate=2"] == (("b.gin",), ("epochs = 3", "rate = 2"))
-    # The changed factor's own rate wins over the default one.
+    # The changed factor's rate overrides the default rate.
     assert asked["A--optimizer=fast_one"][1] == (
         *("epochs = 3", "rate = 1", "optimizer = fast", "rate = 9"),
     )
@@ -110,7 +110,7 @@ def test_several_processes_make_each_run_once(tmp_path):
     both = threading.Barrier(2, timeout=20)
 
     def with_another(name):
-        # Passes only while two are at work.
+        # Passes only while two runs are active.
         both.wait()
         return 0.5
 
@@ -133,7 +133,7 @@ def test_a_changed_grid_runs_only_the_changed_points(tmp_path):
     assert (tmp_path / "trials/A--rate=2.1/config.gin").read_text() == "rate = 2"
 
 
-def test_a_second_study_in_the_same_directory_is_refused(tmp_path):
+def test_a_second_study_in_the_same_directory_is_rejected(tmp_path):
     def start_another(name):
         with pytest.raises(UserError, match="is running"):
             run(tmp_path, Runs())
@@ -151,7 +151,7 @@ def test_a_second_study_in_the_same_directory_is_refused(tmp_path):
         ({"grid": {"rate": {}}}, "needs at least one level of 'rate'"),
     ],
 )
-def test_wrong_options_of_a_study_are_refused(tmp_path, options, says):
+def test_wrong_options_of_a_study_are_rejected(tmp_path, options, says):
     with pytest.raises(ValueError, match=says):
         run(tmp_path, Runs(), **options)
 
@@ -209,7 +209,7 @@ def test_a_box_spans_the_quartiles():
     assert [quad.bottom, quad.top] == pytest.approx(np.quantile([0.1, 0.2, 0.4, 0.9], (0.25, 0.75)))
 
 
-def test_the_page_names_every_run(tmp_path):
+def test_the_page_lists_every_run(tmp_path):
     page = Page(
         write_study(
             results(lambda method, levels: None if levels["rate"] == "2" else 0.625),
@@ -255,6 +255,6 @@ def test_a_result_has_the_neighbor_accuracies_of_its_run(tmp_path):
     found = command.result(tmp_path, first)
     assert (found.top_1, found.knn_top_1, list(found.curve)) == (0.5, 0.4375, [(0.5, 0.25)])
     points(2)
-    # The run with the first rate is known, and its folder is that of the other one.
+    # The run with the first rate is known, but its run directory now holds the other run.
     (again,) = points(1)
     assert command.result(tmp_path, again) == Result("A", {"rate": "1"}, 0.5)

@@ -15,7 +15,7 @@ OTHER = ((-0.1, -0.2, -0.3), (0.7, 0.8, 0.9))
 
 @pytest.fixture
 def other(tmp_path):
-    """Where an encoder was trained with measured constants."""
+    """The path of an encoder that was trained with measured constants."""
     run_dir = RunDir(tmp_path / "other")
     run_dir.root.mkdir()
     run_dir.set_normalization(*OTHER)
@@ -32,7 +32,7 @@ def test_a_later_stage_uses_the_constants_of_its_run(tmp_path):
     assert resolved(run_dir, encoder=None) == OWN
 
 
-def test_constants_of_another_encoder_are_not_those_of_the_run(tmp_path, other):
+def test_constants_of_another_encoder_do_not_replace_those_of_the_run(tmp_path, other):
     run_dir = RunDir(tmp_path)
     assert resolved(run_dir, encoder=other) == OTHER
     assert run_dir.normalization() is None

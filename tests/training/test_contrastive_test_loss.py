@@ -33,7 +33,7 @@ def data():
 
 
 @pytest.mark.parametrize("rows_at_a_time", [25, 64, 200])
-def test_it_is_the_mean_loss_over_whole_batches_of_the_test_split(network, data, rows_at_a_time):
+def test_the_loss_is_the_mean_over_whole_batches_of_the_test_split(network, data, rows_at_a_time):
     loss = losses.SupConLoss()
     config = training_config(epochs=1, batch_size=200)
     objective = Objective({"projection": loss}, {}, ())
@@ -63,7 +63,7 @@ def test_a_custom_loss_gets_the_labels_that_keras_gives_it(network, data):
     assert found == pytest.approx(0.5 * data.source.test.labels.mean(), rel=1e-5)
 
 
-def test_too_little_memory_is_said(network, data, capsys):
+def test_too_little_memory_is_reported(network, data, capsys):
     class Full(losses.SupConLoss):
         def call(self, y_true, y_pred):
             raise tf.errors.ResourceExhaustedError(None, None, "OOM")
@@ -82,7 +82,7 @@ def test_too_little_memory_is_said(network, data, capsys):
         ({"projection": losses.SupConLoss()}, 451),
     ],
 )
-def test_other_objectives_and_too_few_images_have_none(network, data, loss, batch_size):
+def test_other_objectives_and_too_few_images_have_no_test_loss(network, data, loss, batch_size):
     config = training_config(epochs=1, batch_size=batch_size)
     objective = Objective(loss, {}, ())
     assert contrastive_test_loss(network, objective, data, config, rows_at_a_time=64) is None

@@ -1,4 +1,4 @@
-"""Encoders of other origin: what the stages accept, and how the rest is rejected."""
+"""Encoders from elsewhere: which ones the stages accept, and the errors for others."""
 
 import keras
 import pytest
@@ -47,7 +47,7 @@ def test_images_of_any_size_are_accepted_by_a_fully_convolutional_encoder(tmp_pa
     assert encoder.output_shape == (None, 4)
 
 
-def test_a_file_that_is_no_model_is_one_line(tmp_path):
+def test_a_file_that_is_not_a_model_is_a_one_line_error(tmp_path):
     (tmp_path / "broken.keras").write_text("no model")
     with pytest.raises(UserError, match=r"broken\.keras' cannot be loaded: ") as error:
         load_encoder(tmp_path / "broken.keras", image_shape=SHAPE)

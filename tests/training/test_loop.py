@@ -24,7 +24,7 @@ from tests.small_runs import SMALL, run
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, photos):
-    """A finished run on them."""
+    """A finished run on `photos`."""
     folder = RunDir(tmp_path_factory.mktemp("run") / "here")
     run(folder.root, *settings_of(photos))
     return folder, photos
@@ -54,7 +54,7 @@ def test_a_finished_run_has_all_files(finished):
         for classifier in ("knn", "prototype", "soft_neighbor"):
             assert 0 <= metrics[stage][f"{classifier}_top_1"] <= 1
     assert metrics["linear"]["top_5"] == 1.0
-    # Both classes have as many images.
+    # Both classes have the same number of images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
 
 
@@ -109,7 +109,7 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path,
     folder, root = finished
     for encoder in (folder.root, folder.model("pretrain")):
         there = RunDir(tmp_path / encoder.name)
-        # A run's folder knows what was measured for it, a file does not.
+        # A run directory has the measured constants; a file does not.
         normalization = "'measure'" if encoder.is_dir() else folder.normalization()
         run(
             there.root,
@@ -161,7 +161,7 @@ def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, without_export
     model = keras.saving.load_model(RunDir(tmp_path / "run").model("pretrain"), compile=False)
     head = model.get_layer("projection_head")
     assert head.layers[1].compute_dtype == "bfloat16"
-    # Not clipped, a step at this rate would have thrown it far away.
+    # Without clipping, a step at this rate would have moved it far away.
     assert np.std(head.trainable_variables[0]) == pytest.approx(0.01, rel=0.3)
     with pytest.raises(ValueError, match=r"gradient_cache_chunk must divide batch_size = 8, got 3"):
         run(tmp_path / "other", *bindings, "pretrain.run.gradient_cache_chunk = 3")
@@ -184,7 +184,7 @@ def test_fine_tuning_follows_pretraining(finished, tmp_path, without_export):
     folder, root = finished
     there = RunDir(tmp_path / "tuned")
     there.root.mkdir()
-    there.set_metrics("robustness", {"seconds": 1.0})  # Of another classifier.
+    there.set_metrics("robustness", {"seconds": 1.0})  # Results of another classifier.
     run(
         there.root,
         f"sources.folder.root = '{root}'",
@@ -203,7 +203,7 @@ def test_fine_tuning_follows_pretraining(finished, tmp_path, without_export):
     assert all(0 <= record["validation_accuracy"] <= 1 for record in curve)
 
 
-def test_cross_entropy_is_pretraining_that_classifies(photos, tmp_path):
+def test_pretraining_with_cross_entropy_gives_a_classifier(photos, tmp_path):
     there = RunDir(tmp_path / "ce")
     run(
         there.root,
@@ -219,7 +219,7 @@ def test_cross_entropy_is_pretraining_that_classifies(photos, tmp_path):
 
 
 def counting_model(kernel=None):
-    """One weight, a random one or this."""
+    """A model with one weight: this one, or a random one."""
     inputs = keras.Input((1,))
     model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), {"logits": "mse"})
@@ -304,7 +304,7 @@ def test_a_checkpoint_within_an_epoch_is_continued_to_its_end(tmp_path):
         train_counting(first, tmp_path / "parts", [], broken_at=4, checkpoint_minutes=0.0)
     second, seen = counting_model(), []
     train_counting(second, tmp_path / "parts", seen)
-    # The second epoch's steps are 2 to 4, of which two were saved.
+    # The second epoch has steps 2 to 4; two of them were saved.
     assert seen == [4, 5, 6]
     np.testing.assert_array_equal(second.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy())
     records = RunDir(tmp_path / "parts").curve("pretrain")
@@ -358,7 +358,7 @@ def test_the_loss_scale_of_float16_is_restored(tmp_path):
         model.compile(scaling, {"logits": "mse"})
         return model
 
-    # Doubled after every second of seven steps, of which the second part takes two.
+    # Doubled after every second step of seven; the second part has two of these steps.
     train_counting(scaling_model(), tmp_path, [], epochs=2)
     model, seen = scaling_model(), []
     train_counting(model, tmp_path, seen)
@@ -367,10 +367,10 @@ def test_the_loss_scale_of_float16_is_restored(tmp_path):
     assert int(model.optimizer.step_counter) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_advice(tmp_path):
     with pytest.raises(ValueError, match="loss is nan at step 4 of pretrain: try a lower"):
         train_counting(counting_model(), tmp_path, [], broken_at=3)
-    # What was saved before is still there to go on from.
+    # The earlier checkpoint is still there to resume from.
     seen = []
     train_counting(counting_model(), tmp_path, seen)
     assert seen == [2, 3, 4, 5, 6]
@@ -383,7 +383,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_advice(tmp_path):
         ("OOM when allocating tensor", UserError, "pretrain.run.batch_size = 4: lower it"),
     ],
 )
-def test_full_disk_and_full_memory_are_told_apart(tmp_path, said, kind, advice):
+def test_full_disk_and_full_memory_have_different_errors(tmp_path, said, kind, advice):
     def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, said)
 
@@ -449,7 +449,7 @@ def test_a_killed_run_continues_from_its_checkpoint(tmp_path, photos):
 def test_robustness_must_be_the_last_stage(tmp_path):
     folder = RunDir(tmp_path)
     folder.set_metrics("robustness", {"seconds": 1.0})
-    with pytest.raises(ValueError, match="must have 'robustness' at its end"):
+    with pytest.raises(ValueError, match="must have 'robustness' last"):
         experiment.run(folder, stages=("robustness", "linear"), configured=lambda _: print)
 
 

@@ -1,4 +1,4 @@
-"""What a stage saves of the test split for the report."""
+"""The arrays of the test split that a stage saves for the report."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The training step of a stage: gradients of a batch in chunks, and their clipping."""
+"""The training step of a stage: gradients of a batch in chunks, and clipping."""
 
 import keras
 import numpy as np
@@ -54,11 +54,11 @@ def test_a_batch_in_chunks_gives_the_update_of_the_whole_batch(chunk):
     assert largest_difference(whole, in_chunks) <= 1e-6
     for name, value in logs.items():
         np.testing.assert_allclose(chunked_logs[name], value, rtol=1e-6)
-    # The step does something that a wrong gradient would show in.
+    # The step changes the weights enough for a wrong gradient to show.
     assert largest_difference(whole, one_step(optimizer=keras.optimizers.SGD(0.0))[0]) > 1e-3
 
 
-def test_the_step_equals_that_of_keras():
+def test_the_step_equals_a_step_of_keras():
     keras.utils.set_random_seed(0)
     weights, _, _ = one_step(batch_norm=True)
     again = one_step(batch_norm=True, gradient_cache_chunk=12)[0]
@@ -80,17 +80,17 @@ def test_batch_normalisation_updates_its_averages_once_per_chunk():
         (found,) = [v for v in model.variables if v.path.endswith("moving_variance")]
         return found.numpy()
 
-    # From one towards the batch's: 0.99 a chunk.
+    # The average moves from one towards the batch's variance, by 0.99 per chunk.
     once, thrice = moving_variance(12), moving_variance(4)
     np.testing.assert_allclose((1 - thrice) / (1 - once), 3, rtol=0.1)
 
 
-def test_clipping_equals_that_of_keras_on_one_replica():
+def test_clipping_on_one_replica_equals_clipping_by_keras():
     clipped = one_step(clip_norm=0.01)[0]
     by_keras = one_step(optimizer=keras.optimizers.SGD(0.5, global_clipnorm=0.01))[0]
     assert largest_difference(clipped, by_keras) <= 1e-7
     assert largest_difference(clipped, one_step()[0]) > 1e-3
-    # Scaled gradients have another norm.
+    # Loss scaling changes the norm of the gradients.
     scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=64)
     scaled = one_step(clip_norm=0.01, optimizer=scaling)[0]
     assert largest_difference(scaled, clipped) <= 1e-7
@@ -99,13 +99,13 @@ def test_clipping_equals_that_of_keras_on_one_replica():
 def test_a_float16_step_is_scaled_and_close_to_a_float32_one():
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        # The default scale of 2^15 is too high for the first step, which it would pass over.
+        # The first step would be skipped with the default scale of 2^15, which is too high for it.
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=64)
         weights, model, _ = one_step(batch_norm=True, gradient_cache_chunk=6, optimizer=optimizer)
     finally:
         keras.config.set_dtype_policy("float32")
     exact = one_step(batch_norm=True, gradient_cache_chunk=6)[0]
-    # Weights and averages stay float32, and the step is that of float32 but for its rounding.
+    # Weights and averages stay float32, and the step equals a float32 step up to rounding.
     assert {variable.dtype for variable in model.variables} == {"float32"}
     start = one_step(batch_norm=True, optimizer=keras.optimizers.SGD(0.0))[0]
     assert largest_difference(weights, exact) < 0.01 * largest_difference(start, exact)

@@ -16,7 +16,7 @@ def random_blur(
     Args:
       images: float32 [N, H, W, 3] in [0, 1].
       seed: int64 [N].
-      probability: of a blur, 0 to 1.
+      probability: probability of a blur, 0 to 1.
       static_shapes: blur every image, those that should stay sharp with a sigma near 0.
     """
     if probability == 0:

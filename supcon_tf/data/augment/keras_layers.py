@@ -27,7 +27,7 @@ class KerasLayers:
         agree.
       per_image: call the layers on one image at a time. Many Keras layers make one random choice
         per batch, which would give all views of an image the same operation. False is faster, and
-        right for layers that choose per image, as those of KerasCV do; a batch then uses the seed
+        right for layers that choose per image, as KerasCV's do; a batch then uses the seed
         of its first image.
 
     Raises:

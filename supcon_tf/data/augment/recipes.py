@@ -217,7 +217,7 @@ def stacked_randaugment(
     """Stacked RandAugment: SimCLR's colour jitter, RandAugment, then SimCLR's grey, warp, blur.
 
     Tian et al. 2020, "What Makes for Good Views for Contrastive Learning?", arXiv 2005.10243. The
-    order is that of the released SupCon code.
+    order follows the released SupCon code.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1], already cropped.

@@ -18,7 +18,7 @@ def random_warp(images: tf.Tensor, *, seed: tf.Tensor, probability: float) -> tf
     Args:
       images: float32 [N, H, W, 3] in [0, 1].
       seed: int64 [N].
-      probability: of a warp, 0 to 1.
+      probability: probability of a warp, 0 to 1.
     """
     if probability == 0:
         return images

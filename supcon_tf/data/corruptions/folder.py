@@ -25,7 +25,7 @@ def folder(
     """ImageNet-C as published, or images in the same layout.
 
     Args:
-      source: source with the same classes; their names are those of the class folders.
+      source: source with the same classes; its class names are the names of the class folders.
       cells: corruptions and severities that are needed.
       num_images: number of images of each, the first of a shuffled order.
       seed: seed of that order.

@@ -42,9 +42,9 @@ def on_the_fly(
 ) -> CorruptedImages:
     """Corrupts the test images of a source when they are needed.
 
-    The images are the same for any number of processes. Processes, not threads, as the library
-    draws from NumPy's global generator. A script that uses several needs the usual
-    `if __name__ == "__main__":`.
+    The images are the same for any number of processes. It uses processes instead of threads,
+    because the library draws from NumPy's global generator. A script that uses several needs the
+    usual `if __name__ == "__main__":`.
 
     Args:
       source: source of the clean test images.
@@ -53,7 +53,7 @@ def on_the_fly(
       seed: seed of that order and of the corruptions.
       processes: number of processes; None for one per core, 1 for this process.
       cache_dir: folder to keep the images in as PNG, about 3 KB each at 32 px and 100 KB at
-        224 px; None for no cache. They are found again by the content of the clean images.
+        224 px; None for no cache. A cache belongs to the content of the clean images.
 
     Raises:
       UserError: fewer than one process, or a source without labels.

@@ -39,7 +39,7 @@ def tfds(
       num_images: number of images of each, the first of a shuffled pass.
       seed: seed of that pass.
       name: name of the set, without the configuration.
-      data_dir: where TFDS keeps its sets; None for ~/tensorflow_datasets.
+      data_dir: where TFDS stores its sets; None for ~/tensorflow_datasets.
       split: split of the set; None for its only split.
 
     Raises:

@@ -25,9 +25,9 @@ def folder(
 ) -> Source:
     """A folder of images: root/class/1.jpg, or root/train/class/1.jpg and root/test/class/1.jpg.
 
-    The validation split is root/val (or valid, validation). Without root/test it is the test split
-    instead; without either, `test_share` of each class is. ImageNet and Tiny ImageNet are read as
-    downloaded, and images without class folders as images without labels. See
+    The validation split is root/val (or valid, validation). Without root/test, root/val is the test
+    split instead; without both, the test split is `test_share` of each class. ImageNet and Tiny
+    ImageNet are read as downloaded, and images without class folders as images without labels. See
     `data.image_formats` for the formats.
 
     Args:
@@ -36,7 +36,7 @@ def folder(
         folder whether there are labels.
       test_share: share of each class for the test split, where there is no folder for it.
       validation_share: share of the training images for the validation split; 0 for none.
-      unreadable_limit: largest share of unreadable images, which are named and left out.
+      unreadable_limit: largest share of unreadable images, which are reported and left out.
       check_images: decode every image once at the start, so that no unreadable one stops a run
         later.
       seed: seed of the random test and validation splits.

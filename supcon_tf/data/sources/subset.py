@@ -66,7 +66,7 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
 
     Args:
       source: with training images that are read by number and have one label each.
-      probability: of replacing each label.
+      probability: probability of replacing each label.
       seed: seed of the choice.
 
     Raises:
@@ -118,14 +118,14 @@ def _images_of_each_class(
             where = f"sources.subset.per_class for class {source.class_names[label]!r}"
             count = check_integer(where, per_class, at_least=1)
             check_number(where, per_class, at_most=len(members))
-        # Images without labels have the label -1, which is no seed.
+        # Images without labels have the label -1, which is not a seed.
         order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
         chosen.append(members[order[:count]])
     return np.sort(np.concatenate(chosen))
 
 
 def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.ndarray:
-    """The numbers of the images that the lines of a file name, in the stored order."""
+    """The numbers of the images that a file lists, in the stored order."""
     lines = _lines(list_file)
     numbers_by_end: dict[Path, list[int]] = {}
     depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}

@@ -58,7 +58,7 @@ def table(
       multi_label: whether an image may have several labels; None to see from the file.
       test_share: share of each label for the test split, where there is no column for it.
       validation_share: share of the training images for the validation split; 0 for none.
-      unreadable_limit: largest share of unreadable images, which are named and left out.
+      unreadable_limit: largest share of unreadable images, which are reported and left out.
       check_images: decode every image once at the start, so that no unreadable one stops a run
         later.
       seed: seed of the random test and validation splits.

@@ -50,7 +50,7 @@ def tfds(
 
     Args:
       name: name in the TFDS catalogue, with "/config" and ":version" where needed.
-      data_dir: where TFDS keeps its sets; None for ~/tensorflow_datasets.
+      data_dir: where TFDS stores its sets; None for ~/tensorflow_datasets.
       train_split, test_split: TFDS split names or slices, such as "train[:80%]".
       validation_split: likewise, for the validation split; None for none or a share.
       validation_share: share of the training images for the validation split, 0 for none. A
@@ -142,7 +142,7 @@ class _Reader:
     """Reads one split of a prepared TFDS builder.
 
     Args:
-      builder: of the set.
+      builder: builder of the set.
       split: name or slice.
       part: "train", "test" or "validation", for messages.
       image_key, label_key: names of the features; no label_key for no labels.

@@ -15,7 +15,7 @@ def find_builder(name: str, data_dir: str | None, *, setting: str) -> Any:
 
     Args:
       name: name of the set, with "/config" and ":version" where needed.
-      data_dir: where TFDS keeps its sets; None for its default.
+      data_dir: where TFDS stores its sets; None for its default.
       setting: gin name of the source, such as "sources.tfds".
 
     Raises:
@@ -48,8 +48,8 @@ def other_versions(folder: Path, name: str, *, setting: str, asked: str = "") ->
     """Says which versions of a set are on disk; "" for none.
 
     Args:
-      folder: of the set, with a folder per version.
-      name: of the set, without a version.
+      folder: folder of the set, with a folder per version.
+      name: name of the set, without a version.
       setting: gin name of the source.
       asked: the version that is left out.
     """

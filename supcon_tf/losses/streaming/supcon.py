@@ -60,7 +60,7 @@ def is_self_contrast(
     denominator: Denominator,
     unit_rows: bool,
 ) -> bool:
-    """Whether `self_contrast` applies, which costs half as much as `general`."""
+    """Whether `self_contrast` applies; it costs half as much as `general`."""
     return (
         anchors is contrast
         and unit_rows

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.data.augment.dispatch import apply_where, dispatch, map_images
 
-# No two commute, so the order matters.
+# No two of these commute, so the order matters.
 STEPS = (lambda x, k: x, lambda x, k: 2 * x, lambda x, k: x + 1 + k, lambda x, k: x * x)
 FUNCTIONS = tuple(
     lambda part, numbers, step=step: step(part, tf.cast(numbers, tf.float32)[:, None, None])

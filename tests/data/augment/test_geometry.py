@@ -22,8 +22,8 @@ IMAGES = [
 def assert_equals_pillow(operation, pillow, amounts):
     """Eagerly, and traced once for all sizes.
 
-    Both round coefficients to 1/65536, this package from float32 and Pillow from float64, so up to
-    one pixel in a thousand may come from a neighbouring position.
+    Both implementations round coefficients to 1/65536, this package from float32 and Pillow from
+    float64, so up to one pixel in a thousand may come from a neighbouring position.
     """
     compiled = tf.function(
         operation,

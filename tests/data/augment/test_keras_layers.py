@@ -38,7 +38,7 @@ def test_same_seed_gives_the_same_image_alone_in_a_batch_and_in_a_parallel_map()
     dataset = tf.data.Dataset.from_tensor_slices((images, seeds))
     mapped = dataset.map(lambda x, s: augmentation(x, seed=s), num_parallel_calls=4)
     np.testing.assert_allclose(np.stack(list(mapped)), together, atol=1e-5)
-    # Other layer objects, which have other initial states, give the same images.
+    # Other layer objects with other initial states give the same images.
     again = views.keras_layers(random_layers())(images[:5], seed=seeds[:5])
     np.testing.assert_allclose(again, together[:5], atol=1e-5)
 
@@ -86,7 +86,7 @@ def test_keras_cv_layers_choose_per_image_in_a_parallel_map(per_image):
     layers = [keras_cv.layers.RandAugment(value_range=(0, 255)), keras_cv.layers.ChannelShuffle()]
     augmentation = views.keras_layers(layers, per_image=per_image)
     same = tf.tile(noise(1), [6, 1, 1, 1])
-    # Some layers need AutoGraph, which batches are made without.
+    # Some layers need AutoGraph, and batches are made without it.
     augment = tf.function(
         lambda x: augmentation(x, seed=tf.range(6, dtype=tf.int64)), autograph=False
     )

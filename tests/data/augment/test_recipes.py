@@ -163,7 +163,7 @@ def test_randaugment_without_layers_rounds_to_uint8():
 
 
 def record_operations(monkeypatch):
-    """Makes operations write their index into a pixel, the last one first."""
+    """Makes operations write their index into a pixel, the last operation in the first channel."""
 
     @tf.autograph.experimental.do_not_convert
     def write(image, *, operation, parameter, seed):

@@ -58,7 +58,7 @@ def test_inner_points_are_displaced():
 
 
 def test_displacements_scale_with_the_image():
-    # The same seed on an image of twice the side is the same warp in twice the pixels.
+    # The same seed on an image of twice the side gives the same warp with twice the displacement in pixels.
     seeds = tf.range(6, dtype=tf.int64)
     images = tf.tile(smooth_image(40, 40)[None], [6, 1, 1, 1])
     small = random_warp(images, seed=seeds, probability=1.0)

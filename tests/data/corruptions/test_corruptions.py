@@ -77,7 +77,7 @@ def test_cache_is_found_by_the_content_of_the_clean_images(tmp_path, monkeypatch
     np.testing.assert_array_equal(cell(again, "contrast", 3)[0], images)
     np.testing.assert_array_equal(cell(again, "contrast", 3)[1], labels)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("images")} == files
-    # A source of the same name with another pixel.
+    # A source with the same name and one different pixel.
     changed = PIXELS.copy()
     changed[0, 0, 0, 0] ^= 1
     monkeypatch.setattr(sys.modules[__name__], "PIXELS", changed)
@@ -106,7 +106,7 @@ def test_workers_end_with_a_parent_that_is_killed():
             print(process_pool(1).submit(os.getpid).result(), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """)
-    # The worker holds these pipes too: if it lived on, run() would wait until the timeout.
+    # The worker holds these pipes too: if it stayed alive, run() would wait until the timeout.
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert ended.returncode == -signal.SIGKILL
     assert int(ended.stdout) > 0

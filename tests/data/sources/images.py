@@ -1,4 +1,4 @@
-"""What tests of several sources share."""
+"""Shared by the tests of several sources."""
 
 from supcon_tf.data.views import decode
 

@@ -156,7 +156,7 @@ def test_invalid_arrays_are_one_line_errors(arrays, options, says, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_files_that_are_no_arrays_are_rejected(tmp_path):
+def test_files_that_are_not_arrays_are_rejected(tmp_path):
     for name in ("a.npz", "a.npy"):
         with pytest.raises(UserError, match=rf"no file '.*{name}'"):
             sources.arrays(str(tmp_path / name))

@@ -25,7 +25,7 @@ def save_classes(folder, *, below="", count=3):
 
 
 def labels_of(split):
-    """Levels, which are the right labels, and labels."""
+    """Grey levels, which encode the right labels, and the labels."""
     return [(int(decode(image)[0, 0, 0]), int(label)) for image, label in split.in_order()]
 
 
@@ -37,7 +37,7 @@ def assert_read(source, *, train=9, test=6):
 
 
 def save_flat(folder, pattern="val_{}.JPEG"):
-    """Six images, in whose sorted order the classes do not come one after the other."""
+    """Six images; their sorted order mixes the classes."""
     for number in range(6):
         save(folder / pattern.format(number), number % 3)
 
@@ -86,7 +86,7 @@ def test_flat_validation_images_are_labelled_by_a_list_of_classes(tmp_path):
     names = tmp_path / "imagenet_2012_validation_synset_labels.txt"
     names.write_text("".join(f"{CLASSES[number % 3]}\n" for number in range(6)))
     assert_read(sources.folder(str(tmp_path)))
-    # The list is not for the test images, which have no labels.
+    # The list does not cover the test images, which have no labels.
     save(tmp_path / "test" / "1.JPEG")
     assert_read(sources.folder(str(tmp_path)))
     spaced = tmp_path / "val" / "val 0.JPEG"
@@ -138,7 +138,7 @@ def test_layouts_that_are_not_recognised_are_rejected(tmp_path, capsys):
         sources.folder(str(tmp_path))
 
 
-def test_folder_in_a_folder_and_archives_are_named(tmp_path):
+def test_folder_in_a_folder_and_archives_are_in_the_error(tmp_path):
     save_classes(tmp_path / "a" / "photos")
     with pytest.raises(UserError, match=r"found only 'photos': .*did you mean '.*a/photos'\?"):
         sources.folder(str(tmp_path / "a"))

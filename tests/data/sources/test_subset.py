@@ -76,7 +76,7 @@ def test_every_image_of_a_class_is_equally_likely():
     for label, size in ((0, 6), (1, 10)):
         of_class = counts[source.train.labels == label]
         np.testing.assert_allclose(of_class.sum(), 1200)
-        # Two of n without putting back: a variance of p (1 - p) each, as 600 single draws.
+        # Two of n without replacement; the variance is p (1 - p) each, as for 600 single draws.
         share = 2 / size
         z = (of_class - 600 * share) / np.sqrt(600 * share * (1 - share))
         assert np.abs(z).max() < 3.9

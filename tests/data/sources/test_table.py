@@ -15,7 +15,7 @@ LABELS = ["dog;person", "dog", "cat", "person", "cat;dog;person", "cat", "dog", 
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a table of the images 0.png ... 7.png, whose number is their grey level."""
+    """Writes a table of the images 0.png ... 7.png; the number is the grey level."""
     for number in range(8):
         image = tf.fill([4, 5, 3], tf.cast(number, tf.uint8))
         (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(image).numpy())

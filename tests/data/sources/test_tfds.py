@@ -232,7 +232,7 @@ def other_version(tfds_dir, tmp_path):
     return str(tmp_path)
 
 
-def test_another_version_on_disk_is_named_and_can_be_read(other_version, tfds_dir):
+def test_error_lists_another_version_on_disk_which_can_be_read(other_version, tfds_dir):
     for name in ("little", "little:1.0.0", "little:2.0.0"):
         with pytest.raises(UserError, match=r"found version 0.9.0 in .* = 'little:0.9.0'"):
             sources.tfds(name, data_dir=other_version)
