@@ -37,8 +37,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     one line.
 
     Raises:
-      UserError: a path that does not exist or is neither file nor folder, or no image.
+      UserError: a path that does not exist or is neither file nor folder, no image, or a single
+        path in place of a list.
     """
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise UserError(f"images must be a list of paths, got {paths!r}: put it into [ ]")
     found: list[str] = []
     left_out = LeftOut()
     for path in [os.fspath(path) for path in paths]:
@@ -110,9 +113,10 @@ def scan(folder: str, left_out: LeftOut) -> tuple[list[str], list[str]]:
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        # os.path gives False for a link to itself, where the entry's own methods raise.
+        if os.path.isdir(entry.path):
             subfolders.append(entry.path)
-        elif not entry.is_file():
+        elif not os.path.isfile(entry.path):
             left_out.add("FIFOs, devices or broken links", entry.path)
         elif suffix in IMAGE_SUFFIXES or _has_image_header(entry.path):
             images.append(entry.path)

@@ -7,7 +7,12 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import class_targets, require, rescale_to_masked_mean
+from supcon_tf.losses.multiview import (
+    check_same_length,
+    class_targets,
+    require,
+    rescale_to_masked_mean,
+)
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -63,6 +68,7 @@ class CrossEntropyLoss(PerSampleLoss):
         """[N] values."""
         logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
         labels, are_numbers = class_targets(y_true, logits.shape[1], ignore_class=self.ignore_class)
+        check_same_length(labels, logits)
         smoothing, mask = self.label_smoothing, None
         if are_numbers:
             if self.ignore_class is not None:
@@ -138,5 +144,6 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
         require(
             tf.reduce_all((labels >= 0) & (labels <= 1)), "label rows must be in [0, 1]", labels
         )
+        check_same_length(labels, logits)
         values = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
         return tf.reduce_mean(values, axis=1)

@@ -5,6 +5,7 @@ arXiv 1612.02295. A class's score is w_j . x = ||w_j|| ||x|| cos(theta_j), witho
 """
 
 import math
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import class_targets
+from supcon_tf.losses.multiview import check_same_length, class_targets
 
 Margin = Literal[1, 2, 3, 4]
 
@@ -76,7 +77,7 @@ def large_margin_softmax_loss(
 def _check_options(*, margin: int, annealing: float | tf.Tensor) -> None:
     if margin not in get_args(Margin):
         raise UserError(f"margin must be one of {get_args(Margin)}, got {margin!r}")
-    if isinstance(annealing, int | float) and not annealing >= 0:
+    if isinstance(annealing, Real) and not float(annealing) >= 0:
         raise UserError(f"annealing must be >= 0, got {annealing}")
 
 
@@ -95,6 +96,7 @@ def _margin_cross_entropy(
     """Cross-entropy [N] with margin, from scores w . x and lengths ||w|| ||x||, both [N, C]."""
     num_classes = scores.shape[1]
     labels, are_numbers = class_targets(labels, num_classes)
+    check_same_length(labels, scores)
     targets = tf.one_hot(labels, num_classes) if are_numbers else labels
     cosines = tf.math.divide_no_nan(scores, lengths)
     penalties = lengths * (_psi(cosines, margin) - cosines) / (1.0 + annealing)

@@ -1,5 +1,6 @@
 """Converts views and labels to the form that the contrastive losses use."""
 
+from numbers import Real
 from typing import Any
 
 import keras
@@ -162,9 +163,18 @@ def require(condition: tf.Tensor, message: str, labels: tf.Tensor) -> None:
         raise UserError(f"{message}; got values from {values.min()} to {values.max()}")
 
 
+def check_same_length(labels: tf.Tensor, outputs: tf.Tensor) -> None:
+    """Raises UserError unless both have N samples, as far as N is known."""
+    if not labels.shape[:1].is_compatible_with(outputs.shape[:1]):
+        raise UserError(
+            f"labels and outputs must agree in N, got {labels.shape[0]} labels and "
+            f"{outputs.shape[0]} samples"
+        )
+
+
 def check_temperature(temperature: Any) -> None:
     """Raises UserError unless > 0. The value of a tensor is not checked."""
-    if isinstance(temperature, int | float) and not temperature > 0:
+    if isinstance(temperature, Real) and not float(temperature) > 0:
         raise UserError(f"temperature must be > 0, got {temperature}")
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses.base import LossLabels, PerSampleLoss, loss_input
-from supcon_tf.losses.multiview import class_numbers, rescale_to_masked_mean
+from supcon_tf.losses.multiview import check_same_length, class_numbers, rescale_to_masked_mean
 from supcon_tf.losses.suncet import SuNCEtLoss
 from supcon_tf.losses.supcon import SimCLRLoss
 
@@ -76,6 +76,7 @@ class SemiSupervisedLoss(PerSampleLoss):
             raise UserError(
                 f"labels must be integers [N], got {labels.dtype.name} of shape {labels.shape}"
             )
+        check_same_length(numbers, outputs)
         has_label = numbers >= 0
         values = tf.zeros(tf.shape(numbers), tf.float32)
         if self.unlabelled is not None:

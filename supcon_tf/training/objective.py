@@ -160,6 +160,11 @@ def classification_loss(
     return loss
 
 
+def _trained_by(model: keras.Model) -> str:
+    """The output that a model is built to be trained by; its logits may be a probe's."""
+    return next(name for name in ("prototypes", "projection", "logits") if name in model.output)
+
+
 def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> None:
     """Requires that the model has the output and is made for this loss."""
     name, taken = type(loss).__name__, loss_input(loss)
@@ -173,7 +178,7 @@ def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> N
             "prototypes": "pretrain.run.model = @swav.swav_model",
         }
         raise UserError(
-            f"{name} takes {output!r}, and the model trains {tuple(model.output)}: set "
+            f"{name} takes {output!r}, and the model is trained by {_trained_by(model)!r}: set "
             f"{fix.get(output, 'pretrain.run.model to one that has it')}"
         )
     if isinstance(loss, SwAVLoss):

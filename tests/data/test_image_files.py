@@ -81,3 +81,16 @@ def test_split_of_jpeg_and_png_reads_with_one_operation(tmp_path):
     plain = split_of_files([save(tmp_path / "1.png", 1)], np.zeros(1, np.int64))
     nodes = plain.in_order()._map_func.function.graph.as_graph_def().node
     assert not {node.op for node in nodes} & {"If", "StatelessIf", "PyFunc", "PyFuncStateless"}
+
+
+@pytest.mark.parametrize("path", ["/nowhere", b"/nowhere"])
+def test_a_single_path_is_not_read_as_its_characters(path):
+    with pytest.raises(UserError, match="must be a list of paths, got "):
+        find_images(path)
+
+
+def test_a_link_to_itself_is_left_out(tmp_path, capsys):
+    image = save(tmp_path / "1.png", 9)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert find_images([tmp_path]) == [image]
+    assert "broken links" in capsys.readouterr().out

@@ -118,3 +118,25 @@ def test_a_keras_variable_temperature_of_the_function_gets_its_gradient():
         tape.watch(temperature.value)
         total = tf.reduce_sum(losses.supcon_loss(NUMBERS, PROJECTIONS, temperature=temperature))
     assert abs(float(tape.gradient(total, temperature.value))) > 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [*CLASS_NUMBER_LOSSES, (losses.BinaryCrossEntropyLoss(), LOGITS)],
+    ids=lambda x: type(x).__name__,
+)
+@pytest.mark.parametrize("count", [1, 5])
+def test_labels_of_another_number_of_samples_are_rejected(loss, outputs, count):
+    one_label_per_sample = not isinstance(loss, losses.BinaryCrossEntropyLoss)
+    for labels in (NUMBERS, ONE_HOT) if one_label_per_sample else (ONE_HOT,):
+        if isinstance(loss, losses.SemiSupervisedLoss) and labels is ONE_HOT:
+            continue  # It takes numbers only.
+        with pytest.raises(UserError, match=rf"must agree in N, got {count} labels and 6 samples"):
+            loss(labels[:count], outputs)
+
+
+@pytest.mark.parametrize("value", [0, -0.1, np.float32(-0.1), np.float32(0), np.float64("nan")])
+def test_temperatures_of_any_number_type_must_be_positive(value):
+    for make in (losses.SupConLoss, losses.SuNCEtLoss, losses.SimCLRLoss):
+        with pytest.raises(UserError, match="temperature must be > 0, got"):
+            make(temperature=value)

@@ -156,7 +156,9 @@ def test_a_probe_does_not_train_the_encoder(compiled):
 
 
 def test_joint_training_needs_a_projection(digits, tmp_path):
-    with pytest.raises(ValueError, match="SupConLoss takes 'projection', and the model trains"):
+    with pytest.raises(
+        ValueError, match="SupConLoss takes 'projection', and the model is trained by"
+    ):
         pretrain.run(
             RunDir(tmp_path),
             source=digits,
@@ -327,9 +329,13 @@ def test_later_stages_use_the_loaded_encoders_normalization(trained, compiled, t
         (
             contrastive,
             losses.CrossEntropyLoss(),
-            "CrossEntropyLoss takes 'logits', and the model trains",
+            "CrossEntropyLoss takes 'logits', and the model is trained by",
         ),
-        (margin_model, losses.SupConLoss(), "SupConLoss takes 'projection', and the model trains"),
+        (
+            margin_model,
+            losses.SupConLoss(),
+            "SupConLoss takes 'projection', and the model is trained by",
+        ),
     ],
 )
 def test_loss_without_matching_model_output_is_rejected(compiled, model, loss, says):

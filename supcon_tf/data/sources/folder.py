@@ -89,9 +89,9 @@ def _existing(root: str | None) -> Path:
     check_text("sources.folder.root", root, example="/data/photos")
     base = Path(root).expanduser()
     if not base.is_dir():
+        found = f"{root!r} is a file" if base.is_file() else f"no folder {root!r}"
         raise UserError(
-            f"no folder {root!r}: point sources.folder.root at a folder with one folder of "
-            "images per class"
+            f"{found}: point sources.folder.root at a folder with one folder of images per class"
         )
     return base
 
