@@ -102,6 +102,26 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise UserError(f"{name} must be one of {tuple(choices)}, got {value!r}")
 
 
+def check_text(name: str, value: Any, *, example: str) -> None:
+    """Checks that a value is text that is not empty.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{name} must be text such as {example!r}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Checks that a value is True or False; text such as "False" would count as True.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be True or False, got {value!r}")
+
+
 def check_callable(name: str, value: Any, *, example: str) -> None:
     """Checks that a value is a function or a class, which gin files give without brackets.
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
 from supcon_tf.data.image_formats import (
     HEADER_BYTES,
@@ -22,7 +23,6 @@ from supcon_tf.data.image_formats import (
     read_encoded,
     read_with_decoder,
 )
-from supcon_tf.data.options import check_class_name
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
 

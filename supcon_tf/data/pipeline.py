@@ -9,10 +9,9 @@ import tensorflow as tf
 from supcon_tf.data.batch_maker import BatchMaker
 from supcon_tf.data.decode import decode
 from supcon_tf.data.mixing import Mixing
-from supcon_tf.data.options import check_flag
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split, StreamedSplit
-from supcon_tf.errors import UserError, check_integer
+from supcon_tf.errors import UserError, check_flag, check_integer
 
 # (start, stop) -> the batches of steps start ... stop - 1.
 Batches = Callable[[int, int], tf.data.Dataset]

@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
-from supcon_tf.data.options import check_class_name
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.models import class_scores, embedding_model, model_parts
 

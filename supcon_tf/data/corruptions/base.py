@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.data.decode import decode
-from supcon_tf.data.options import check_text
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import Split
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_text
 
 # Some corruptions have a strength in pixels; ImageNet-C's images were first shrunk to this size.
 MAX_SHORT_SIDE_PX = 256

@@ -22,10 +22,9 @@ from supcon_tf.data.corruptions.base import (
 )
 from supcon_tf.data.disk_cache import cached_split
 from supcon_tf.data.imagenet_c import corrupt
-from supcon_tf.data.options import check_text
 from supcon_tf.data.process_pool import process_pool
 from supcon_tf.data.sources.base import Source
-from supcon_tf.errors import check_integer
+from supcon_tf.errors import check_integer, check_text
 
 # Images per process that are corrupted or queued, which limits the memory.
 _QUEUED_PER_PROCESS = 16

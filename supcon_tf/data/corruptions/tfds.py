@@ -11,11 +11,10 @@ from supcon_tf.data.corruptions.base import (
     check_split,
     read_images,
 )
-from supcon_tf.data.options import check_text
 from supcon_tf.data.sources.base import Source
 from supcon_tf.data.sources.tfds import tfds as tfds_source
 from supcon_tf.data.sources.tfds_builder import find_builder
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_text
 
 # Other names of two corruptions in cifar10_corrupted.
 _OTHER_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}

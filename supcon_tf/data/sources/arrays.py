@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
-from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import hold_out
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 # The names of images and labels in a .npz file; x_train and so on as in Keras' mnist.npz,
 # train_images and so on as in MedMNIST.

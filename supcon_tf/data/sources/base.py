@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from supcon_tf.data.options import check_class_name
+from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
 from supcon_tf.errors import UserError, check_number
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
-from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.layouts import Layout, find_layout
 from supcon_tf.data.splits import IndexedSplit, hold_out
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 
 def folder(

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.options import check_text
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_integer, check_number, check_text
 
 
 def subset(

@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from supcon_tf.data.decode import decode
 from supcon_tf.data.disk_cache import cached_split
-from supcon_tf.data.options import check_flag, check_text
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.tfds_builder import find_builder, other_versions
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 # The cache "auto" keeps sets of at most this size in memory.
 IN_MEMORY_BYTES = 2 << 30

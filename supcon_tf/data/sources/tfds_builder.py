@@ -6,8 +6,7 @@ from typing import Any
 
 from google.protobuf.json_format import ParseError
 
-from supcon_tf.data.options import check_text
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_text
 
 
 def find_builder(name: str, data_dir: str | None, *, setting: str) -> Any:
