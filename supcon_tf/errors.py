@@ -112,14 +112,15 @@ def check_text(name: str, value: Any, *, example: str) -> None:
         raise UserError(f"{name} must be text such as {example!r}, got {value!r}")
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Checks that a value is True or False; text such as "False" would count as True.
+def check_flag(name: str, value: Any, *, optional: bool = False) -> None:
+    """Checks that a value is True or False, or with `optional` None; "False" would count as True.
 
     Raises:
       UserError: it is not.
     """
-    if not isinstance(value, bool):
-        raise UserError(f"{name} must be True or False, got {value!r}")
+    if not (isinstance(value, bool) or (optional and value is None)):
+        choices = "True, False or None" if optional else "True or False"
+        raise UserError(f"{name} must be {choices}, got {value!r}")
 
 
 def check_callable(name: str, value: Any, *, example: str) -> None:

@@ -195,7 +195,7 @@ class ImageCheck:
     converted: frozenset[str] = frozenset()
 
 
-def check_images(paths: Sequence[str], limit: float, *, setting: str) -> ImageCheck:
+def check_readable(paths: Sequence[str], limit: float, *, setting: str) -> ImageCheck:
     """Decodes every image once; counts and reports unreadable ones.
 
     Args:

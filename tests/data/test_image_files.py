@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from supcon_tf.data.decode import decode
-from supcon_tf.data.image_files import check_images, find_images, read_image, split_of_files
+from supcon_tf.data.image_files import check_readable, find_images, read_image, split_of_files
 from supcon_tf.errors import UserError
 
 
@@ -66,7 +66,7 @@ def test_split_reads_every_format_and_name(checked, tmp_path):
     for level, name in enumerate(names):
         os.rename(save(tmp_path / f"made{os.path.splitext(name)[1]}", 40 * level), tmp_path / name)
         paths.append(str(tmp_path / name))
-    check = check_images(paths, 0.0, setting="limit") if checked else None
+    check = check_readable(paths, 0.0, setting="limit") if checked else None
     if checked:
         assert check.unreadable == frozenset()
         assert check.converted == {paths[1]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
+from supcon_tf.data.image_files import ImageCheck, check_readable, split_of_files
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.layouts import Layout, find_layout
 from supcon_tf.data.splits import IndexedSplit, hold_out
@@ -47,6 +47,7 @@ def folder(
     check_number("sources.folder.test_share", test_share, above=0, below=1)
     check_number("sources.folder.validation_share", validation_share, at_least=0, below=1)
     check_number("sources.folder.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
+    check_flag("sources.folder.labelled", labelled, optional=True)
     check_flag("sources.folder.check_images", check_images)
     check_integer("sources.folder.seed", seed, at_least=0)
     base = _existing(root)
@@ -100,7 +101,7 @@ def _check_and_remove_unreadable(layout: Layout, limit: float) -> dict[str, Imag
     checks = {}
     for split, files in layout.files.items():
         every = [path for paths in files.values() for path in paths]
-        check = check_images(every, limit, setting="sources.folder.unreadable_limit")
+        check = check_readable(every, limit, setting="sources.folder.unreadable_limit")
         layout.files[split] = {
             name: [path for path in paths if path not in check.unreadable]
             for name, paths in files.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.data.image_files import ImageCheck, check_images, split_of_files
+from supcon_tf.data.image_files import ImageCheck, check_readable, split_of_files
 from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.splits import IndexedSplit, hold_out
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
@@ -70,6 +70,7 @@ def table(
     check_number("sources.table.validation_share", validation_share, at_least=0, below=1)
     check_number("sources.table.unreadable_limit", unreadable_limit, at_least=0, at_most=1)
     check_integer("sources.table.seed", seed, at_least=0)
+    check_flag("sources.table.multi_label", multi_label, optional=True)
     check_flag("sources.table.check_images", check_images)
     check_text("sources.table.separator", separator, example=";")
     if root is not None:
@@ -174,7 +175,7 @@ def _check_files(file: str, lines: Sequence[_Line]) -> None:
 
 def _readable(lines: list[_Line], limit: float) -> tuple[list[_Line], ImageCheck]:
     paths = [line.path for line in lines]
-    check = check_images(paths, limit, setting="sources.table.unreadable_limit")
+    check = check_readable(paths, limit, setting="sources.table.unreadable_limit")
     return [line for line in lines if line.path not in check.unreadable], check
 
 

@@ -152,6 +152,7 @@ def test_one_class_and_one_image_of_a_class_are_rejected(image_folder):
         ({"seed": -1}, "sources.folder.seed must be an integer >= 0, got -1"),
         ({"seed": 0.5}, "sources.folder.seed must be an integer >= 0, got 0.5"),
         ({"check_images": None}, "check_images must be True or False, got None"),
+        ({"labelled": "False"}, "sources.folder.labelled must be True, False or None, got 'False'"),
     ],
 )
 def test_option_out_of_range_is_rejected(image_folder, options, says):

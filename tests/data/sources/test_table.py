@@ -187,6 +187,7 @@ def test_table_without_a_labels_column_has_no_labels(table):
         ({"test_share": 1.0}, "sources.table.test_share must be a number > 0 and < 1, got 1.0"),
         ({"validation_share": -0.1}, "sources.table.validation_share must be a number >= 0 and"),
         ({"seed": -1}, "sources.table.seed must be an integer >= 0, got -1"),
+        ({"multi_label": "no"}, "sources.table.multi_label must be True, False or None, got 'no'"),
         ({"check_images": "no"}, "sources.table.check_images must be True or False, got 'no'"),
     ],
 )
