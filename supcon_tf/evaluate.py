@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure(run_dir, options.gin_file, options.gin_param, devices=devices)
     print(table(run_dirs))
     output = Path(options.output) if options.output else run_dirs[0].comparison
-    page = write_comparison([run_dir.root for run_dir in run_dirs], output)
+    page = write_comparison(run_dirs, output)
     print(f"done: {page}")
 
 
@@ -83,15 +83,12 @@ def measure(
     Raises:
       UserError: no source of images, or as in `config.parse` and `robustness.run`.
     """
-    from supcon_tf.stages import robustness  # It imports TensorFlow.
+    # These import TensorFlow.
+    from supcon_tf import run_checks
+    from supcon_tf.stages import robustness
 
     settings = config.parse([str(run_dir.config), *files], bindings)
-    last = run_dir.evaluation_config
-    if (
-        read_measured(run_dir.root) is not None
-        and last.is_file()
-        and config.is_same_measurement(config.read_text(last), settings)
-    ):
+    if read_measured(run_dir) is not None and run_checks.is_measured(run_dir, settings):
         print(f"{run_dir.root}: measured before")
         return
     if config.bound_value("robustness.run.source") is None:
@@ -106,7 +103,7 @@ def measure(
     print(f"{run_dir.root}: measuring on {devices}")
     gin.get_configurable(robustness.run)(run_dir)
     run_dir.evaluation_config.write_text(settings)
-    write_report(run_dir.root)
+    write_report(run_dir)
 
 
 def table(run_dirs: Sequence[RunDir]) -> str:

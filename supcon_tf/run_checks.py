@@ -4,12 +4,11 @@ import inspect
 from collections.abc import Sequence
 
 from supcon_tf import config
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
+from supcon_tf.training.config import MINIMUM
 from supcon_tf.training.encoder_io import encoder_file
-
-MINIMUM = {"epochs": 1, "batch_size": 1, "seed": 0}
 
 
 def named_stages() -> Sequence[str]:
@@ -30,8 +29,8 @@ def check_stages(settings: str) -> None:
       settings: the resolved configuration.
 
     Raises:
-      UserError: an argument of a stage, or of what it is given, that is not set; a number out of
-        range.
+      UserError: an argument of a stage, or of an object that it takes, is not set; or a number is
+        out of range.
     """
     modules = config.imported_modules(settings)
     # `experiment.run` rejects unknown stages.
@@ -43,9 +42,8 @@ def check_stages(settings: str) -> None:
             if value is None and parameter.default is parameter.empty:
                 raise UserError(f'{name} is not set: add --gin_param="{name} = ..."')
             config.check_arguments(name, modules)
-            minimum = MINIMUM.get(parameter.name)
-            if minimum is not None and isinstance(value, int) and value < minimum:
-                raise UserError(f"{name} must be >= {minimum}, got {value}")
+            if value is not None and parameter.name in MINIMUM:
+                check_integer(name, value, at_least=MINIMUM[parameter.name])
 
 
 def check_encoder(run_dir: RunDir) -> None:
@@ -81,7 +79,7 @@ def prepare(run_dir: RunDir, settings: str) -> None:
     elif file.exists():
         check_resumable(run_dir, started, config.read_text(file), settings)
     file.write_text(settings)
-    if _measures_robustness() and not _is_measured(run_dir, settings):
+    if _measures_robustness() and not is_measured(run_dir, settings):
         run_dir.remove_metrics("robustness")  # Results with the same settings stay.
 
 
@@ -106,7 +104,7 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     if changed is not None:
         raise UserError(
             f"{str(run_dir.root)!r} holds a run with other settings, {changed}: give another "
-            "--workdir, or go on with the same settings"
+            "--workdir, or continue with the same settings"
         )
 
 
@@ -120,6 +118,7 @@ def _measures_robustness() -> bool:
     return "robustness" in (*named_stages(), *named_evaluations())
 
 
-def _is_measured(run_dir: RunDir, settings: str) -> bool:
+def is_measured(run_dir: RunDir, settings: str) -> bool:
+    """Whether the robustness stage last ran with these settings."""
     file = run_dir.evaluation_config
     return file.is_file() and config.is_same_measurement(config.read_text(file), settings)

@@ -12,7 +12,6 @@ examples:
   python -m supcon_tf.study --gin_file=studies/digits_stability.gin --list
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -103,7 +102,7 @@ def train_in_subprocess(
         )
     if ended.returncode:
         raise study.TrialFailed(f"{run_dir.name}: exit code {ended.returncode}, see {log}")
-    found = study.accuracy(json.loads((run_dir / "metrics.json").read_text()))
+    found = study.accuracy(RunDir(run_dir).metrics())
     if found is None:
         raise study.TrialFailed(f"{run_dir.name}: no stage classifies")
     return found

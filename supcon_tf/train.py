@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     gin.get_configurable(experiment.run)(run_dir, configured=gin.get_configurable)
     if run_dir.is_chief:
         run_checks.save_measured_settings(run_dir, settings)
-        print(f"done: {write_report(run_dir.root)}")
+        print(f"done: {write_report(run_dir)}")
 
 
 if __name__ == "__main__":

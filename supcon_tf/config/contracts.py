@@ -13,8 +13,8 @@ class Contract:
 
     Args:
       positional: number of positional arguments.
-      passes: keyword argument -> what to set instead, where "{owner}" stands for the caller, such
-        as "pretrain.run".
+      passes: keyword argument -> what to set instead; "{owner}" is replaced by the caller, such as
+        "pretrain.run".
       names: usual names of the positional arguments, and others that the caller adds, in the same
         way.
     """
@@ -27,7 +27,6 @@ class Contract:
 # Arguments of stages and studies that the commands pass.
 BY_COMMANDS = {
     "configured": "leave it out",
-    "folder": "give --workdir",
     "root": "give --workdir",
     "run_dir": "give --workdir",
     "trial": "leave it out",

@@ -79,7 +79,7 @@ def kind_of(parameter: inspect.Parameter) -> Any:
     """The annotation of a parameter, or the type of its default."""
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
-    # Keras: other defaults, such as 1 or "valid", stand for more kinds than their own.
+    # Keras has few annotations. A default such as 1 or "valid" does not exclude other kinds.
     return {bool: bool, float: float | None}.get(type(parameter.default), Any)
 
 

@@ -43,9 +43,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
       bindings: "name.parameter = value" each.
 
     Raises:
-      UserError: a file or an included one is not there or not text.
-      UserError: an unknown name, parameter, macro or scope, a value of the wrong kind, one that the
-        program replaces, or a line that cannot be parsed.
+      UserError: a missing file, or one that is not text; an unknown name, parameter, macro or
+        scope; a value of the wrong kind, or one that the program replaces; or a syntax error.
     """
     for binding in bindings:
         if not re.match(r"\s*(import|from)\s|[^=\n]+=", binding):

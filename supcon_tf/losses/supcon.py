@@ -245,7 +245,8 @@ class SimCLRLoss(PerSampleLoss):
     """NT-Xent (Chen et al. 2020): SupCon with every sample as its own class. Ignores labels.
 
     Args:
-      temperature, scale_by_temperature, normalize, implementation: as in `supcon_loss`.
+      temperature, normalize, implementation: as in `supcon_loss`.
+      scale_by_temperature: as in `supcon_loss`, but False by default, as in SimCLR's code.
       reduction, name: as in `SupConLoss`.
 
     Example:

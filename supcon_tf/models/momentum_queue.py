@@ -120,7 +120,7 @@ class MemoryLoss(PerSampleLoss):
       loss: a `SupConLoss` or a `SimCLRLoss` with the options. The implementation is dense, without
         positives_cap.
       memory: the model's queue, from `find_memory`. A loss that was loaded from a file has None:
-        compile the loaded model with its own memory before training goes on.
+        compile the loaded model with its own memory before more training.
       name: name of the loss. The reduction is taken from `loss`.
 
     Raises:

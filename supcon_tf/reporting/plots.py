@@ -106,7 +106,7 @@ def map_classes(split: ScoredSplit) -> np.ndarray:
     num_classes = len(split.class_names)
     if num_classes <= MAP_CLASSES:
         return np.arange(num_classes)
-    # The last legend entry stands for all other classes.
+    # The last entry of the legend is for all other classes.
     if split.predictions is None:
         return np.arange(MAP_CLASSES - 1)
     return most_confused_classes(split.labels, split.predictions, limit=MAP_CLASSES - 1)

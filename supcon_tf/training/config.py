@@ -7,8 +7,10 @@ from typing import Literal, get_args
 import keras
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 
+# Smallest values of the integer settings, which are also checked before the first stage runs.
+MINIMUM = {"epochs": 1, "batch_size": 1, "seed": 0, "checkpoints_to_keep": 1}
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
@@ -60,25 +62,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         name, replicas = f"{self.stage}.run", self.replicas
-        at_least = {"epochs": 1, "seed": 0, "checkpoints_to_keep": 1, "snapshot_every": 1}
-        for field, least in at_least.items():
-            value = getattr(self, field)
-            if value is not None and value < least:
-                optional = " or None" * (field == "snapshot_every")
-                raise UserError(f"{name}.{field} must be >= {least}{optional}, got {value}")
-        if self.batch_size < 1 or self.batch_size % replicas:
+        for field, minimum in MINIMUM.items():
+            check_integer(f"{name}.{field}", getattr(self, field), at_least=minimum)
+        if self.snapshot_every is not None:
+            check_integer(f"{name}.snapshot_every", self.snapshot_every, at_least=1)
+        if self.batch_size % replicas:
             raise UserError(
-                f"{name}.batch_size must be a positive multiple of the {replicas} replicas, got "
+                f"{name}.batch_size must be a multiple of the {replicas} replicas, got "
                 f"{self.batch_size}"
             )
-        if self.precision not in get_args(Precision):
-            raise UserError(
-                f"{name}.precision must be one of {get_args(Precision)}, got {self.precision!r}"
-            )
-        if not self.weight_decay >= 0:
-            raise UserError(f"{name}.weight_decay must be >= 0, got {self.weight_decay}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"{name}.clip_norm must be > 0 or None, got {self.clip_norm}")
+        check_choice(f"{name}.precision", self.precision, get_args(Precision))
+        check_number(f"{name}.weight_decay", self.weight_decay, at_least=0)
+        if self.clip_norm is not None:
+            check_number(f"{name}.clip_norm", self.clip_norm, above=0)
         if self.gradient_cache_chunk is not None:
             self._check_gradient_cache(self.gradient_cache_chunk)
 
