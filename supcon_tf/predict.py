@@ -3,8 +3,8 @@
 The output is an .npz file with `paths`, `embeddings`, and from a classifier `labels` and
 `probabilities`, or a .csv file with a row per image. If images may have several labels, the labels
 are those with a probability of at least 0.5, separated by ";". An unreadable image is reported and
-left out. Until the output is complete, the answers so far are in OUTPUT.partial; they stay there if
-the command is stopped.
+left out. Until the output is complete, the predictions so far are in OUTPUT.partial, and they stay
+there if the command is stopped.
 
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
@@ -49,15 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.start_tensorflow()
     # These import TensorFlow.
     from supcon_tf.data.image_files import find_images
-    from supcon_tf.evaluation.answer_files import writer_of
     from supcon_tf.evaluation.prediction import load_model, predictions
+    from supcon_tf.evaluation.prediction_files import open_writer
 
     paths = find_images([*options.images, *more_images])
     model = load_model(export)
-    with writer_of(output) as writer:
+    with open_writer(output) as writer:
         count = 0
-        for read, answers in predictions(model, paths, batch_size=options.batch_size):
-            writer.add(read, answers)
+        for read, outputs in predictions(model, paths, batch_size=options.batch_size):
+            writer.add(read, outputs)
             count += len(read)
         if not count:
             raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from supcon_tf.data.image_formats import read_encoded
 from supcon_tf.errors import UserError
-from supcon_tf.evaluation.answer_files import COLUMNS, Answers
+from supcon_tf.evaluation.prediction_files import COLUMNS, Outputs
 from supcon_tf.evaluation.saved_model import LABELS_FILE
 
-Model = Callable[[list[bytes]], Answers]
+Model = Callable[[list[bytes]], Outputs]
 
 
 def load_model(export: Path) -> Model:
@@ -31,7 +31,7 @@ def load_model(export: Path) -> Model:
         np.array(class_names(export, outputs["probabilities"].shape[-1])) if is_classifier else None
     )
 
-    def answer(encoded: list[bytes]) -> Answers:
+    def predict(encoded: list[bytes]) -> Outputs:
         # Through `loaded`, as signatures do not keep their variables alive.
         values = loaded.signatures["serving_jpeg"](encoded=tf.constant(encoded, tf.string))
         found = {name: value.numpy() for name, value in values.items() if name in COLUMNS}
@@ -41,7 +41,7 @@ def load_model(export: Path) -> Model:
             found["labels"] = np.array([";".join(names[row > 0]) for row in found["labels"]])
         return found
 
-    return answer
+    return predict
 
 
 def class_names(export: Path, count: int) -> list[str]:
@@ -66,7 +66,7 @@ def class_names(export: Path, count: int) -> list[str]:
 
 def predictions(
     model: Model, paths: Sequence[str], *, batch_size: int
-) -> Iterator[tuple[list[str], Answers]]:
+) -> Iterator[tuple[list[str], Outputs]]:
     """Runs the model over image files; reports unreadable ones and leaves them out.
 
     Args:
@@ -75,7 +75,7 @@ def predictions(
       batch_size: images at a time.
 
     Yields:
-      Paths and the model's answers for them, batch by batch.
+      Paths and the model's outputs for them, batch by batch.
     """
     with tqdm(paths, desc="predicting", unit="image", leave=False, disable=None) as bar:
         for start in range(0, len(paths), batch_size):
@@ -88,26 +88,26 @@ def predictions(
                     read.append(path)
                 except (UserError, OSError, MemoryError) as error:
                     _report(path, error)
-            yield from _answers(model, read, encoded)
+            yield from _predict(model, read, encoded)
             bar.update(len(chunk))
 
 
-def _answers(
+def _predict(
     model: Model, paths: list[str], encoded: list[bytes]
-) -> Iterator[tuple[list[str], Answers]]:
+) -> Iterator[tuple[list[str], Outputs]]:
     """The whole batch at once, or one by one if an image in it cannot be decoded."""
     if not paths:
         return
     try:
-        answers = model(encoded)
+        outputs = model(encoded)
     except (tf.errors.OpError, MemoryError) as error:
         if len(paths) == 1:
             _report(paths[0], error)
             return
         for path, image in zip(paths, encoded, strict=True):
-            yield from _answers(model, [path], [image])
+            yield from _predict(model, [path], [image])
         return
-    yield paths, answers
+    yield paths, outputs
 
 
 def _report(path: str, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Predict: bad images, names, interruptions and labels do not lose or change answers."""
+"""Predict: bad images, names, interruptions and labels do not lose or change predictions."""
 
 import os
 
@@ -88,7 +88,9 @@ def test_paths_that_are_not_utf_8_are_kept(export, images, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])
-def test_an_interruption_keeps_the_answers_so_far(export, images, tmp_path, monkeypatch, suffix):
+def test_an_interruption_keeps_the_predictions_so_far(
+    export, images, tmp_path, monkeypatch, suffix
+):
     output = tmp_path / f"out{suffix}"
     output.write_text("of an earlier command")
     read = prediction.read_encoded
@@ -113,10 +115,10 @@ def test_an_interruption_keeps_the_answers_so_far(export, images, tmp_path, monk
 
 
 def test_the_batch_size_does_not_change_the_file(export, images, tmp_path, monkeypatch):
-    from supcon_tf.evaluation import answer_files
+    from supcon_tf.evaluation import prediction_files
 
     run(export, images, tmp_path / "whole.npz")
-    monkeypatch.setattr(answer_files, "IMAGES_PER_PART", 2)
+    monkeypatch.setattr(prediction_files, "IMAGES_PER_PART", 2)
     run(export, images, tmp_path / "parts.npz", "--batch_size=1")
     whole, parts = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "parts"))
     assert set(whole) == set(parts) == {"paths", "embeddings", "labels", "probabilities"}

@@ -1,5 +1,5 @@
 """The exact loss in linear memory: similarities are computed tile by tile and not stored."""
 
-from supcon_tf.losses.streaming.supcon import is_self_contrast, streaming_supcon
+from supcon_tf.losses.streaming.loss import is_self_contrast, streaming_supcon
 
 __all__ = ["is_self_contrast", "streaming_supcon"]

@@ -1,4 +1,4 @@
-"""Writes a model's answers for images: to a partial file as they come, renamed when complete."""
+"""Writes predictions as they come: to a partial file, renamed when it is complete."""
 
 import contextlib
 import csv
@@ -23,17 +23,17 @@ COLUMNS = {
 # Number of images per written part.
 IMAGES_PER_PART = 1024
 
-Answers = dict[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
 
 
 class Writer(Protocol):
-    """Writes answers as they come, then creates the output from them."""
+    """Writes predictions as they come, then creates the output from them."""
 
-    def add(self, paths: Sequence[str], answers: Answers) -> None:
-        """Adds the answers for some images."""
+    def add(self, paths: Sequence[str], outputs: Outputs) -> None:
+        """Adds the outputs for some images."""
 
-    def keep(self) -> None:
-        """Writes all added answers to the partial output."""
+    def flush(self) -> None:
+        """Writes all added outputs to the partial file."""
 
     def finish(self) -> None:
         """Creates the complete output."""
@@ -43,8 +43,8 @@ class Writer(Protocol):
 
 
 @contextlib.contextmanager
-def writer_of(output: Path) -> Iterator[Writer]:
-    """A writer for the output; if interrupted, the answers so far stay in OUTPUT.partial."""
+def open_writer(output: Path) -> Iterator[Writer]:
+    """A writer for the output; if interrupted, the predictions so far stay in OUTPUT.partial."""
     partial = output.with_name(f"{output.name}.partial")
     _remove(partial)
     writer = CsvWriter(output, partial) if output.suffix == ".csv" else NpzWriter(output, partial)
@@ -54,8 +54,8 @@ def writer_of(output: Path) -> Iterator[Writer]:
         writer.discard()
         raise
     except BaseException:
-        writer.keep()
-        print(f"the answers so far are in {str(partial)!r}", file=sys.stderr)
+        writer.flush()
+        print(f"the predictions so far are in {str(partial)!r}", file=sys.stderr)
         raise
     writer.finish()
 
@@ -75,17 +75,17 @@ class CsvWriter:
         self.writer = csv.writer(self.file)
         self.has_header = False
 
-    def add(self, paths: Sequence[str], answers: Answers) -> None:
+    def add(self, paths: Sequence[str], outputs: Outputs) -> None:
         """Writes a row per image: path, label and probability or labels, embedding."""
         columns: dict[str, Any] = {"path": paths}
-        if "label" in answers:
+        if "label" in outputs:
             columns |= {
-                "label": answers["label"],
-                "probability": answers["probabilities"].max(axis=1),
+                "label": outputs["label"],
+                "probability": outputs["probabilities"].max(axis=1),
             }
-        elif "labels" in answers:
-            columns["labels"] = answers["labels"]
-        embeddings = answers["embedding"].T
+        elif "labels" in outputs:
+            columns["labels"] = outputs["labels"]
+        embeddings = outputs["embedding"].T
         columns |= {f"embedding_{number}": values for number, values in enumerate(embeddings)}
         if not self.has_header:
             self.writer.writerow(columns)
@@ -93,7 +93,7 @@ class CsvWriter:
         self.writer.writerows(zip(*columns.values(), strict=True))
         self.file.flush()
 
-    def keep(self) -> None:
+    def flush(self) -> None:
         """Closes the file."""
         self.file.close()
 
@@ -113,19 +113,19 @@ class NpzWriter:
 
     def __init__(self, output: Path, partial: Path):
         self.output, self.partial = output, partial
-        self.pending: list[Answers] = []
+        self.pending: list[Outputs] = []
         self.num_parts = 0
         partial.mkdir()
 
-    def add(self, paths: Sequence[str], answers: Answers) -> None:
-        """Adds answers, and writes a part when there are enough."""
-        named = {COLUMNS[name]: values for name, values in answers.items()}
+    def add(self, paths: Sequence[str], outputs: Outputs) -> None:
+        """Adds outputs, and writes a part when there are enough."""
+        named = {COLUMNS[name]: values for name, values in outputs.items()}
         self.pending.append({"paths": np.array(paths), **named})
         if sum(len(part["paths"]) for part in self.pending) >= IMAGES_PER_PART:
-            self.keep()
+            self.flush()
 
-    def keep(self) -> None:
-        """Writes the answers since the last part as a new part."""
+    def flush(self) -> None:
+        """Writes the outputs since the last part as a new part."""
         if self.pending:
             file = self.partial / f"part_{self.num_parts:06d}.npz"
             np.savez(file, allow_pickle=False, **_joined(self.pending))
@@ -133,7 +133,7 @@ class NpzWriter:
 
     def finish(self) -> None:
         """Joins the parts and renames the result to the output."""
-        self.keep()
+        self.flush()
         parts = [dict(np.load(file)) for file in sorted(self.partial.glob("part_*.npz"))]
         whole = self.partial / "whole.npz"
         np.savez_compressed(whole, allow_pickle=False, **_joined(parts))
@@ -145,5 +145,5 @@ class NpzWriter:
         _remove(self.partial)
 
 
-def _joined(parts: Sequence[Answers]) -> Answers:
+def _joined(parts: Sequence[Outputs]) -> Outputs:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
