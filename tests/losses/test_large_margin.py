@@ -11,6 +11,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.losses import LargeMarginSoftmaxLoss, MarginAnnealing, large_margin_softmax_loss
 from supcon_tf.models.large_margin_head import LargeMarginHead
 from tests import reference
+from tests.losses.gradients import relative_difference
 
 MARGINS = (1, 2, 3, 4)
 
@@ -30,10 +31,6 @@ def value_and_gradients(labels, embeddings, kernel, function=large_margin_softma
         total = tf.reduce_sum(values)
     gradients = tape.gradient(total, [embeddings, kernel])
     return values.numpy(), [gradient.numpy() for gradient in gradients]
-
-
-def relative_difference(actual, expected):
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
 
 
 def at_angles(thetas, length=1.0):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from supcon_tf.losses import NPairsLoss, SimCLRLoss, SupConLoss, supcon_loss
 from tests import reference
+from tests.losses.gradients import relative_difference, with_gradient
 
 SUMMATIONS = ("outside", "inside")
 DENOMINATORS = ("all", "one_positive", "only_negatives")
@@ -36,18 +37,7 @@ def labels_of(kind, num_samples, seed=0):
     return multi_hot
 
 
-def value_and_gradient(labels, features, function=supcon_loss, **options):
-    features = tf.constant(features)
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        values = function(labels, features, **options)
-        total = tf.reduce_sum(values)
-    return values.numpy(), tape.gradient(total, features).numpy()
-
-
-def relative_difference(actual, expected):
-    largest = np.max(np.abs(expected))
-    return np.max(np.abs(actual - expected)) / (largest if largest > 0 else 1.0)
+value_and_gradient = with_gradient(supcon_loss)
 
 
 @pytest.mark.parametrize("label_kind", ["none", "ints", "one_hot", "multi_hot"])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 from supcon_tf.losses import TripletLoss, triplet_loss
 from tests import reference
+from tests.losses.gradients import with_gradient
 from tests.replicas import two_replicas
 
 MININGS = ["hard", "semi_hard", "all"]
@@ -29,12 +30,7 @@ def labels_of(kind, num_samples):
     }[kind]
 
 
-def value_and_gradient(labels, features, function=triplet_loss, **options):
-    features = tf.constant(features)
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        values = function(labels, features, **options)
-    return values.numpy(), tape.gradient(values, features).numpy()
+value_and_gradient = with_gradient(triplet_loss)
 
 
 def assert_near(actual, expected, tolerance=1e-5):
