@@ -51,6 +51,24 @@ def test_twenty_steps_on_two_replicas_equal_one_device():
     assert_same(one, two, atol=1e-4)
 
 
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0], np.eye(2, dtype=bool)[[0, 0, 1, 1, 0]]])
+def test_uneven_first_batches_and_boolean_rows_train_like_one_device(labels):
+    views = np.random.default_rng(0).normal(size=(5, 2, 12)).astype(np.float32)
+    kernels = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas()):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            inputs = keras.Input((2, 12))
+            model = models.ReplicatedModel(inputs, keras.layers.Dense(4)(inputs))
+            model.compile(keras.optimizers.SGD(0.5), losses.SupConLoss())
+        batch = tf.data.Dataset.from_tensor_slices((views, np.asarray(labels))).batch(5)
+        start = model.get_weights()[0]
+        model.fit(batch, shuffle=False, verbose=0)
+        kernels.append(model.get_weights()[0])
+        assert np.abs(kernels[-1] - start).max() > 1e-2
+    np.testing.assert_allclose(*kernels, rtol=0, atol=1e-6)
+
+
 def processes(arguments, *, workers=1):
     """Starts a module in several processes, the workers of a cluster."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
