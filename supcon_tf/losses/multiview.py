@@ -60,11 +60,7 @@ def as_labels(
     labels = tf.convert_to_tensor(labels)
     if labels.shape.rank not in (1, 2):
         raise UserError(f"labels must be [N], [N, C] or None, got shape {labels.shape}")
-    if not labels.shape[:1].is_compatible_with(features.shape[:1]):
-        raise UserError(
-            f"labels and features must agree in N, got {labels.shape[0]} labels "
-            f"and {features.shape[0]} samples"
-        )
+    check_same_length(labels, features)
     numbers = class_numbers(labels)
     if numbers is not None:
         return numbers
@@ -163,12 +159,12 @@ def require(condition: tf.Tensor, message: str, labels: tf.Tensor) -> None:
         raise UserError(f"{message}; got values from {values.min()} to {values.max()}")
 
 
-def check_same_length(labels: tf.Tensor, outputs: tf.Tensor) -> None:
-    """Raises UserError unless both have N samples, as far as N is known."""
-    if not labels.shape[:1].is_compatible_with(outputs.shape[:1]):
+def check_same_length(labels: tf.Tensor, features: tf.Tensor) -> None:
+    """Raises UserError unless labels and features or logits have the same N, if it is known."""
+    if not labels.shape[:1].is_compatible_with(features.shape[:1]):
         raise UserError(
-            f"labels and outputs must agree in N, got {labels.shape[0]} labels and "
-            f"{outputs.shape[0]} samples"
+            f"labels and features must agree in N, got {labels.shape[0]} labels "
+            f"and {features.shape[0]} samples"
         )
 
 

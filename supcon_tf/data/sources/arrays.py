@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
-from supcon_tf.data.sources.base import Source, with_validation
-from supcon_tf.data.splits import hold_out
+from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 # The names of images and labels in a .npz file; x_train and so on as in Keras' mnist.npz,
@@ -86,9 +85,7 @@ def arrays(
         if check_images:
             check_pixels(where, images)
     if "test" not in splits:
-        whole = splits["train"]
-        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
-        splits |= {"train": whole.take(kept), "test": whole.take(held_out)}
+        splits |= split_off_test(splits["train"], test_share, seed)
     return with_validation(Source(Path(str(file)).stem, names, **splits), validation_share, seed)
 
 

@@ -65,6 +65,12 @@ def check_source(setting: str, source: Any) -> None:
         )
 
 
+def split_off_test(split: IndexedSplit, share: float, seed: int) -> dict[str, IndexedSplit]:
+    """Splits images into {"train": ..., "test": ...}, with this share of each class in the test."""
+    kept, chosen = hold_out(split.labels, share, seed=seed)
+    return {"train": split.take(kept), "test": split.take(chosen)}
+
+
 def with_validation(source: Source, share: float, seed: int) -> Source:
     """Moves a share of each class of the training images to a validation split; none for 0."""
     check_number("validation_share", share, at_least=0, below=1)

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf.data.sources.base import Source, with_validation
-from supcon_tf.data.splits import IndexedSplit, hold_out
+from supcon_tf.data.sources.base import Source, split_off_test, with_validation
+from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import check_integer, check_number
 
 
@@ -40,10 +40,6 @@ def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
         reads_batches=True,
         in_memory=True,
     )
-    train, test = hold_out(whole.labels, 0.25, seed=0)
     names = tuple(str(name) for name in data.target_names)
-    return with_validation(
-        Source("digits", names, whole.take(train), whole.take(test)),
-        validation_share,
-        seed,
-    )
+    source = Source("digits", names, **split_off_test(whole, 0.25, seed=0))
+    return with_validation(source, validation_share, seed)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.image_files import ImageCheck, check_readable, split_of_files
-from supcon_tf.data.sources.base import Source, with_validation
+from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.data.sources.layouts import Layout, find_layout
-from supcon_tf.data.splits import IndexedSplit, hold_out
+from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 
@@ -64,9 +64,7 @@ def folder(
         for name, files in layout.files.items()
     }
     if "test" not in splits:
-        whole = splits["train"]
-        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
-        splits |= {"train": whole.take(kept), "test": whole.take(held_out)}
+        splits |= split_off_test(splits["train"], test_share, seed)
     return with_validation(Source(base.name, layout.class_names, **splits), validation_share, seed)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from supcon_tf.data.image_files import ImageCheck, check_readable, split_of_files
-from supcon_tf.data.sources.base import Source, with_validation
-from supcon_tf.data.splits import IndexedSplit, hold_out
+from supcon_tf.data.sources.base import Source, split_off_test, with_validation
+from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 
 SPLITS = ("train", "test", "validation")
@@ -97,8 +97,7 @@ def table(
                 f"{validation_share}"
             )
     else:
-        kept, held_out = hold_out(whole.labels, test_share, seed=seed)
-        splits = {"train": whole.take(kept), "test": whole.take(held_out)}
+        splits = split_off_test(whole, test_share, seed)
     return with_validation(Source(path.stem, names, **splits), validation_share, seed)
 
 
