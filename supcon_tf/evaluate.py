@@ -24,6 +24,7 @@ from absl import flags
 
 from supcon_tf import cli, config
 from supcon_tf.errors import UserError
+from supcon_tf.files import write_text
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.run_dir import RunDir
@@ -101,9 +102,10 @@ def measure(
         if name.startswith("robustness.run."):
             config.check_arguments(name, modules)
     print(f"{run_dir.root}: measuring on {devices}")
-    gin.get_configurable(robustness.run)(run_dir)
-    run_dir.evaluation_config.write_text(settings)
-    write_report(run_dir)
+    with run_dir.lock():
+        gin.get_configurable(robustness.run)(run_dir)
+        write_text(run_dir.evaluation_config, settings)
+        write_report(run_dir)
 
 
 def table(run_dirs: Sequence[RunDir]) -> str:

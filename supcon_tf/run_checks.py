@@ -2,9 +2,12 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 from supcon_tf import config
 from supcon_tf.errors import UserError, check_integer
+from supcon_tf.files import write_text
+from supcon_tf.reporting import write_report
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
 from supcon_tf.training.config import MINIMUM
@@ -60,27 +63,44 @@ def check_encoder(run_dir: RunDir) -> None:
 
 
 def prepare(run_dir: RunDir, settings: str) -> None:
-    """Makes the run directory and writes its config.gin.
+    """Checks that the run may start or resume, and writes its config.gin.
 
     Args:
       run_dir: a new directory, or the directory of a run to resume.
       settings: the resolved configuration.
 
     Raises:
-      UserError: as in `check_resumable`.
+      UserError: as in `check_resumable`, or a run without an intact config.gin.
     """
-    file = run_dir.config
-    run_dir.root.mkdir(parents=True, exist_ok=True)
     if not run_dir.is_chief:
         return
     started = run_dir.started_stages()
-    if not started:
+    if started:
+        check_resumable(run_dir, started, _settings_before(run_dir), settings)
+    else:
         run_dir.remove_partial_files()
-    elif file.exists():
-        check_resumable(run_dir, started, config.read_text(file), settings)
-    file.write_text(settings)
+    # Settings of stages that have not started may differ.
+    if not started or config.read_text(run_dir.config) != settings:
+        write_text(run_dir.config, settings)
     if _measures_robustness() and not is_measured(run_dir, settings):
         run_dir.remove_metrics("robustness")  # Results with the same settings stay.
+
+
+def _settings_before(run_dir: RunDir) -> str:
+    """The settings of a run that has started.
+
+    Raises:
+      UserError: config.gin is missing or not complete.
+    """
+    file = run_dir.config
+    text = config.read_text(file) if file.is_file() else ""
+    if config.is_complete(text):
+        return text
+    raise UserError(
+        f"{str(file)!r} is {'damaged' if text else 'missing or empty'}, so that the settings of "
+        "this run are unknown: restore it, give another --workdir, or, if these are the settings "
+        "that it had, write them there with --print_config"
+    )
 
 
 def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str) -> None:
@@ -108,10 +128,25 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
         )
 
 
+def report(run_dir: RunDir) -> Path:
+    """Writes the report of a run that has finished.
+
+    Raises:
+      UserError: it cannot be written; the results are complete without it.
+    """
+    try:
+        return write_report(run_dir)
+    except OSError as error:
+        raise UserError(
+            f"the run has finished, but its report cannot be written ({error}): the same command "
+            "writes it again"
+        ) from error
+
+
 def save_measured_settings(run_dir: RunDir, settings: str) -> None:
     """Records the settings that the robustness stage used, if it ran."""
     if _measures_robustness():
-        run_dir.evaluation_config.write_text(settings)
+        write_text(run_dir.evaluation_config, settings)
 
 
 def _measures_robustness() -> bool:

@@ -1,13 +1,17 @@
 """A run directory: the names of its files, and its small files."""
 
+import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from supcon_tf import run_lock
+from supcon_tf.errors import UserError
+from supcon_tf.files import replacing, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,14 @@ class RunDir:
 
     root: Path
     is_chief: bool = True
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Locks the directory, which must exist, until the block ends; only the chief does.
+
+        Raises:
+          UserError: another process writes to this directory.
+        """
+        return run_lock.hold(self.root / "run.lock") if self.is_chief else contextlib.nullcontext()
 
     @property
     def config(self) -> Path:
@@ -177,9 +189,8 @@ class RunDir:
 
     def save_scored_split(self, **arrays: np.ndarray) -> None:
         """Writes `scored_split`."""
-        partial = self.scored_split.with_suffix(".partial.npz")
-        np.savez_compressed(partial, allow_pickle=False, **arrays)
-        os.replace(partial, self.scored_split)
+        with replacing(self.scored_split) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         if self.is_chief:
@@ -187,12 +198,24 @@ class RunDir:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; an empty dict where there is no file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What `write_json` wrote; an empty dict where there is no file.
+
+    Raises:
+      UserError: a damaged file.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{str(path)!r} is damaged ({content}): remove it, and the same command makes it again"
+        )
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes the file completely or not at all, also when the process is killed."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    """Replaces a JSON file."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -19,7 +19,6 @@ from absl import flags
 
 from supcon_tf import cli, config
 from supcon_tf.errors import UserError
-from supcon_tf.reporting import write_report
 from supcon_tf.run_dir import RunDir
 
 
@@ -50,16 +49,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     strategy = gin.get_configurable(distribution.strategy)()
     run_dir = RunDir(Path(options.workdir), is_chief=distribution.is_chief(strategy))
     run_checks.check_encoder(run_dir)
-    run_checks.prepare(run_dir, settings)
-    replicas = strategy.num_replicas_in_sync
-    print(
-        f"{options.gin_file[-1]} on {devices}{f', {replicas} replicas' * (replicas > 1)}, "
-        f"into {run_dir.root}"
-    )
-    gin.get_configurable(experiment.run)(run_dir, configured=gin.get_configurable)
-    if run_dir.is_chief:
-        run_checks.save_measured_settings(run_dir, settings)
-        print(f"done: {write_report(run_dir)}")
+    run_dir.root.mkdir(parents=True, exist_ok=True)
+    with run_dir.lock():
+        run_checks.prepare(run_dir, settings)
+        replicas = strategy.num_replicas_in_sync
+        print(
+            f"{options.gin_file[-1]} on {devices}{f', {replicas} replicas' * (replicas > 1)}, "
+            f"into {run_dir.root}"
+        )
+        gin.get_configurable(experiment.run)(run_dir, configured=gin.get_configurable)
+        if run_dir.is_chief:
+            run_checks.save_measured_settings(run_dir, settings)
+            print(f"done: {run_checks.report(run_dir)}")
 
 
 if __name__ == "__main__":

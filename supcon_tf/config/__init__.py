@@ -5,7 +5,12 @@ from supcon_tf.config.files import find, read_text
 from supcon_tf.config.kinds import bound_value
 from supcon_tf.config.names import imported_modules
 from supcon_tf.config.parse import parse
-from supcon_tf.config.resolved import changed_setting, is_same_measurement, parameter_values
+from supcon_tf.config.resolved import (
+    changed_setting,
+    is_complete,
+    is_same_measurement,
+    parameter_values,
+)
 
 __all__ = [
     "bound_value",
@@ -13,6 +18,7 @@ __all__ = [
     "check_arguments",
     "find",
     "imported_modules",
+    "is_complete",
     "is_same_measurement",
     "parameter_values",
     "parse",

@@ -14,7 +14,7 @@ from supcon_tf.config.bindings import check_binding
 from supcon_tf.config.files import IMPORTS, find, with_includes
 from supcon_tf.config.kinds import bound_value, parameters, references, selector_of
 from supcon_tf.config.names import imported_modules, names_in, nearest
-from supcon_tf.config.resolved import BINDING, macros_in, parameter_values
+from supcon_tf.config.resolved import BINDING, DEFAULTS_HEADING, macros_in, parameter_values
 from supcon_tf.errors import UserError
 
 PLAIN_TYPES = {bool, float, int, str, type(None)}
@@ -69,8 +69,8 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     given = parameter_values(resolved)
     found = sorted(_defaults(resolved, given, modules))
     defaults = (f"# {name} = {value!r}" for name, value in found)
-    heading = "# Defaults, where the caller does not give another value:"
-    return "\n".join([resolved.rstrip(), "", heading, "# " + 78 * "=", *defaults, ""])
+    lines = [resolved.rstrip(), "", DEFAULTS_HEADING, "# " + 78 * "=", *defaults, ""]
+    return "\n".join(lines)
 
 
 def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:

@@ -5,6 +5,14 @@ import re
 # A line of gin's configuration, and what follows of it on lines that begin with a space or bracket.
 BINDING = r"^{} =\s*(.*(?:\n[ \t)\]}}].*)*)"
 
+# The line above the defaults, which follow everything that is set.
+DEFAULTS_HEADING = "# Defaults, where the caller does not give another value:"
+
+
+def is_complete(resolved: str) -> bool:
+    """Whether a resolved configuration was not cut off before its defaults."""
+    return f"{DEFAULTS_HEADING}\n" in resolved
+
 
 def parameter_values(
     resolved: str, *, defaults: bool = True, macros: bool = False

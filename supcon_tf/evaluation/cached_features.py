@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -13,7 +14,9 @@ import tensorflow as tf
 from supcon_tf.data.pipeline import evaluation_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import IndexedSplit, Split
+from supcon_tf.errors import UserError
 from supcon_tf.evaluation import predict
+from supcon_tf.files import replacing
 
 # Images of a split that enter the hash of its features.
 NUM_HASHED = 32
@@ -102,14 +105,19 @@ def cached_features(
             description=description,
         )
         folder.mkdir(exist_ok=True)
-        partial = folder / f"{name}.partial.npz"
         seconds = time.perf_counter() - start
-        np.savez(partial, allow_pickle=False, labels=labels, seconds=seconds, **outputs)
         for stale in folder.glob(f"{name}-*.npz"):
             stale.unlink()
-        os.replace(partial, file)
-    with np.load(file, allow_pickle=False) as arrays:
-        return Features(arrays["embedding"], arrays["labels"], float(arrays["seconds"]))
+        with replacing(file) as partial:
+            np.savez(partial, allow_pickle=False, labels=labels, seconds=seconds, **outputs)
+    try:
+        # NumPy leaves a damaged file open.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return Features(arrays["embedding"], arrays["labels"], float(arrays["seconds"]))
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{str(file)!r} is damaged ({error}): remove it, and the features are computed again"
+        ) from None
 
 
 def _fingerprint(split: Split, *, encoder_file: Path, preprocessing: Preprocessing) -> str:

@@ -16,6 +16,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.evaluation import Reliability, reliability
 from supcon_tf.evaluation.classifiers import Classifier
 from supcon_tf.evaluation.thumbnails import resize_longer_side
+from supcon_tf.files import replacing
 from supcon_tf.run_dir import RunDir, read_json, write_json
 
 CLEAN = ("clean", 0)
@@ -145,6 +146,7 @@ def _save_picture(path: Path, image: np.ndarray) -> None:
     try:
         small = resize_longer_side(image, min(PICTURE_PX, max(image.shape[:2])))
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(tf.io.encode_png(small).numpy())
+        with replacing(path) as partial:
+            partial.write_bytes(tf.io.encode_png(small).numpy())
     except Exception:
         logging.getLogger(__name__).exception("no picture of %s", path.stem)

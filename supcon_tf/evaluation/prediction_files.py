@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from supcon_tf.errors import UserError
+from supcon_tf.files import replacing, sync
 
 # Written outputs of the model -> their names in an .npz file.
 COLUMNS = {
@@ -100,6 +101,7 @@ class CsvWriter:
     def finish(self) -> None:
         """Renames the file to the output."""
         self.file.close()
+        sync(self.partial)
         os.replace(self.partial, self.output)
 
     def discard(self) -> None:
@@ -135,9 +137,8 @@ class NpzWriter:
         """Joins the parts and renames the result to the output."""
         self.flush()
         parts = [dict(np.load(file)) for file in sorted(self.partial.glob("part_*.npz"))]
-        whole = self.partial / "whole.npz"
-        np.savez_compressed(whole, allow_pickle=False, **_joined(parts))
-        os.replace(whole, self.output)
+        with replacing(self.output) as whole:
+            np.savez_compressed(whole, allow_pickle=False, **_joined(parts))
         _remove(self.partial)
 
     def discard(self) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Preprocessing
+from supcon_tf.files import sync
 from supcon_tf.models import class_scores, embedding_model, model_parts
 
 # One class name per line.
@@ -115,5 +116,8 @@ def save_serving_model(
     if class_names is not None:
         lines = "".join(f"{name}\n" for name in class_names)
         (partial / LABELS_FILE).write_text(lines, encoding="utf-8")
+    for file in partial.rglob("*"):
+        sync(file)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
+    sync(path.parent)

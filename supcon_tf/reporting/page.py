@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supcon_tf.files import write_text
 from supcon_tf.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def render(template: str, path: str | os.PathLike, **values: Any) -> Path:
     page.parent.mkdir(parents=True, exist_ok=True)
     text = _environment().get_template(template).render(values)
     # File names may have bytes that are not UTF-8.
-    page.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(page, text, errors="backslashreplace")
     return page
 
 

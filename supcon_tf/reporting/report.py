@@ -8,6 +8,8 @@ import logging
 import math
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,11 @@ def _drawn_sections(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections that are drawn from files, None where there is no file, and the errors."""
     files = [file for file in (run_dir.scored_split, run_dir.old_scored_split) if file.exists()]
-    split = read_scored_split(files[0]) if files else None
+    split, failed = None, {}
+    try:
+        split = read_scored_split(files[0]) if files else None
+    except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        failed["test split"] = f"{files[0]} is damaged ({error})"
     measured = read_measured(run_dir) if has_robustness else None
     draw: dict[str, Callable[[], Any]] = {}
     if run_dir.curves_file.exists():
@@ -96,7 +102,6 @@ def _drawn_sections(
     if run_dir.view_sheet.exists():
         draw["views"] = lambda: sections.views(run_dir.view_sheet)
     drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "views"))
-    failed = {}
     for name, function in draw.items():
         try:
             drawn[name] = function()

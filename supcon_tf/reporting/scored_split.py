@@ -66,7 +66,8 @@ def read_scored_split(path: Path) -> ScoredSplit:
     Raises:
         UserError: lengths differ, there are no examples, or a label is out of range.
     """
-    with np.load(path, allow_pickle=False) as arrays:
+    # NumPy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         embeddings = arrays["embeddings"]
         labels = arrays["labels"]
         class_names = arrays["class_names"].tolist()

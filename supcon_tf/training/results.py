@@ -14,6 +14,7 @@ from supcon_tf.evaluation import average_precisions, mean_average_precision
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
 from supcon_tf.evaluation.thumbnails import thumbnails
+from supcon_tf.files import replacing
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
@@ -78,7 +79,8 @@ class EpochMeasures:
         if every is None or epoch % every:
             return measures
         self.run_dir.checkpoints(stage).mkdir(parents=True, exist_ok=True)
-        self.network.save(self.run_dir.model(stage, epoch))
+        with replacing(self.run_dir.model(stage, epoch)) as partial:
+            self.network.save(partial)
         return measures | self.test_measures(self.scorer.score(source.test, "test"))
 
     def test_measures(self, scores: Scores) -> dict[str, float]:
@@ -111,7 +113,8 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     source, stage = data.source, measures.config.stage
     classifies = measures.objective.classifies
     start = time.perf_counter()
-    measures.network.save(run_dir.model(stage))
+    with replacing(run_dir.model(stage)) as partial:
+        measures.network.save(partial)
     scores = scorer.score(source.test, "test")
     metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.test_measures(scores)}
     if source.has_labels:

@@ -11,6 +11,7 @@ from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.thumbnails import rgb
+from supcon_tf.files import replacing
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import TrainingData
 
@@ -32,7 +33,8 @@ def save_view_sheet(run_dir: RunDir, data: TrainingData, *, seed: int) -> None:
     except Exception:
         logging.getLogger(__name__).exception("no picture of the augmented views")
         return
-    run_dir.view_sheet.write_bytes(sheet)
+    with replacing(run_dir.view_sheet) as partial:
+        partial.write_bytes(sheet)
 
 
 def view_sheet(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from supcon_tf import config, evaluate, train
+from supcon_tf import config, evaluate, run_checks, train
 from supcon_tf.data.imagenet_c import CORRUPTIONS
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
@@ -124,7 +124,7 @@ def test_training_repeats_an_evaluation_with_other_settings(tmp_path, photos, mo
     metrics = RunDir(folder).metrics()
     assert metrics["robustness"]["num_images"] == 3
     RunDir(folder).set_metrics("pretrain", {"seconds": 1.0})
-    monkeypatch.setattr(train, "write_report", lambda root: root)
+    monkeypatch.setattr(run_checks, "write_report", lambda root: root)
     for limit in (5, 3):
         continue_training(
             folder,

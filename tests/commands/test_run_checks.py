@@ -77,3 +77,38 @@ def test_a_directory_with_results_of_other_settings_is_rejected(tmp_path):
     folder.set_metrics("robustness", {"seconds": 1.0})
     with pytest.raises(ValueError, match="holds a run with other settings"):
         run_checks.prepare(folder, parse(["digits/supcon.gin"], ["views.simclr.strength = 0.1"]))
+
+
+@pytest.mark.parametrize(
+    ("left", "problem"), [(None, "missing or empty"), (0, "missing or empty"), (400, "damaged")]
+)
+def test_a_run_whose_settings_are_lost_is_not_resumed(tmp_path, left, problem):
+    folder = RunDir(tmp_path)
+    settings = parse(["digits/supcon.gin"], [])
+    run_checks.prepare(folder, settings)
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    if left is None:
+        folder.config.unlink()
+    else:
+        folder.config.write_text(settings[:left])
+    with pytest.raises(UserError, match=f"config.gin' is {problem}, so that the settings of"):
+        run_checks.prepare(folder, settings)
+
+
+def test_settings_that_have_not_changed_are_not_written_again(tmp_path):
+    folder = RunDir(tmp_path)
+    settings = parse(["digits/supcon.gin"], [])
+    run_checks.prepare(folder, settings)
+    folder.checkpoints("pretrain").mkdir(parents=True)
+    before = folder.config.stat()
+    run_checks.prepare(folder, settings)
+    assert folder.config.stat() == before
+
+
+def test_a_report_that_cannot_be_written_is_told_after_the_results(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device", str(tmp_path / "report.html"))
+
+    monkeypatch.setattr(run_checks, "write_report", full)
+    with pytest.raises(UserError, match=r"has finished, but its report .*No space left.*html"):
+        run_checks.report(RunDir(tmp_path))

@@ -188,6 +188,16 @@ def test_the_scored_split_of_an_older_version_is_shown(tmp_path):
     assert "Confusion matrix" in Page(write_report(run)).headings
 
 
+def test_a_torn_scored_split_does_not_stop_the_report(tmp_path):
+    run = write_run(tmp_path, curves=CURVES, split=split_arrays())
+    file = run / "test_split.npz"
+    file.write_bytes(file.read_bytes()[:-100])
+    page = Page(write_report(run))
+    assert "Training" in page.headings
+    assert "Confusion matrix" not in page.headings
+    assert f"{file} is damaged" in page.text
+
+
 def test_run_without_plots_needs_no_script(tmp_path):
     run = write_run(tmp_path, metrics={"linear": {"top_1": 0.5}})
     page = Page(write_report(run))

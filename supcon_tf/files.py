@@ -1,0 +1,49 @@
+"""Files that are written completely or not at all, also when the process or the machine stops."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write a file to, which replaces `path` at the end.
+
+    After an error the new file is removed and the old one is unchanged.
+
+    Raises:
+      OSError: with the name of the file, also where a write to a full disk names none.
+    """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Replaces a file by this text in UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors=errors)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a directory to the disk, where the file system can."""
+    with contextlib.suppress(PermissionError):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            # Some file systems cannot flush a directory.
+            if not path.is_dir():
+                raise OSError(error.errno, error.strerror, str(path)) from None
+        finally:
+            os.close(opened)
