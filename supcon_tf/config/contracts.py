@@ -58,6 +58,19 @@ CONTRACTS: dict[str, Contract] = {
             "num_classes": "{owner}.source, which has the classes",
         },
     ),
+    "projection_head": Contract(
+        positional=1,
+        passes={"units": "{owner}.projection", "batch_norm": "{owner}.batch_norm"},
+        names={"input_dim": "{owner}.encoder"},
+    ),
+    "classification_head": Contract(
+        positional=2,
+        passes={"zero_init": "{owner}.zero_init, or zero_init_classifier where it has that"},
+        names={
+            "input_dim": "the encoder",
+            "num_classes": "the source, which has the classes",
+        },
+    ),
     "batches": Contract(positional=1, passes=_BATCHES, names={"split": "{owner}.source"}),
     "callbacks": Contract(passes={"steps": "{owner}.epochs"}),
     "augmentation": Contract(

@@ -66,7 +66,13 @@ def changed_setting(before: str, after: str, *, ignored: tuple[str, ...]) -> str
     old, new = (parameter_values(text, macros=True) for text in (before, after))
     # A parameter that is newer than the run has its default, which is what the run did.
     added = new.keys() - old.keys() - parameter_values(after, defaults=False).keys()
-    for name in sorted((old.keys() | new.keys()) - added):
+    # So are the standard heads, which base.gin names since 0.3.
+    heads = {
+        name
+        for name in new.keys() - old.keys()
+        if re.fullmatch(r".*\.(\w+_head) = @(\w+/)?models\.\1", f"{name} = {new[name]}")
+    }
+    for name in sorted((old.keys() | new.keys()) - added - heads):
         if old.get(name) != new.get(name) and not name.startswith(ignored):
             return f"{name} = {old.get(name)} instead of {new.get(name)}"
     return None

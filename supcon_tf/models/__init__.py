@@ -7,6 +7,7 @@ from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+from supcon_tf.models.initializers import FanInUniform
 from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
 from supcon_tf.models.momentum_encoder import MomentumProjection
 from supcon_tf.models.momentum_memory import find_memory, momentum_memory_model
@@ -21,6 +22,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 __all__ = [
+    "FanInUniform",
     "KeyMemory",
     "L2Normalization",
     "LargeMarginHead",

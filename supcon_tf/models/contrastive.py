@@ -4,7 +4,7 @@ Every model has its parts under the same layer names, which a `.keras` file keep
 user's encoder, then normalisation), "projection_head" and "classifier".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -34,6 +34,8 @@ def contrastive_model(
     num_classes: int | None = None,
     zero_init_classifier: bool = False,
     stop_classifier_gradient: bool = True,
+    projection_head: Callable[..., keras.Model] = projection_head,
+    classification_head: Callable[..., keras.Model] = classification_head,
     name: str = "contrastive_model",
 ) -> keras.Model:
     """Encoder and projection head over several views of each sample.
@@ -55,6 +57,9 @@ def contrastive_model(
       num_classes: C, classes of the linear probe; None for no probe.
       zero_init_classifier: initialise the probe's kernel with zeros.
       stop_classifier_gradient: stop the gradient between the encoder and the probe.
+      projection_head: input length, units, batch_norm -> the head; `models.projection_head` with
+        other options, such as `functools.partial(models.projection_head, last_bias=True)`.
+      classification_head: input length, number of classes, zero_init -> the probe, in the same way.
       name: name of the model.
 
     Returns:
@@ -100,6 +105,7 @@ def classification_model(
     train_encoder: bool = True,
     zero_init: bool = False,
     large_margin: bool = False,
+    classification_head: Callable[..., keras.Model] = classification_head,
     name: str = "classification_model",
 ) -> keras.Model:
     """Encoder and linear classifier, for cross-entropy training, linear evaluation and fine-tuning.
@@ -114,6 +120,7 @@ def classification_model(
         and without a gradient.
       zero_init: initialise the classifier's kernel with zeros.
       large_margin: use a `LargeMarginHead`, for `losses.LargeMarginSoftmaxLoss`.
+      classification_head: as in `contrastive_model`; not used with `large_margin`.
       name: name of the model.
 
     Returns:

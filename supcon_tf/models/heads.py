@@ -1,12 +1,14 @@
 """Heads that take an embedding: the projection head and the linear classifier."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 from keras import layers, ops
 
-from supcon_tf.errors import UserError, check_integer
+from supcon_tf.errors import UserError, check_flag, check_integer
 from supcon_tf.models.batch_norm import BatchNormalization
+from supcon_tf.models.initializers import Initializer, new_initializer
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -42,26 +44,34 @@ def projection_head(
     units: Sequence[int] = (2048, 128),
     batch_norm: bool = False,
     normalize: bool = True,
+    last_bias: bool = False,
+    kernel_initializer: Initializer | None = None,
+    bias_initializer: Initializer = "zeros",
     name: str = "projection_head",
 ) -> keras.Model:
     """A multi-layer perceptron from the embedding to the projection that contrastive losses take.
 
-    z = W_k relu(... relu(W_1 x + b_1)), L2-normalised. Kernels are initialised with N(0, 0.01), and
-    the last layer has no bias (Khosla et al. 2020, arXiv 2004.11362). With `batch_norm` the hidden
-    layers have batch normalisation in place of a bias, as in SimCLR.
+    z = W_k relu(... relu(W_1 x + b_1)), L2-normalised (Khosla et al. 2020, arXiv 2004.11362). With
+    `batch_norm` the hidden layers have batch normalisation in place of a bias, as in SimCLR. The
+    defaults are the released TensorFlow code's. The SupCon authors' PyTorch code has `last_bias`
+    and `FanInUniform` for kernels and biases.
 
     Args:
       input_dim: length of the embedding.
       units: size of each layer; the last one is the length of the projection.
       batch_norm: batch normalisation of the hidden layers, over the global batch.
       normalize: L2-normalise the projection.
+      last_bias: the last layer has a bias.
+      kernel_initializer: a Keras initializer of the kernels, or its name; None for N(0, 0.01).
+      bias_initializer: the same for the biases.
       name: name of the model, and the prefix of its layers' names.
 
     Returns:
       A model from float [B, input_dim] to float32 [B, units[-1]].
 
     Raises:
-      UserError: if `units` is not a sequence of one or more integers >= 1.
+      UserError: if `units` is not a sequence of one or more integers >= 1, or another option is not
+        of its kind.
 
     Example:
       >>> from supcon_tf import models
@@ -69,15 +79,19 @@ def projection_head(
       True
     """
     units = check_units(units)
+    check_flag("last_bias", last_bias)
+    dense = partial(
+        _dense, kernel_initializer=kernel_initializer, bias_initializer=bias_initializer
+    )
     x = inputs = keras.Input((input_dim,), name="embedding")
     for i, hidden in enumerate(units[:-1], start=1):
-        x = _dense(hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")(x)
+        x = dense(x, hidden, use_bias=not batch_norm, name=f"{name}_dense{i}")
         if batch_norm:
             x = BatchNormalization(
                 momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_bn{i}"
             )(x)
         x = layers.ReLU(name=f"{name}_relu{i}")(x)
-    x = _dense(units[-1], use_bias=False, name=f"{name}_dense{len(units)}")(x)
+    x = dense(x, units[-1], use_bias=last_bias, name=f"{name}_dense{len(units)}")
     if normalize:
         x = L2Normalization(name=f"{name}_normalize")(x)
     else:
@@ -101,21 +115,31 @@ def check_units(units: Sequence[int]) -> tuple[int, ...]:
 
 
 def classification_head(
-    input_dim: int, num_classes: int, *, zero_init: bool = False, name: str = "classifier"
+    input_dim: int,
+    num_classes: int,
+    *,
+    zero_init: bool = False,
+    kernel_initializer: Initializer = "glorot_uniform",
+    bias_initializer: Initializer = "zeros",
+    name: str = "classifier",
 ) -> keras.Model:
     """One dense layer from the embedding to class logits.
 
     Args:
       input_dim: length of the embedding.
       num_classes: C, at least 2.
-      zero_init: initialise the kernel with zeros, otherwise with Glorot's uniform distribution.
+      zero_init: initialise the kernel with zeros.
+      kernel_initializer: a Keras initializer of the kernel, or its name. PyTorch's is
+        `FanInUniform`, for kernel and bias.
+      bias_initializer: the same for the bias.
       name: name of the model and of its layer.
 
     Returns:
       A model from float [B, input_dim] to float32 [B, C].
 
     Raises:
-      UserError: if `num_classes` is below 2.
+      UserError: if `num_classes` is below 2, an initializer is unknown, or `zero_init` is combined
+        with another `kernel_initializer`.
 
     Example:
       >>> from supcon_tf import models
@@ -123,20 +147,42 @@ def classification_head(
       (None, 10)
     """
     num_classes = check_integer("num_classes", num_classes, at_least=2)
+    if zero_init and kernel_initializer != "glorot_uniform":
+        raise UserError(
+            "kernel_initializer has no effect with zero_init = True, got "
+            f"{kernel_initializer!r}: set zero_init = False"
+        )
     inputs = keras.Input((input_dim,), name="embedding")
-    logits = layers.Dense(
+    logits = _dense(
+        inputs,
         num_classes,
-        kernel_initializer="zeros" if zero_init else "glorot_uniform",
+        kernel_initializer="zeros" if zero_init else kernel_initializer,
+        bias_initializer=bias_initializer,
         dtype="float32",
         name=name,
-    )(inputs)
+    )
     return keras.Model(inputs, logits, name=name)
 
 
-def _dense(units: int, *, use_bias: bool, name: str) -> layers.Dense:
+def _dense(
+    x: keras.KerasTensor,
+    units: int,
+    *,
+    use_bias: bool = True,
+    kernel_initializer: Initializer | None,
+    bias_initializer: Initializer,
+    dtype: str | None = None,
+    name: str,
+) -> keras.KerasTensor:
+    if kernel_initializer is None:
+        kernel = keras.initializers.RandomNormal(stddev=0.01)
+    else:
+        kernel = new_initializer("kernel_initializer", kernel_initializer)
     return layers.Dense(
         units,
         use_bias=use_bias,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        kernel_initializer=kernel,
+        bias_initializer=new_initializer("bias_initializer", bias_initializer, fan_in=x.shape[-1]),
+        dtype=dtype,
         name=name,
-    )
+    )(x)

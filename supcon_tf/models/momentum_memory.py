@@ -15,7 +15,7 @@ and `model.variables` holds all of it:
 - The queue changes when the loss of a training step has been computed from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from supcon_tf.losses import LossInput
 from supcon_tf.models.contrastive import contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, fold_views, model_parts, unfold_views
+from supcon_tf.models.heads import classification_head, projection_head
 from supcon_tf.models.momentum_encoder import MomentumProjection
 from supcon_tf.models.momentum_queue import Contrast, KeyMemory
 
@@ -45,6 +46,8 @@ def momentum_memory_model(
     memory_size: int = 8192,
     momentum: float = 0.999,
     contrast: Contrast = "batch_and_queue",
+    projection_head: Callable[..., keras.Model] = projection_head,
+    classification_head: Callable[..., keras.Model] = classification_head,
     name: str = "momentum_memory_model",
 ) -> keras.Model:
     """Encoder and head over queries, a momentum encoder over keys, and the queue of keys.
@@ -61,7 +64,7 @@ def momentum_memory_model(
       encoder: any Keras model that maps one batch of samples to vectors [B, D]. The key encoder is
         initialised with its current weights.
       image_shape, projection, batch_norm, normalize_embedding, num_classes, zero_init_classifier,
-        stop_classifier_gradient: as in `contrastive_model`.
+        stop_classifier_gradient, projection_head, classification_head: as in `contrastive_model`.
       num_views: V, views per sample.
       num_queries: Q, how many of them are queries; the other V - Q are keys.
       memory_size: number of keys in the queue.
@@ -101,6 +104,8 @@ def momentum_memory_model(
         normalize_embedding=normalize_embedding,
         num_classes=num_classes,
         zero_init_classifier=zero_init_classifier,
+        projection_head=projection_head,
+        classification_head=classification_head,
     )
     embed, head = embedding_model(parts), model_parts(parts)["projection_head"]
     key_encoder = MomentumProjection([embed, head], momentum=momentum, name="key_encoder")

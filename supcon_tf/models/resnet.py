@@ -7,10 +7,12 @@ from typing import Literal, NamedTuple, get_args
 import keras
 from keras import layers
 
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 from supcon_tf.models.batch_norm import BatchNormalization
+from supcon_tf.models.initializers import Initializer, new_initializer
 
 Stem = Literal["imagenet", "cifar"]
+Shortcut = Literal["projection", "identity_where_possible"]
 
 _BLOCKS_PER_GROUP = {
     18: (2, 2, 2, 2),
@@ -30,14 +32,15 @@ def resnet(
     stem: Stem = "imagenet",
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     zero_init_last_gamma: bool = True,
+    kernel_initializer: Initializer = "variance_scaling",
+    shortcut: Shortcut = "projection",
     synchronized_batch_norm: bool = True,
     name: str | None = None,
 ) -> keras.Model:
     """ResNet v1 encoder without a classifier: images to globally averaged features.
 
     Each block computes y = relu(F(x) + shortcut(x)) (He et al. 2015, arXiv 1512.03385). As in the
-    released SupCon and SimCLR code, the 3x3 convolution of a bottleneck has the stride, and the
-    first block of every group has a projection shortcut, also where the shapes agree.
+    released SupCon and SimCLR code, the 3x3 convolution of a bottleneck has the stride.
 
     Args:
       depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200 (bottleneck blocks).
@@ -47,6 +50,12 @@ def resnet(
       input_shape: (height, width, channels) of an image in pixels; None is any height or width.
       zero_init_last_gamma: initialise the last gamma of each block with zeros, so that the block
         starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677).
+      kernel_initializer: a Keras initializer of the convolutions, or its name. The default is that
+        of the released TensorFlow code; PyTorch's ResNets have He et al.'s normal distribution,
+        `keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")`.
+      shortcut: "projection" has a 1x1 convolution in the first block of every group, also where the
+        shapes agree, as in the released TensorFlow code; "identity_where_possible" only where they
+        differ, as in PyTorch's ResNets. They differ at depths 18 and 34.
       synchronized_batch_norm: batch statistics of the global batch; False: of each replica.
       name: name of the model; "resnet50" and so on when None.
 
@@ -54,7 +63,8 @@ def resnet(
       A model from float [B, H, W, C] to float32 [B, D], D = 512 width (18, 34) or 2048 width.
 
     Raises:
-      UserError: for an unknown depth or stem, a width below 1/64, or another input shape.
+      UserError: for an unknown depth, stem, initializer or shortcut, a width below 1/64, or another
+        input shape.
 
     Example:
       >>> from supcon_tf import models
@@ -73,6 +83,8 @@ def resnet(
         stem=stem,
         input_shape=input_shape,
         zero_init_last_gamma=zero_init_last_gamma,
+        kernel_initializer=kernel_initializer,
+        shortcut=shortcut,
         synchronized_batch_norm=synchronized_batch_norm,
         name=name or f"resnet{depth}",
     )
@@ -85,6 +97,8 @@ def resnext(
     stem: Stem = "imagenet",
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     zero_init_last_gamma: bool = False,
+    kernel_initializer: Initializer = "variance_scaling",
+    shortcut: Shortcut = "projection",
     synchronized_batch_norm: bool = True,
     name: str | None = None,
 ) -> keras.Model:
@@ -99,7 +113,7 @@ def resnext(
       depth: 50, 101, 152 or 200.
       width: multiplies the number of filters of every convolution; a multiple of 0.5, because 64
         groups must divide them.
-      stem, input_shape, synchronized_batch_norm: as in `resnet`.
+      stem, input_shape, kernel_initializer, shortcut, synchronized_batch_norm: as in `resnet`.
       zero_init_last_gamma: as in `resnet`; False in the released models.
       name: name of the model; "resnext50" and so on when None.
 
@@ -107,7 +121,8 @@ def resnext(
       A model from float [B, H, W, C] to float32 [B, 2048 width].
 
     Raises:
-      UserError: for an unknown depth or stem, another width, or another input shape.
+      UserError: for an unknown depth, stem, initializer or shortcut, another width, or another
+        input shape.
 
     Example:
       >>> from supcon_tf import models
@@ -127,6 +142,8 @@ def resnext(
         stem=stem,
         input_shape=input_shape,
         zero_init_last_gamma=zero_init_last_gamma,
+        kernel_initializer=kernel_initializer,
+        shortcut=shortcut,
         synchronized_batch_norm=synchronized_batch_norm,
         name=name or f"resnext{depth}",
     )
@@ -163,11 +180,14 @@ def _residual_network(
     stem: Stem,
     input_shape: tuple[int | None, int | None, int],
     zero_init_last_gamma: bool,
+    kernel_initializer: Initializer,
+    shortcut: Shortcut,
     synchronized_batch_norm: bool,
     name: str,
 ) -> keras.Model:
-    if stem not in get_args(Stem):
-        raise UserError(f"stem must be one of {get_args(Stem)}, got {stem!r}")
+    check_choice("stem", stem, get_args(Stem))
+    check_choice("shortcut", shortcut, get_args(Shortcut))
+    convolve = partial(_convolve, kernel_initializer=kernel_initializer)
     batch_norm = partial(
         BatchNormalization,
         momentum=0.9,
@@ -177,7 +197,7 @@ def _residual_network(
 
     images = keras.Input(_check_input_shape(input_shape), name="images")
     kernel_size, strides = (7, 2) if stem == "imagenet" else (3, 1)
-    x = _convolve(images, _Conv(int(64 * width), kernel_size, strides), name="stem_conv")
+    x = convolve(images, _Conv(int(64 * width), kernel_size, strides), name="stem_conv")
     x = batch_norm(name="stem_bn")(x)
     x = layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
@@ -187,10 +207,13 @@ def _residual_network(
     for group, blocks in enumerate(_BLOCKS_PER_GROUP[depth]):
         filters = int(64 * 2**group * width)
         for block in range(blocks):
+            convs = block_convs(filters, 2 if group > 0 and block == 0 else 1)
+            is_same_shape = group == 0 and x.shape[-1] == convs[-1].filters
             x = _residual_block(
                 x,
-                block_convs(filters, 2 if group > 0 and block == 0 else 1),
-                project=block == 0,
+                convs,
+                project=block == 0 and not (is_same_shape and shortcut != "projection"),
+                convolve=convolve,
                 batch_norm=batch_norm,
                 last_gamma="zeros" if zero_init_last_gamma else "ones",
                 name=f"group{group + 1}_block{block + 1}",
@@ -218,6 +241,7 @@ def _residual_block(
     convs: tuple[_Conv, ...],
     *,
     project: bool,
+    convolve: Callable[..., keras.KerasTensor],
     batch_norm: Callable[..., layers.Layer],
     last_gamma: str,
     name: str,
@@ -226,19 +250,25 @@ def _residual_block(
     shortcut = x
     if project:
         strides = max(conv.strides for conv in convs)
-        shortcut = _convolve(x, _Conv(convs[-1].filters, 1, strides), name=f"{name}_shortcut_conv")
+        shortcut = convolve(x, _Conv(convs[-1].filters, 1, strides), name=f"{name}_shortcut_conv")
         shortcut = batch_norm(name=f"{name}_shortcut_bn")(shortcut)
     for i, conv in enumerate(convs[:-1], start=1):
-        x = _convolve(x, conv, name=f"{name}_conv{i}")
+        x = convolve(x, conv, name=f"{name}_conv{i}")
         x = batch_norm(name=f"{name}_bn{i}")(x)
         x = layers.ReLU(name=f"{name}_relu{i}")(x)
-    x = _convolve(x, convs[-1], name=f"{name}_conv{len(convs)}")
+    x = convolve(x, convs[-1], name=f"{name}_conv{len(convs)}")
     x = batch_norm(gamma_initializer=last_gamma, name=f"{name}_bn{len(convs)}")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_out")(x)
 
 
-def _convolve(x: keras.KerasTensor, conv: _Conv, *, name: str) -> keras.KerasTensor:
+def _convolve(
+    x: keras.KerasTensor,
+    conv: _Conv,
+    *,
+    kernel_initializer: Initializer = "variance_scaling",
+    name: str,
+) -> keras.KerasTensor:
     strides, padding = conv.strides, "same"
     if strides > 1 and conv.kernel_size == 1:
         # Drops pixels before the convolution, because TensorFlow 2.21 with oneDNN computes a wrong
@@ -263,6 +293,6 @@ def _convolve(x: keras.KerasTensor, conv: _Conv, *, name: str) -> keras.KerasTen
         data_format="channels_last",
         groups=conv.groups,
         use_bias=False,
-        kernel_initializer="variance_scaling",
+        kernel_initializer=new_initializer("kernel_initializer", kernel_initializer),
         name=name,
     )(x)

@@ -4,7 +4,7 @@ Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Clus
 arXiv 2006.09882. All state is in variables of the model, so a checkpoint holds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -175,6 +175,8 @@ def swav_model(
     frozen_steps: int = 0,
     queue_length: int = 0,
     queue_from_step: int = 0,
+    projection_head: Callable[..., keras.Model] = projection_head,
+    classification_head: Callable[..., keras.Model] = classification_head,
     name: str = "swav_model",
 ) -> keras.Model:
     """Encoder, projection head and prototypes over groups of crops of several sizes.
@@ -190,7 +192,8 @@ def swav_model(
       crops: (side in pixels, number of crops, range of areas) of each group, as in
         `data.multi_crop.batches`; the ranges of areas are not used here.
       projection, batch_norm, normalize_embedding, zero_init_classifier,
-        stop_classifier_gradient: as in `models.contrastive_model`.
+        stop_classifier_gradient, projection_head, classification_head: as in
+        `models.contrastive_model`.
       num_prototypes, epsilon, rounds, frozen_steps, queue_length, queue_from_step: as in
         `Prototypes`.
       name: name of the model.

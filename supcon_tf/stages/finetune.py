@@ -41,6 +41,7 @@ def run(
     checkpoints_to_keep: int = 3,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
+    classification_head: Callable[..., keras.Model] = models.classification_head,
     precision: Precision = "float32",
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
@@ -50,7 +51,7 @@ def run(
     Args:
       run_dir, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
-      loss, encoder, zero_init: as in `linear.run`.
+      loss, encoder, zero_init, classification_head: as in `linear.run`.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
         `.keras` file with a classifier; None for a new classifier.
       learning_rate_multipliers: regular expression -> factor for the variables whose path
@@ -92,6 +93,7 @@ def run(
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             zero_init=zero_init,
+            classification_head=classification_head,
         )
         if classifier is not None:
             load_parts(network, classifier, ("classifier",))

@@ -45,6 +45,7 @@ def run(
     checkpoints_to_keep: int = 3,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
+    classification_head: Callable[..., keras.Model] = models.classification_head,
 ) -> None:
     """Trains the classifier on one augmented view of each image; the encoder is in inference mode.
 
@@ -62,6 +63,7 @@ def run(
         classifier alone. They take 4 bytes per image and dimension of the embedding, in memory
         too.
       weight_decay: L2 weight decay of the classifier.
+      classification_head: as in `models.classification_model`.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.
@@ -91,6 +93,7 @@ def run(
             num_classes=source.num_classes,
             train_encoder=False,
             zero_init=zero_init,
+            classification_head=classification_head,
         )
     objective = classification_objective(loss, source, trained_parts=("classifier",))
     preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)

@@ -12,6 +12,7 @@ import pytest
 from supcon_tf import config, models
 from supcon_tf.optimizers import LARS, apply_weight_decay
 from supcon_tf.stages import linear, pretrain
+from tests.commands.test_configs import FILES
 
 IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
 
@@ -338,13 +339,92 @@ def test_the_pytorch_settings_are_absolute(file, lr, batch, epochs, linear_lr, t
     options = settings.losses["projection"].get_config()
     assert (options["temperature"], options["scale_by_temperature"]) == (tau, True)
     assert tau * settings.loss_weights["projection"] == pytest.approx(tau / 0.07)
-    assert head_of(settings.model) == ([2048, 128], False, 0)
+    assert head_of(settings.model) == ([2048, 128], True, 0)
     after = handed["linear"]
     assert (after.batch_size, after.epochs, after.weight_decay) == (512, 100, 0)
     assert after.augmentation.__name__ == "identity"
     at = [int(epoch * 50_000 / 512) for epoch in (0, 59.5, 60.5, 75.5, 90.5)]
     expected = linear_lr * 0.2 ** np.array([0, 0, 1, 2, 3])
     assert rates(schedule_of(file, after), at) == pytest.approx(list(expected))
+
+
+LAYOUT = re.compile(
+    r"(models\.resnet\.(zero|kernel|shortcut)|(linear/)?models\.\w+_head\.(last|kernel|bias))\w*|"
+    r"keras\.initializers\..*"
+)
+
+
+def layout_of(*files):
+    """The settings of initial weights, biases and shortcuts that a file sets."""
+    values = config.parameter_values(config.parse(files, []), defaults=False)
+    return {name: value for name, value in values.items() if LAYOUT.fullmatch(name)}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_recipes_from_pytorch_code_have_its_layout_and_others_the_released_one(file):
+    is_pytorch = re.match(r"cifar100?/pytorch_|semi/\w+_imagenet_", file)
+    pytorch = layout_of("digits/base.gin", "pytorch_layout.gin")
+    assert len(pytorch) == 13
+    assert layout_of(file) == (pytorch if is_pytorch else {})
+
+
+def drawn(file):
+    """Encoder, head and linear classifier that a file builds, at depth 18 and half the width."""
+    keras.utils.set_random_seed(0)
+    config.parse([file], ["models.resnet.depth = 18", "models.resnet.width = 0.5"])
+    head = gin.get_configurable(models.projection_head)(256, units=(256, 128))
+    with gin.config_scope("linear"):
+        classifier = gin.get_configurable(models.classification_head)(256, 100)
+    return gin.get_configurable(models.resnet)(), head, classifier
+
+
+def largest_and_deviation(weights, scale):
+    scaled = weights.numpy() * np.sqrt(scale)
+    return np.abs(scaled).max(), scaled.std()
+
+
+def test_the_released_layout_is_drawn():
+    encoder, head, classifier = drawn("cifar10/supcon_resnet50.gin")
+    kernels = [layer.kernel for layer in encoder.layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 1 + 16 + 4
+    for kernel in kernels:
+        largest, deviation = largest_and_deviation(kernel, np.prod(kernel.shape[:3]))
+        assert largest <= 2 / 0.8796 + 1e-3  # Truncated at two deviations.
+        assert deviation == pytest.approx(1, rel=5 / np.sqrt(np.prod(kernel.shape)))
+    gammas = [layer.gamma.numpy() for layer in encoder.layers if hasattr(layer, "gamma")]
+    assert sum(not gamma.any() for gamma in gammas) == 8
+    kernel_1, bias_1, kernel_2 = head.weights
+    for kernel in (kernel_1, kernel_2):
+        assert largest_and_deviation(kernel, 1)[1] == pytest.approx(0.01, rel=0.02)
+    assert not bias_1.numpy().any()
+    kernel, bias = classifier.weights
+    largest, _ = largest_and_deviation(kernel, (256 + 100) / 6)
+    assert 0.99 < largest <= 1
+    assert not bias.numpy().any()
+
+
+@pytest.mark.parametrize(
+    "file", ["cifar10/pytorch_supcon_resnet50.gin", "semi/swav_imagenet_resnet50.gin"]
+)
+def test_the_layout_of_pytorch_is_drawn(file):
+    encoder, head, classifier = drawn(file)
+    kernels = [layer.kernel for layer in encoder.layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 1 + 16 + 3
+    for kernel in kernels:
+        height, width, _, filters = kernel.shape
+        # He et al.: deviation sqrt(2 / fan-out).
+        largest, deviation = largest_and_deviation(kernel, height * width * filters / 2)
+        assert deviation == pytest.approx(1, rel=5 / np.sqrt(np.prod(kernel.shape)))
+        assert np.prod(kernel.shape) < 1e4 or largest > 3  # Not truncated.
+    gammas = [layer.gamma.numpy() for layer in encoder.layers if hasattr(layer, "gamma")]
+    assert all((gamma == 1).all() for gamma in gammas)
+    assert head.layers[-2].use_bias
+    for weights in (*head.weights, *classifier.weights):
+        if weights.path.endswith(("kernel", "bias")):
+            largest, deviation = largest_and_deviation(weights, 256)
+            assert largest <= 1
+            spread = 5 / np.sqrt(np.prod(weights.shape))
+            assert deviation == pytest.approx(np.sqrt(1 / 3), rel=spread)
 
 
 @pytest.mark.parametrize(

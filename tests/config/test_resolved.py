@@ -1,5 +1,7 @@
 """Stages do not inherit from one another, and config.gin of version 0.1 is still understood."""
 
+import re
+
 import pytest
 
 from supcon_tf import config
@@ -85,6 +87,16 @@ def test_an_old_run_is_compared_by_its_values(tmp_path):
     assert config.changed_setting(before, after, ignored=()) == (
         "linear/views.simclr.strength = 0.25 instead of 0.5"
     )
+
+
+def test_a_run_from_before_the_heads_were_named_may_resume():
+    after = config.parse(["digits/supcon_memory.gin"], [])
+    lines = after.splitlines(keepends=True)
+    before = "".join(line for line in lines if not re.search(r"_head = .*_head", line))
+    assert len(before.splitlines()) == len(lines) - 7
+    assert config.changed_setting(before, after, ignored=()) is None
+    changed = after.replace("classification_head = @models.cl", "classification_head = @other.cl")
+    assert "classification_head = None" in config.changed_setting(before, changed, ignored=())
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import functools
 import importlib
 
 import keras
@@ -483,3 +484,48 @@ def test_encoder_with_two_inputs_or_of_another_kind_is_rejected():
 def test_embedding_of_another_model_is_rejected():
     with pytest.raises(UserError, match=r"one of supcon_tf\.models, .* got users_encoder"):
         models.embedding_model(small_encoder())
+
+
+def build_with_heads(kind, **heads):
+    """One of the four models, with projections and classes where it has them."""
+    encoder = models.resnet(18, width=1 / 16, stem="cifar")
+    options = {"image_shape": (8, 8, 3), "num_classes": 3, **heads}
+    if kind == "classification":
+        del options["projection_head"]
+        return models.classification_model(encoder, **options)
+    options["projection"] = (6, 4)
+    if kind == "swav":
+        crops = ((8, 2, (0.3, 1.0)),)
+        return models.swav_model(encoder, num_prototypes=5, crops=crops, **options)
+    if kind == "momentum":
+        return models.momentum_memory_model(encoder, memory_size=8, **options)
+    return models.contrastive_model(encoder, **options)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "momentum", "swav", "classification"])
+def test_every_model_builds_its_heads_with_the_given_functions(kind):
+    uniform = models.FanInUniform()
+    model = build_with_heads(
+        kind,
+        projection_head=functools.partial(
+            models.projection_head, last_bias=True, bias_initializer=uniform
+        ),
+        classification_head=functools.partial(models.classification_head, bias_initializer=uniform),
+    )
+    parts = models.model_parts(model)
+    biases = {
+        variable.path: np.abs(variable.numpy()).max()
+        for name in parts.keys() - {"encoder", "prototypes"}
+        for variable in parts[name].variables
+        if variable.path.endswith("bias")
+    }
+    # 32 features of the encoder, and 6 hidden units; SwAV's head has batch normalisation.
+    fan_in = {"classifier/bias": 32, "projection_head_dense1/bias": 32}
+    fan_in["projection_head_dense2/bias"] = 6
+    if kind == "swav":
+        del fan_in["projection_head_dense1/bias"]
+    if kind == "classification":
+        fan_in = {"classifier/bias": 32}
+    assert biases.keys() == fan_in.keys()
+    for path, largest in biases.items():
+        assert 0 < largest <= 1 / np.sqrt(fan_in[path])

@@ -70,6 +70,77 @@ def test_kernels_are_initialized_with_standard_deviation_one_hundredth():
         assert np.abs(kernel).max() > 0.03
 
 
+def pytorch_head(input_dim=400, units=(100, 30), **options):
+    uniform = models.FanInUniform()
+    return models.projection_head(
+        input_dim,
+        units=units,
+        last_bias=True,
+        kernel_initializer=uniform,
+        bias_initializer=uniform,
+        **options,
+    )
+
+
+def test_pytorch_initialization_is_uniform_within_the_root_of_the_fan_in():
+    head = pytorch_head()
+    kernel_1, bias_1, kernel_2, bias_2 = head.get_weights()
+    for weights, fan_in in ((kernel_1, 400), (bias_1, 400), (kernel_2, 100), (bias_2, 100)):
+        scaled = weights * np.sqrt(fan_in)
+        assert np.abs(scaled).max() <= 1
+        # A uniform distribution on [-1, 1] has deviation 1 / sqrt(3).
+        error = 4 / np.sqrt(scaled.size)
+        assert scaled.std() == pytest.approx(np.sqrt(1 / 3), rel=error)
+        assert scaled.mean() == pytest.approx(0, abs=error)
+    assert len(np.unique(kernel_1)) > 0.99 * kernel_1.size
+
+    uniform = models.FanInUniform()
+    classifier = models.classification_head(
+        400, 30, kernel_initializer=uniform, bias_initializer=uniform
+    )
+    for weights in classifier.get_weights():
+        assert 0.9 / 20 < np.abs(weights).max() <= 1 / 20
+
+
+def test_layers_of_one_shape_get_different_weights_from_one_initializer():
+    first, second = pytorch_head(50, (50, 50)).get_weights()[::2]
+    assert not (first == second).any()
+    first, second = pytorch_head(50, (50, 50)).get_weights()[1::2]
+    assert not (first == second).any()
+
+
+def test_last_bias_is_added_to_the_projection():
+    head = pytorch_head(5, (16, 3), normalize=False)
+    kernel_1, bias_1, kernel_2, bias_2 = head.get_weights()
+    x = embeddings()
+    expected = np.maximum(x @ kernel_1 + bias_1, 0) @ kernel_2 + bias_2
+    np.testing.assert_allclose(head(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_options_of_initialization_are_checked():
+    uniform = models.FanInUniform()
+    for build, message in (
+        (lambda: models.projection_head(5, last_bias=1), "last_bias must be True or False, got 1"),
+        (
+            lambda: models.projection_head(5, bias_initializer="onez"),
+            "bias_initializer .* got 'onez'",
+        ),
+        (lambda: models.projection_head(5, kernel_initializer=3), "kernel_initializer .* got 3"),
+        (
+            lambda: models.classification_head(5, 3, zero_init=True, kernel_initializer=uniform),
+            "kernel_initializer has no effect with zero_init = True, got .*: set zero_init = False",
+        ),
+        (
+            lambda: models.classification_head(5, 3, bias_initializer=models.FanInUniform(seed=2)),
+            "bias_initializer must have no seed",
+        ),
+        (lambda: uniform((5,)), r"fan_in must be an integer for a vector \(5,\), got None"),
+        (lambda: models.FanInUniform(0), "fan_in must be an integer >= 1, got 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build()
+
+
 @pytest.mark.parametrize(
     ("units", "batch_norm", "expected"),
     [
@@ -136,7 +207,7 @@ def test_trained_heads_survive_a_keras_file(tmp_path):
     x = embeddings()
     projection = models.projection_head(5, units=(7, 3), batch_norm=True)
     classifier = models.classification_head(5, 3)
-    for head in (projection, classifier):
+    for head in (projection, classifier, pytorch_head(5, (7, 3))):
         head.compile("sgd", "mse")
         head.fit(x, np.ones((6, 3), "float32"), verbose=0)
         head.save(tmp_path / "head.keras")
@@ -144,6 +215,10 @@ def test_trained_heads_survive_a_keras_file(tmp_path):
         np.testing.assert_array_equal(loaded(x), head(x))
         assert [variable.path for variable in loaded.variables] == [
             variable.path for variable in head.variables
+        ]
+        # Also what is drawn next.
+        assert [layer.get_config() for layer in loaded.layers] == [
+            layer.get_config() for layer in head.layers
         ]
 
 

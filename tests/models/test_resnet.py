@@ -26,7 +26,9 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
-def trainable_parameters(depth, *, width=1.0, stem="imagenet", resnext=False):
+def trainable_parameters(
+    depth, *, width=1.0, stem="imagenet", resnext=False, shortcut="projection"
+):
     """Sum of k*k*in*out/groups per convolution and two per batch-normalised channel."""
 
     def conv_bn(kernel, inputs, outputs, groups=1):
@@ -37,7 +39,8 @@ def trainable_parameters(depth, *, width=1.0, stem="imagenet", resnext=False):
     for group, blocks in enumerate(BLOCKS[depth]):
         filters = int(64 * 2**group * width)
         outputs = filters if depth < 50 else 4 * filters
-        total += conv_bn(1, channels, outputs)
+        if shortcut == "projection" or group > 0 or channels != outputs:
+            total += conv_bn(1, channels, outputs)
         for _ in range(blocks):
             if depth < 50:
                 total += conv_bn(3, channels, filters) + conv_bn(3, filters, filters)
@@ -105,6 +108,26 @@ BUILT = [
 def test_resnet_has_the_trainable_parameters_of_the_formula(depth, width, stem):
     model = untrained(models.resnet, depth, width, stem)
     assert count(model.trainable_variables) == trainable_parameters(depth, width=width, stem=stem)
+
+
+@pytest.mark.parametrize(("depth", "convs"), [(18, 1 + 16 + 3), (50, 1 + 48 + 4)])
+def test_identity_shortcut_drops_the_projection_where_shapes_agree(depth, convs):
+    options = {"stem": "cifar", "shortcut": "identity_where_possible"}
+    model = models.resnet(depth, **options)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(layers) == convs
+    assert count(model.trainable_variables) == trainable_parameters(depth, **options)
+    # The SupCon authors' PyTorch models: torchvision's with a 3x3 stem.
+    published = {18: 11_689_512 - 513 * 1000, 50: 25_557_032 - 2049 * 1000}[depth]
+    assert count(model.trainable_variables) == published - (49 - 9) * 3 * 64
+
+
+def test_first_block_with_an_identity_shortcut_starts_as_the_identity():
+    model = tiny(shortcut="identity_where_possible")
+    outputs = [model.get_layer(name).output for name in ("stem_relu", "group1_block1_out")]
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    # Last gammas are zero.
+    np.testing.assert_array_equal(*keras.Model(model.input, outputs)(x))
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0])
@@ -175,6 +198,32 @@ def test_convolutions_have_no_bias_and_variance_scaling_initialization():
         assert scaled.std() == pytest.approx(1, rel=5 / np.sqrt(scaled.size))
         # A unit normal cut at two deviations has deviation 0.8796.
         assert np.abs(scaled).max() <= 2 / 0.8796 + 1e-3
+
+
+def test_a_given_initializer_draws_every_kernel_anew():
+    he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    model = models.resnet(18, width=0.5, stem="cifar", kernel_initializer=he_normal)
+    kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 1 + 16 + 4
+    for kernel in kernels:
+        fan_out = kernel.shape[0] * kernel.shape[1] * kernel.shape[3]
+        scaled = kernel * np.sqrt(fan_out / 2)
+        assert scaled.std() == pytest.approx(1, rel=5 / np.sqrt(scaled.size))
+    # Not truncated: one of 33 million draws of 2.8 million is beyond five deviations.
+    largest = max(np.abs(kernel / kernel.std()).max() for kernel in kernels)
+    assert largest > 4
+    same_shape = [kernel for kernel in kernels if kernel.shape == (3, 3, 256, 256)]
+    assert len(same_shape) == 3
+    assert len(np.unique([kernel[0, 0, 0, 0] for kernel in same_shape])) == 3
+
+
+def test_default_initializer_draws_what_its_name_draws():
+    def stem(**options):
+        keras.utils.set_random_seed(3)
+        return tiny(**options).get_layer("stem_conv").kernel.numpy()
+
+    np.testing.assert_array_equal(stem(), stem(kernel_initializer="variance_scaling"))
+    assert (stem() != stem(kernel_initializer="he_normal")).any()
 
 
 def test_zero_last_gamma_makes_blocks_without_projection_the_identity():
@@ -318,6 +367,13 @@ def test_grouped_convolution_trains_in_a_graph_like_one_convolution_per_group():
         (lambda: models.resnet(18, input_shape=(8, 8, None)), "input_shape must be .* known"),
         (lambda: models.resnet(18, input_shape=(0, 8, 3)), "input_shape must be .* >= 1, got 0"),
         (lambda: models.resnext(50, width=0.25), r"width must be .* multiple of 0.5, got 0.25"),
+        (lambda: tiny(shortcut="identity"), r"shortcut must be .*possible'\), got 'identity'"),
+        (lambda: tiny(kernel_initializer="he"), 'initializer or its name, .*"he_normal", got .he.'),
+        (lambda: tiny(kernel_initializer=0.1), "kernel_initializer must be .*, got 0.1"),
+        (
+            lambda: tiny(kernel_initializer=keras.initializers.HeNormal(seed=1)),
+            "kernel_initializer must have no seed, .* got 1: set pretrain.run.seed",
+        ),
         (lambda: models.resnet(18, stem="mnist"), r"stem must be .*'cifar'.*, got 'mnist'"),
     ],
 )
