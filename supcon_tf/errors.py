@@ -56,7 +56,8 @@ def check_number(
     limits = ((">=", at_least), (">", above), ("<=", at_most), ("<", below))
     wanted = " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
     try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
+        is_number = not isinstance(value, bool | str) and not getattr(value, "ndim", 0)
+        number = float(value) if is_number else math.nan
     except (TypeError, ValueError):
         number = math.nan
     is_right = (

@@ -44,7 +44,9 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
         raise UserError(f"images must be a list of paths, got {paths!r}: put it into [ ]")
     found: list[str] = []
     left_out = LeftOut()
-    for path in [os.fspath(path) for path in paths]:
+    for path in [os.fsdecode(path) for path in paths]:
+        if "\0" in path:
+            raise UserError(f"a path must not have NUL characters, got {path!r}")
         if os.path.isdir(path):
             found += images_below(path, left_out)
         elif os.path.isfile(path):
@@ -121,7 +123,8 @@ def scan(folder: str, left_out: LeftOut) -> tuple[list[str], list[str]]:
         elif suffix in IMAGE_SUFFIXES or _has_image_header(entry.path):
             images.append(entry.path)
         else:
-            left_out.add(f"{suffix} files" if suffix else "files without a suffix", entry.path)
+            kind = suffix if suffix.isprintable() else repr(suffix)
+            left_out.add(f"{kind} files" if suffix else "files without a suffix", entry.path)
     return images, subfolders
 
 

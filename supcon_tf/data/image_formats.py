@@ -74,6 +74,8 @@ def read_encoded(path: str | os.PathLike[str]) -> bytes:
 
 def read_with_decoder(path: str | os.PathLike[str]) -> tuple[bytes, Decoder]:
     """As `read_encoded`, and which library decodes the file itself."""
+    if "\0" in os.fsdecode(path):
+        raise UserError(f"a path must not have NUL characters, got {os.fsdecode(path)!r}")
     # Opening a FIFO would wait for a writer.
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{os.fspath(path)!r} is not a regular file")

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
+from supcon_tf.losses.labels import to_tensor
 
 LossInput = Literal["projection", "logits", "prototypes"]
 LossLabels = Literal["single", "multi", "any", "none"]
@@ -100,6 +101,8 @@ class PerSampleLoss(keras.losses.Loss):
                 shape = tf.shape(y_pred)[:1] if self.reduction in (None, "none") else []
                 return tf.zeros(shape)
             values = self.call(y_true, y_pred)
+            if sample_weight is not None:
+                sample_weight = _check_weights(sample_weight, values)
             context = tf.distribute.get_replica_context()
             if (
                 context is None
@@ -112,6 +115,19 @@ class PerSampleLoss(keras.losses.Loss):
             if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
                 divisors = tf.cast(sample_weight, tf.float32)
             return _global_mean(weighted, divisors, context)
+
+
+def _check_weights(sample_weight: Any, values: tf.Tensor) -> tf.Tensor:
+    """Sample weights as a tensor [N] or [], for values [N]."""
+    weights = to_tensor("sample_weight", sample_weight)
+    if weights.shape.rank == 2 and weights.shape[1] == 1:
+        weights = weights[:, 0]
+    if weights.shape.rank and not weights.shape.is_compatible_with(values.shape):
+        raise UserError(
+            f"sample_weight must be one number per sample [{values.shape[0]}], got shape "
+            f"{weights.shape}"
+        )
+    return weights
 
 
 def _in_symbolic_scope() -> bool:

@@ -4,15 +4,10 @@ from typing import Any, get_args
 
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_flag
 from supcon_tf.losses.dense import Denominator, Summation, masked_supcon
-from supcon_tf.losses.multiview import (
-    as_labels,
-    as_views,
-    check_temperature,
-    l2_normalize,
-    share_label,
-)
+from supcon_tf.losses.labels import as_labels, to_tensor
+from supcon_tf.losses.multiview import as_views, check_temperature, l2_normalize, share_label
 
 
 def contrast_set_supcon_loss(
@@ -61,14 +56,12 @@ def contrast_set_supcon_loss(
       [0.3133 0.    ]
     """
     check_temperature(temperature)
-    for name, value, choices in (
-        ("summation", summation, Summation),
-        ("denominator", denominator, Denominator),
-    ):
-        if value not in get_args(choices):
-            raise UserError(f"{name} must be one of {get_args(choices)}, got {value!r}")
+    check_choice("summation", summation, get_args(Summation))
+    check_choice("denominator", denominator, get_args(Denominator))
+    check_flag("scale_by_temperature", scale_by_temperature)
+    check_flag("normalize", normalize)
     anchors = as_views(features)
-    contrast_features = tf.convert_to_tensor(contrast_features)
+    contrast_features = to_tensor("contrast_features", contrast_features)
     contrast = as_views(contrast_features[:, None])  # [M, 1, D]
     if anchors.shape[2] != contrast.shape[2]:
         raise UserError(
@@ -77,7 +70,15 @@ def contrast_set_supcon_loss(
         )
     if labels is None or contrast_labels is None:
         raise UserError("labels and contrast_labels must both be given, got None")
-    positives = positive_mask(labels, anchors, contrast_labels, contrast)
+    labels, validity = as_labels(labels, anchors, tf.constant(0))
+    contrast_labels, contrast_validity = as_labels(contrast_labels, contrast, tf.constant(0))
+    validity *= contrast_validity
+    if labels.shape[1:] != contrast_labels.shape[1:]:
+        raise UserError(
+            "labels and contrast_labels must be [N] and [M], or [N, C] and [M, C], got shapes "
+            f"{tuple(labels.shape)} and {tuple(contrast_labels.shape)}"
+        )
+    positives = share_label(labels, contrast_labels)
     if normalize:
         anchors, contrast = l2_normalize(anchors), l2_normalize(contrast)
     # [N, V, D], [M, D] -> [N, V, M, 1]
@@ -90,18 +91,4 @@ def contrast_set_supcon_loss(
         summation=summation,
         denominator=denominator,
     )
-    return values * temperature if scale_by_temperature else values
-
-
-def positive_mask(
-    labels: Any, anchors: tf.Tensor, contrast_labels: Any, contrast: tf.Tensor
-) -> tf.Tensor:
-    """Whether an anchor and a row of the contrast set share a label: bool [N, M]."""
-    labels = as_labels(labels, anchors, tf.constant(0))
-    contrast_labels = as_labels(contrast_labels, contrast, tf.constant(0))
-    if labels.shape[1:] != contrast_labels.shape[1:]:
-        raise UserError(
-            "labels and contrast_labels must be [N] and [M], or [N, C] and [M, C], got shapes "
-            f"{tuple(labels.shape)} and {tuple(contrast_labels.shape)}"
-        )
-    return share_label(labels, contrast_labels)
+    return values * (temperature * validity if scale_by_temperature else validity)

@@ -1,18 +1,15 @@
 """Cross-entropy of logits: softmax for one class per image, sigmoid for several."""
 
+from numbers import Integral
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import (
-    check_same_length,
-    class_targets,
-    require,
-    rescale_to_masked_mean,
-)
+from supcon_tf.losses.labels import check_same_length, class_targets, require, to_tensor
+from supcon_tf.losses.multiview import rescale_to_masked_mean
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -34,7 +31,7 @@ class CrossEntropyLoss(PerSampleLoss):
 
     Raises:
       UserError: a label_smoothing outside [0, 1), a single logit per sample, or invalid labels.
-        In a graph, invalid label values raise InvalidArgumentError.
+        In a graph, invalid label values raise InvalidArgumentError; with XLA the loss is NaN.
 
     Example:
       >>> import tensorflow as tf
@@ -59,16 +56,19 @@ class CrossEntropyLoss(PerSampleLoss):
         name: str = "cross_entropy_loss",
     ):
         super().__init__(name=name, reduction=reduction)
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        check_number("label_smoothing", label_smoothing, at_least=0, below=1)
+        is_integer = isinstance(ignore_class, Integral) and not isinstance(ignore_class, bool)
+        if ignore_class is not None and not is_integer:
+            raise UserError(f"ignore_class must be an integer or None, got {ignore_class!r}")
         self.label_smoothing = label_smoothing
         self.ignore_class = ignore_class
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
-        logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
-        labels, are_numbers = class_targets(y_true, logits.shape[1], ignore_class=self.ignore_class)
-        check_same_length(labels, logits)
+        logits = tf.cast(to_tensor("logits", y_pred), tf.float32)
+        labels, are_numbers, validity = class_targets(
+            y_true, logits, ignore_class=self.ignore_class
+        )
         smoothing, mask = self.label_smoothing, None
         if are_numbers:
             if self.ignore_class is not None:
@@ -82,7 +82,7 @@ class CrossEntropyLoss(PerSampleLoss):
             values = (1.0 - smoothing) * values + smoothing * uniform
         if mask is not None:
             values = rescale_to_masked_mean(tf.where(mask, values, 0.0), mask)
-        return values
+        return values * validity
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -131,8 +131,10 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
-        logits = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
-        labels = tf.convert_to_tensor(y_true)
+        logits = tf.cast(to_tensor("logits", y_pred), tf.float32)
+        if logits.shape.rank != 2:
+            raise UserError(f"logits must be [N, C], got shape {logits.shape}")
+        labels = to_tensor("labels", y_true)
         if labels.shape.rank == 1 and logits.shape[1] == 1:
             labels = labels[:, None]
         if labels.shape.rank != 2 or labels.shape[1] != logits.shape[1]:
@@ -140,10 +142,10 @@ class BinaryCrossEntropyLoss(PerSampleLoss):
                 f"labels must be rows [N, {logits.shape[1]}], got {labels.dtype.name} of shape "
                 f"{labels.shape}"
             )
+        validity = check_same_length(labels, logits)
         labels = tf.cast(labels, tf.float32)
-        require(
+        validity *= require(
             tf.reduce_all((labels >= 0) & (labels <= 1)), "label rows must be in [0, 1]", labels
         )
-        check_same_length(labels, logits)
         values = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-        return tf.reduce_mean(values, axis=1)
+        return tf.reduce_mean(values, axis=1) * validity

@@ -5,15 +5,15 @@ arXiv 1612.02295. A class's score is w_j . x = ||w_j|| ||x|| cos(theta_j), witho
 """
 
 import math
-from numbers import Real
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.multiview import check_same_length, class_targets
+from supcon_tf.losses.labels import class_targets, to_tensor
 
 Margin = Literal[1, 2, 3, 4]
 
@@ -62,8 +62,8 @@ def large_margin_softmax_loss(
       [0.1269 2.1269]
     """
     _check_options(margin=margin, annealing=annealing)
-    embeddings = tf.cast(tf.convert_to_tensor(embeddings), tf.float32)
-    kernel = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
+    embeddings = tf.cast(to_tensor("embeddings", embeddings), tf.float32)
+    kernel = tf.cast(to_tensor("kernel", kernel), tf.float32)
     if embeddings.shape.rank != 2 or kernel.shape.rank != 2:
         raise UserError(
             f"embeddings must be [N, D] and kernel [D, C], got shapes {embeddings.shape} "
@@ -75,10 +75,11 @@ def large_margin_softmax_loss(
 
 
 def _check_options(*, margin: int, annealing: float | tf.Tensor) -> None:
-    if margin not in get_args(Margin):
+    is_integer = isinstance(margin, Integral) and not isinstance(margin, bool)
+    if not is_integer or margin not in get_args(Margin):
         raise UserError(f"margin must be one of {get_args(Margin)}, got {margin!r}")
-    if isinstance(annealing, Real) and not float(annealing) >= 0:
-        raise UserError(f"annealing must be >= 0, got {annealing}")
+    if not isinstance(annealing, tf.Tensor | tf.Variable | keras.Variable):
+        check_number("annealing", annealing, at_least=0)
 
 
 def _length(vectors: tf.Tensor, *, axis: int) -> tf.Tensor:
@@ -94,16 +95,14 @@ def _margin_cross_entropy(
     annealing: float | tf.Tensor,
 ) -> tf.Tensor:
     """Cross-entropy [N] with margin, from scores w . x and lengths ||w|| ||x||, both [N, C]."""
-    num_classes = scores.shape[1]
-    labels, are_numbers = class_targets(labels, num_classes)
-    check_same_length(labels, scores)
-    targets = tf.one_hot(labels, num_classes) if are_numbers else labels
+    labels, are_numbers, validity = class_targets(labels, scores)
+    targets = tf.one_hot(labels, scores.shape[1]) if are_numbers else labels
     cosines = tf.math.divide_no_nan(scores, lengths)
     penalties = lengths * (_psi(cosines, margin) - cosines) / (1.0 + annealing)
     logits = scores + targets * penalties
     if are_numbers:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits) * validity
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits) * validity
 
 
 def _psi(cosines: tf.Tensor, margin: int) -> tf.Tensor:
@@ -165,7 +164,7 @@ class LargeMarginSoftmaxLoss(PerSampleLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
-        y_pred = tf.cast(tf.convert_to_tensor(y_pred), tf.float32)
+        y_pred = tf.cast(to_tensor("y_pred", y_pred), tf.float32)
         if y_pred.shape.rank != 3 or y_pred.shape[2] != 2:
             raise UserError(
                 f"y_pred must be [N, C, 2] of scores and lengths, got shape {y_pred.shape}; "
@@ -210,8 +209,7 @@ class MarginAnnealing(keras.callbacks.Callback):
     def __init__(self, *, steps: int, start: float = 1000.0, end: float = 5.0):
         super().__init__()
         for name, value in (("steps", steps), ("start", start), ("end", end)):
-            if not value > 0:
-                raise UserError(f"{name} must be > 0, got {value}")
+            check_number(name, value, above=0)
         self.steps, self.start, self.end = steps, start, end
 
     def annealing(self, step: int) -> float:

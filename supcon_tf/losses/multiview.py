@@ -1,13 +1,13 @@
-"""Converts views and labels to the form that the contrastive losses use."""
+"""Views, their temperature and their positives, in the form that the contrastive losses use."""
 
-from numbers import Real
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
+from supcon_tf.losses.labels import as_labels, to_tensor
 
 
 def as_views(features: Any) -> tf.Tensor:
@@ -16,7 +16,7 @@ def as_views(features: Any) -> tf.Tensor:
     Raises:
       UserError: no view axis, no view, or not a float dtype.
     """
-    features = tf.convert_to_tensor(features)
+    features = to_tensor("features", features)
     if not features.dtype.is_floating:
         raise UserError(f"features must be floats, got {features.dtype.name}")
     if features.shape.rank is None or features.shape.rank < 3:
@@ -39,139 +39,12 @@ def l2_normalize(features: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(features / tf.where(largest > 0, largest, 1.0), axis=-1)
 
 
-def as_labels(
-    labels: Any, features: tf.Tensor, first_row: tf.Tensor, *, check_rows: bool = True
-) -> tf.Tensor:
-    """Labels in one of two forms: int64 [N] class numbers, or float32 [N, C] of zeros and ones.
-
-    Args:
-      labels: None, class numbers (see `class_numbers`), or one-hot or multi-hot rows [N, C].
-      features: [N, V, D].
-      first_row: position of this replica's first sample in the global batch; without labels,
-        a sample's class is its position.
-      check_rows: whether to reject rows with other entries than 0 and 1; else positive entries
-        count as 1.
-
-    Raises:
-      UserError: labels of another shape, dtype or value.
-    """
-    if labels is None:
-        return tf.cast(first_row + tf.range(tf.shape(features)[0]), tf.int64)
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank not in (1, 2):
-        raise UserError(f"labels must be [N], [N, C] or None, got shape {labels.shape}")
-    check_same_length(labels, features)
-    numbers = class_numbers(labels)
-    if numbers is not None:
-        return numbers
-    if labels.shape.rank == 1:
-        raise UserError(f"labels [N] must be integers, got {labels.dtype.name}: cast them to int64")
-    if check_rows and not labels.dtype.is_bool:
-        advice = "mixed or smoothed labels are not class memberships"
-        if labels.dtype.is_integer and labels.shape[1] == features.shape[1]:
-            advice = "labels per view [N, V] are not supported, give one label per sample [N]"
-        require(
-            tf.reduce_all((labels == 0) | (labels == 1)),
-            f"label rows [N, C] must be 0 or 1: {advice}",
-            labels,
-        )
-    return tf.cast(tf.cast(labels, tf.float32) > 0, tf.float32)
-
-
-def class_numbers(labels: tf.Tensor) -> tf.Tensor | None:
-    """Class numbers int64 [N], or None for labels of another form.
-
-    Args:
-      labels: integers or booleans [N] or [N, 1], or whole floats [N, 1], which
-        `keras.utils.image_dataset_from_directory(label_mode="binary")` returns.
-
-    Raises:
-      UserError: floats [N, 1] that are not whole numbers.
-    """
-    is_column = labels.shape.rank == 2 and labels.shape[1] == 1
-    if labels.dtype.is_floating and is_column:
-        require(
-            # Larger float32 numbers merge neighbouring classes.
-            tf.reduce_all((tf.round(labels) == labels) & (tf.abs(labels) <= 2**24)),
-            "float labels [N, 1] must be whole numbers up to 2^24",
-            labels,
-        )
-    elif not (labels.dtype.is_integer or labels.dtype.is_bool) or not (
-        is_column or labels.shape.rank == 1
-    ):
-        return None
-    return tf.cast(labels[:, 0] if is_column else labels, tf.int64)
-
-
-def class_targets(
-    labels: Any, num_classes: int, *, ignore_class: int | None = None
-) -> tuple[tf.Tensor, bool]:
-    """Labels of mutually exclusive classes: (int64 [N], True), or (float32 [N, C], False).
-
-    Args:
-      labels: class numbers in [0, C) (see `class_numbers`), or rows [N, C] of probabilities. A row
-        of zeros has no label.
-      num_classes: C.
-      ignore_class: a number that is allowed too.
-
-    Raises:
-      UserError: a single class, or labels of another shape, dtype or value.
-    """
-    if num_classes == 1:
-        raise UserError(
-            "softmax cross-entropy of one score is always 0: use BinaryCrossEntropyLoss, or two "
-            "scores"
-        )
-    labels = tf.convert_to_tensor(labels)
-    numbers = class_numbers(labels)
-    if numbers is not None:
-        is_valid = (numbers >= 0) & (numbers < num_classes)
-        if ignore_class is not None:
-            is_valid |= numbers == ignore_class
-        require(
-            tf.reduce_all(is_valid),
-            f"class numbers must be in [0, {num_classes})",
-            numbers,
-        )
-        return numbers, True
-    if labels.shape.rank != 2 or labels.shape[1] != num_classes:
-        raise UserError(
-            f"labels must be integers [N] or rows [N, {num_classes}], got {labels.dtype.name} "
-            f"of shape {labels.shape}"
-        )
-    rows = tf.cast(labels, tf.float32)
-    require(
-        # The tolerance covers probabilities in bfloat16.
-        tf.reduce_all(rows >= 0) & tf.reduce_all(tf.reduce_sum(rows, axis=1) < 1.02),
-        "label rows must be probabilities that sum to 1: several labels per image need "
-        "BinaryCrossEntropyLoss",
-        rows,
-    )
-    return rows, False
-
-
-def require(condition: tf.Tensor, message: str, labels: tf.Tensor) -> None:
-    """Raises UserError unless the condition holds; in a graph an assertion raises at run time."""
-    if not tf.executing_eagerly():
-        tf.debugging.Assert(condition, [message, labels], summarize=8)
-    elif not condition:
-        values = labels.numpy()
-        raise UserError(f"{message}; got values from {values.min()} to {values.max()}")
-
-
-def check_same_length(labels: tf.Tensor, features: tf.Tensor) -> None:
-    """Raises UserError unless labels and features or logits have the same N, if it is known."""
-    if not labels.shape[:1].is_compatible_with(features.shape[:1]):
-        raise UserError(
-            f"labels and features must agree in N, got {labels.shape[0]} labels "
-            f"and {features.shape[0]} samples"
-        )
-
-
 def check_temperature(temperature: Any) -> None:
-    """Raises UserError unless > 0. The value of a tensor is not checked."""
-    if isinstance(temperature, Real) and not float(temperature) > 0:
-        raise UserError(f"temperature must be > 0, got {temperature}")
+    """Raises UserError unless a number > 0 or a scalar tensor, whose value is not checked."""
+    if not isinstance(temperature, tf.Tensor | tf.Variable | keras.Variable):
+        check_number("temperature", temperature, above=0)
+    elif len(temperature.shape):
+        raise UserError(f"temperature must be a scalar, got shape {tuple(temperature.shape)}")
 
 
 def reject_variable(temperature: Any) -> None:
@@ -241,7 +114,7 @@ def rescale_to_samples_with_positives(
     features = as_views(features)
     first_row = distribution.first_row(tf.shape(features)[0])
     # The loss has already checked the rows.
-    labels = as_labels(labels, features, first_row, check_rows=False)
+    labels, _ = as_labels(labels, features, first_row, check_rows=False)
     mask = has_positive(
         labels,
         distribution.gather(labels),

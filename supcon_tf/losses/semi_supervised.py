@@ -5,9 +5,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 from supcon_tf.losses.base import LossLabels, PerSampleLoss, loss_input
-from supcon_tf.losses.multiview import check_same_length, class_numbers, rescale_to_masked_mean
+from supcon_tf.losses.labels import check_same_length, class_numbers, to_tensor
+from supcon_tf.losses.multiview import rescale_to_masked_mean
 from supcon_tf.losses.suncet import SuNCEtLoss
 from supcon_tf.losses.supcon import SimCLRLoss
 
@@ -60,8 +61,7 @@ class SemiSupervisedLoss(PerSampleLoss):
         super().__init__(name=name, reduction=reduction)
         if unlabelled is None and labelled is None:
             raise UserError("one of unlabelled and labelled must be given, got None for both")
-        if not weight >= 0:
-            raise UserError(f"weight must be >= 0, got {weight}")
+        check_number("weight", weight, at_least=0)
         inputs = sorted({loss_input(part) for part in (unlabelled, labelled) if part is not None})
         if len(inputs) > 1:
             raise UserError(f"unlabelled and labelled must take the same output, got {inputs}")
@@ -70,20 +70,20 @@ class SemiSupervisedLoss(PerSampleLoss):
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the loss."""
-        labels, outputs = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
-        numbers = class_numbers(labels)
+        labels, outputs = to_tensor("labels", y_true), to_tensor("outputs", y_pred)
+        numbers, validity = class_numbers(labels)
         if numbers is None:
             raise UserError(
                 f"labels must be integers [N], got {labels.dtype.name} of shape {labels.shape}"
             )
-        check_same_length(numbers, outputs)
+        validity *= check_same_length(numbers, outputs)
         has_label = numbers >= 0
         values = tf.zeros(tf.shape(numbers), tf.float32)
         if self.unlabelled is not None:
             values += self._part_values(self.unlabelled, None, outputs, ~has_label)
         if self.labelled is not None:
             values += self.weight * self._part_values(self.labelled, numbers, outputs, has_label)
-        return values
+        return values * validity
 
     def _part_values(
         self, loss: keras.losses.Loss, labels: tf.Tensor | None, outputs: tf.Tensor, mask: tf.Tensor

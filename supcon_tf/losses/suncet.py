@@ -10,15 +10,14 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_flag, check_number
 from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.labels import as_labels, require, to_tensor
 from supcon_tf.losses.multiview import (
-    as_labels,
     as_views,
     check_temperature,
     l2_normalize,
     reject_variable,
-    require,
     rescale_to_samples_with_positives,
     share_label,
 )
@@ -70,7 +69,7 @@ def suncet_loss(
 
     Raises:
       UserError: an invalid option, shape, dtype or label. In a graph, invalid label values raise
-        InvalidArgumentError.
+        InvalidArgumentError; with XLA the loss is NaN.
 
     Example:
       >>> import tensorflow as tf
@@ -80,14 +79,17 @@ def suncet_loss(
       [0.5514 0.5514 0.5514 0.5514]
     """
     _check_options(
-        temperature=temperature, label_smoothing=label_smoothing, implementation=implementation
+        temperature=temperature,
+        label_smoothing=label_smoothing,
+        normalize=normalize,
+        implementation=implementation,
     )
     features = as_views(features)
     if normalize:
         features = l2_normalize(features)
     first_row = distribution.first_row(tf.shape(features)[0])
-    probabilities = _class_probabilities(labels, label_smoothing)
-    labels = as_labels(
+    probabilities, in_range = _class_probabilities(labels, label_smoothing)
+    labels, validity = as_labels(
         labels if probabilities is None else probabilities,
         features,
         first_row,
@@ -102,7 +104,8 @@ def suncet_loss(
         implementation = "streaming" if is_large else "dense"
     losses = (_streaming if implementation == "streaming" else _dense)(anchors, contrast)
     # [N*V] -> [N]
-    return tf.reduce_mean(tf.reshape(losses, [-1, features.shape[1]]), axis=1)
+    values = tf.reduce_mean(tf.reshape(losses, [-1, features.shape[1]]), axis=1)
+    return values * (in_range * validity)
 
 
 class _Rows(NamedTuple):
@@ -199,39 +202,33 @@ def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
 
 
 def _check_options(
-    *, temperature: float, label_smoothing: float, implementation: str, **_: Any
+    *, temperature: float, label_smoothing: float, normalize: bool, implementation: str
 ) -> None:
     check_temperature(temperature)
-    if not 0 <= label_smoothing < 1:
-        raise UserError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-    if implementation not in get_args(Implementation):
-        raise UserError(
-            f"implementation must be one of {get_args(Implementation)}, got {implementation!r}"
-        )
+    check_number("label_smoothing", label_smoothing, at_least=0, below=1)
+    check_flag("normalize", normalize)
+    check_choice("implementation", implementation, get_args(Implementation))
 
 
-def _class_probabilities(
-    labels: Any, label_smoothing: float, *, check: bool = True
-) -> tf.Tensor | None:
-    """Smoothed class probabilities: float32 [N, C], or None for labels without probabilities."""
-    labels = None if labels is None else tf.convert_to_tensor(labels)
+def _class_probabilities(labels: Any, label_smoothing: float) -> tuple[tf.Tensor | None, tf.Tensor]:
+    """Smoothed float32 [N, C], or None for labels without probabilities; and their validity."""
+    labels = None if labels is None else to_tensor("labels", labels)
     # Labels [N, 1] are class numbers.
     has_rows = labels is not None and labels.shape.rank == 2 and labels.shape[1] != 1
     if label_smoothing and not has_rows:
         got = None if labels is None else f"shape {labels.shape}"
         raise UserError(f"label_smoothing needs labels as rows [N, C], got {got}")
     if not has_rows or not (label_smoothing or labels.dtype.is_floating):
-        return None
+        return None, tf.ones([])
     probabilities = tf.cast(labels, tf.float32)
-    if check:
-        require(
-            tf.reduce_all((probabilities >= 0) & (probabilities <= 1)),
-            "label rows [N, C] must be in [0, 1]",
-            labels,
-        )
+    validity = require(
+        tf.reduce_all((probabilities >= 0) & (probabilities <= 1)),
+        "label rows [N, C] must be in [0, 1]",
+        labels,
+    )
     # A row of zeros, a sample without a label, stays zero.
     mean = tf.reduce_mean(probabilities, axis=1, keepdims=True)
-    return (1 - label_smoothing) * probabilities + label_smoothing * mean
+    return (1 - label_smoothing) * probabilities + label_smoothing * mean, validity
 
 
 def _sharing_loss(logits: tf.Tensor, shares_label: tf.Tensor, not_self: tf.Tensor) -> tf.Tensor:
@@ -316,7 +313,7 @@ class SuNCEtLoss(PerSampleLoss):
         values = suncet_loss(y_true, y_pred, **self.options)
         # Smoothing makes samples of all classes positives.
         smoothing = self.options["label_smoothing"]
-        probabilities = _class_probabilities(y_true, smoothing, check=False)
+        probabilities, _ = _class_probabilities(y_true, smoothing)
         labels = y_true if probabilities is None else probabilities
         return rescale_to_samples_with_positives(values, labels, y_pred)
 

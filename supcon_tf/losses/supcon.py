@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_flag, check_integer
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
 from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
+from supcon_tf.losses.labels import as_labels, to_tensor
 from supcon_tf.losses.multiview import (
-    as_labels,
     as_views,
     check_temperature,
     l2_normalize,
@@ -84,7 +84,7 @@ def supcon_loss(
 
     Raises:
       UserError: an invalid option, shape, dtype or label. In a graph, invalid label values raise
-        InvalidArgumentError.
+        InvalidArgumentError; with XLA the loss is NaN.
 
     Example:
       >>> import tensorflow as tf
@@ -100,6 +100,8 @@ def supcon_loss(
         anchors=anchors,
         implementation=implementation,
         positives_cap=positives_cap,
+        scale_by_temperature=scale_by_temperature,
+        normalize=normalize,
     )
     features = as_views(features)
     if positives_cap is not None and positives_cap % features.shape[1]:
@@ -110,7 +112,7 @@ def supcon_loss(
     if normalize:
         features = l2_normalize(features)
     first_row = distribution.first_row(tf.shape(features)[0])
-    labels = as_labels(labels, features, first_row)
+    labels, validity = as_labels(labels, features, first_row)
     contrast_labels = distribution.gather(labels)
     contrast = distribution.gather(features)
     # The gather loses the static shape.
@@ -148,7 +150,7 @@ def supcon_loss(
             positives_cap=positives_cap,
             **options,
         )
-    return values * temperature if scale_by_temperature else values
+    return values * (temperature * validity if scale_by_temperature else validity)
 
 
 def _check_options(
@@ -158,12 +160,15 @@ def _check_options(
     denominator: str = "all",
     positives_cap: int | None = None,
     anchors: str = "all_views",
+    scale_by_temperature: bool = True,
+    normalize: bool = True,
     implementation: str = "auto",
-    **_: Any,
 ) -> None:
     check_temperature(temperature)
-    if positives_cap is not None and positives_cap < 0:
-        raise UserError(f"positives_cap must be >= 0 or None, got {positives_cap}")
+    check_flag("scale_by_temperature", scale_by_temperature)
+    check_flag("normalize", normalize)
+    if positives_cap is not None:
+        check_integer("positives_cap", positives_cap, at_least=0)
     if positives_cap is not None and implementation == "streaming":
         raise UserError(
             f"positives_cap needs implementation 'dense' or 'auto', got {positives_cap} "
@@ -175,8 +180,7 @@ def _check_options(
         ("anchors", anchors, Anchors),
         ("implementation", implementation, Implementation),
     ):
-        if value not in get_args(choices):
-            raise UserError(f"{name} must be one of {get_args(choices)}, got {value!r}")
+        check_choice(name, value, get_args(choices))
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -315,12 +319,14 @@ class NPairsLoss(PerSampleLoss):
         name: str = "n_pairs_loss",
     ):
         super().__init__(name=name, reduction=reduction)
+        check_flag("normalize", normalize)
         self.normalize = normalize
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples with a positive."""
-        if y_pred.shape[1] != 1:
-            raise UserError(f"NPairsLoss takes one view [N, 1, D], got shape {tuple(y_pred.shape)}")
+        y_pred = to_tensor("y_pred", y_pred)
+        if y_pred.shape.rank < 3 or y_pred.shape[1] != 1:
+            raise UserError(f"NPairsLoss takes one view [N, 1, D], got shape {y_pred.shape}")
         values = supcon_loss(
             y_true, y_pred, temperature=1.0, positives_cap=1, normalize=self.normalize
         )

@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
+from supcon_tf.losses.labels import to_tensor
 from supcon_tf.losses.multiview import check_temperature, reject_variable
 
 
@@ -55,9 +56,9 @@ def sinkhorn_knopp(
        [1.     0.    ]]
     """
     _check_codes(epsilon=epsilon, rounds=rounds)
-    log_codes = tf.stop_gradient(tf.cast(tf.convert_to_tensor(scores), tf.float32)) / epsilon
+    log_codes = tf.stop_gradient(tf.cast(to_tensor("scores", scores), tf.float32)) / epsilon
     if queue_scores is not None:
-        queue_scores = tf.cast(tf.convert_to_tensor(queue_scores), tf.float32)
+        queue_scores = tf.cast(to_tensor("queue_scores", queue_scores), tf.float32)
         log_queue = tf.stop_gradient(queue_scores) / epsilon
     for _ in range(rounds):
         # [B, K] -> [1, K] per replica, then [K] over all replicas.
@@ -111,12 +112,13 @@ def swav_loss(
       [8. 8.]
     """
     check_temperature(temperature)
-    scores = tf.cast(tf.convert_to_tensor(scores), tf.float32)
+    check_integer("num_assigned", num_assigned, at_least=1)
+    scores = tf.cast(to_tensor("scores", scores), tf.float32)
     if scores.shape.rank != 3:
         raise UserError(f"scores must be [B, V, K], got shape {scores.shape}")
     num_crops = scores.shape[1]
     if codes is not None:
-        codes = tf.cast(tf.convert_to_tensor(codes), tf.float32)
+        codes = tf.cast(to_tensor("codes", codes), tf.float32)
         if codes.shape.rank != 3 or scores.shape[2] != codes.shape[2]:
             raise UserError(
                 "scores must be [B, V, K] and codes [B, A, K], got shapes "
@@ -140,10 +142,8 @@ def swav_loss(
 
 
 def _check_codes(*, epsilon: float, rounds: int) -> None:
-    if not epsilon > 0:
-        raise UserError(f"epsilon must be > 0, got {epsilon}")
-    if rounds < 1:
-        raise UserError(f"rounds must be >= 1, got {rounds}")
+    check_number("epsilon", epsilon, above=0)
+    check_integer("rounds", rounds, at_least=1)
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -181,8 +181,7 @@ class SwAVLoss(PerSampleLoss):
         super().__init__(name=name, reduction=reduction)
         reject_variable(temperature)
         check_temperature(temperature)
-        if num_assigned < 1:
-            raise UserError(f"num_assigned must be >= 1, got {num_assigned}")
+        check_integer("num_assigned", num_assigned, at_least=1)
         self.temperature, self.num_assigned = temperature, num_assigned
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:

@@ -12,10 +12,10 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError, check_number
+from supcon_tf.errors import check_choice, check_flag, check_number
 from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.labels import as_labels
 from supcon_tf.losses.multiview import (
-    as_labels,
     as_views,
     l2_normalize,
     rescale_to_samples_with_positives,
@@ -72,13 +72,13 @@ def triplet_loss(
       >>> print(triplet_loss([0, 0, 1, 1], features, margin=1.0).numpy().round(4))
       [0.  0.6 0.2 0.2]
     """
-    _check_options(margin=margin, mining=mining)
+    _check_options(margin=margin, mining=mining, normalize=normalize)
     features = as_views(features)
     if normalize:
         features = l2_normalize(features)
     num_views, dim = features.shape[1:]
     first_row = distribution.first_row(tf.shape(features)[0])
-    labels = as_labels(labels, features, first_row)
+    labels, validity = as_labels(labels, features, first_row)
     # [N, V, D] -> [R, D], R = N V anchors; [M, V, D] -> [S, D], S = M V rows of the global batch
     anchors = tf.reshape(features, [-1, dim])
     contrast = tf.reshape(distribution.gather(features), [-1, dim])
@@ -92,13 +92,13 @@ def triplet_loss(
     anchor_loss = {"hard": _hard, "semi_hard": _semi_hard, "all": _all}[mining]
     losses = anchor_loss(distances, shares_label & not_self, ~shares_label & not_self, margin)
     # [R] -> [N]
-    return tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1)
+    return tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1) * validity
 
 
-def _check_options(*, margin: float, mining: str, **_: Any) -> None:
+def _check_options(*, margin: float, mining: str, normalize: bool) -> None:
     check_number("margin", margin, at_least=0)
-    if mining not in get_args(Mining):
-        raise UserError(f"mining must be one of {get_args(Mining)}, got {mining!r}")
+    check_choice("mining", mining, get_args(Mining))
+    check_flag("normalize", normalize)
 
 
 def _distances(anchors: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:

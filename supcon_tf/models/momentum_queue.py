@@ -9,8 +9,8 @@ from supcon_tf import distribution
 from supcon_tf.errors import UserError, check_integer
 from supcon_tf.losses import SimCLRLoss, SupConLoss, contrast_set_supcon_loss
 from supcon_tf.losses.base import PerSampleLoss
-from supcon_tf.losses.contrast_set import positive_mask
-from supcon_tf.losses.multiview import as_labels, rescale_to_masked_mean
+from supcon_tf.losses.labels import as_labels
+from supcon_tf.losses.multiview import rescale_to_masked_mean, share_label
 
 Contrast = Literal["queue", "batch_and_queue"]
 
@@ -176,7 +176,7 @@ class MemoryLoss(PerSampleLoss):
             )
         num_queries = memory.num_queries
         queries, keys = y_pred[:, :num_queries], y_pred[:, num_queries:]
-        labels = self._class_numbers(y_true, queries, memory)
+        labels, validity = self._class_numbers(y_true, queries, memory)
         num_keys, dim = keys.shape[1:]
         new_keys = tf.reshape(distribution.gather(keys), [-1, dim])  # [B, K, P] -> [R*B*K, P]
         new_labels = tf.repeat(distribution.gather(labels), num_keys)
@@ -195,11 +195,11 @@ class MemoryLoss(PerSampleLoss):
             contrast_mask=is_key,
             **self._options,
         )
-        positives = positive_mask(labels, queries, contrast_labels, contrast[:, None])
+        positives = share_label(labels, contrast_labels)
         values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_key, axis=1))
         if memory.is_training:
             memory.push(new_keys, new_labels)
-        return values
+        return values * validity
 
     def get_config(self) -> dict[str, Any]:
         # The memory belongs to the model; a copy of it would be another queue.
@@ -209,15 +209,20 @@ class MemoryLoss(PerSampleLoss):
     def from_config(cls, config: dict[str, Any]) -> "MemoryLoss":
         return cls(keras.saving.deserialize_keras_object(config.pop("loss")), **config)
 
-    def _class_numbers(self, labels: Any, queries: tf.Tensor, memory: KeyMemory) -> tf.Tensor:
+    def _class_numbers(
+        self, labels: Any, queries: tf.Tensor, memory: KeyMemory
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Class numbers int64 [N] and their validity."""
         first = distribution.first_row(tf.shape(queries)[0])
         if isinstance(self.loss, SimCLRLoss):
             # Unique: no earlier image and no other image of this batch has this number.
-            return tf.convert_to_tensor(memory.count) + as_labels(None, queries, first)
-        labels = None if labels is None else as_labels(labels, queries, first)
+            positions, validity = as_labels(None, queries, first)
+            return tf.convert_to_tensor(memory.count) + positions, validity
+        if labels is not None:
+            labels, validity = as_labels(labels, queries, first)
         if labels is None or labels.shape.rank != 1:
             raise UserError(
                 "SupConLoss with a memory takes class numbers [N], got "
                 f"{'None' if labels is None else f'shape {tuple(labels.shape)}'}"
             )
-        return labels
+        return labels, validity

@@ -38,13 +38,20 @@ def test_files_without_suffix_are_images_by_their_content(tmp_path, capsys):
     (tmp_path / "notes").write_text("no image")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "more.txt").write_text("BMW and PPM")
+    (tmp_path / "page.a\nb").write_text("no image")
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
     found = find_images([tmp_path])
     assert found == [str(tmp_path / "picture"), str(tmp_path / "picture.old")]
     said = capsys.readouterr().out
-    for part in (r"2 .txt files", "1 .heic files", "1 files without a suffix", "2 FIFOs"):
+    for part in (
+        r"2 .txt files",
+        "1 .heic files",
+        "1 files without a suffix",
+        "2 FIFOs",
+        r"1 '.a\nb' files",
+    ):
         assert part in said
     assert said.count("\n") == 1
 
@@ -54,6 +61,12 @@ def test_paths_without_images_are_rejected(tmp_path):
         find_images(["/nowhere"])
     with pytest.raises(UserError, match="no image in "):
         find_images([tmp_path])
+    for path in ("a\0b.png", b"a\0b.png"):
+        for read in (read_image, lambda path: find_images([path])):
+            with pytest.raises(
+                UserError, match=r"must not have NUL characters, got 'a\\x00b\.png'"
+            ):
+                read(path)
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(UserError, match=r"pipe\.jpg' is neither a regular file nor a folder"):
         find_images([tmp_path / "pipe.jpg"])

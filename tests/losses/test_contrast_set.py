@@ -91,7 +91,7 @@ def test_masked_rows_have_no_effect():
 
 def test_invalid_arguments_are_rejected():
     for options, message in (
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be a number > 0, got 0.0"),
         ({"summation": "both"}, "summation must be one of .* got 'both'"),
         ({"denominator": "none"}, "denominator must be one of .* got 'none'"),
     ):

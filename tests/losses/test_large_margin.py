@@ -345,8 +345,8 @@ def test_a_small_network_learns_the_digits_with_an_annealed_margin():
     [
         ({"margin": 5}, r"margin must be one of \(1, 2, 3, 4\), got 5"),
         ({"margin": 0}, r"margin must be one of \(1, 2, 3, 4\), got 0"),
-        ({"annealing": -1.0}, "annealing must be >= 0, got -1.0"),
-        ({"annealing": float("nan")}, "annealing must be >= 0, got nan"),
+        ({"annealing": -1.0}, "annealing must be a number >= 0, got -1.0"),
+        ({"annealing": float("nan")}, "annealing must be a number >= 0, got nan"),
     ],
 )
 def test_invalid_options_are_rejected(options, message):
@@ -359,9 +359,9 @@ def test_invalid_options_are_rejected(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be > 0, got 0"),
-        ({"steps": 5, "start": 0.0}, "start must be > 0, got 0.0"),
-        ({"steps": 5, "end": -1.0}, "end must be > 0, got -1.0"),
+        ({"steps": 0}, "steps must be a number > 0, got 0"),
+        ({"steps": 5, "start": 0.0}, "start must be a number > 0, got 0.0"),
+        ({"steps": 5, "end": -1.0}, "end must be a number > 0, got -1.0"),
     ],
 )
 def test_invalid_schedules_are_rejected(options, message):

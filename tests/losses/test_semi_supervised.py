@@ -151,7 +151,7 @@ def test_the_parts_are_restored_from_the_config():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SemiSupervisedLoss(weight=-1.0), "weight must be >= 0, got -1.0"),
+        (lambda: SemiSupervisedLoss(weight=-1.0), "weight must be a number >= 0, got -1.0"),
         (
             lambda: SemiSupervisedLoss(unlabelled=None, labelled=None),
             "must be given, got None for both",

@@ -371,13 +371,13 @@ def test_fit_reports_the_loss_of_the_reference():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
-        ({"temperature": float("nan")}, "temperature must be > 0, got nan"),
+        ({"temperature": 0.0}, "temperature must be a number > 0, got 0.0"),
+        ({"temperature": float("nan")}, "temperature must be a number > 0, got nan"),
         ({"summation": "out"}, "summation must be one of .*'outside'.* got 'out'"),
         ({"denominator": "none"}, "denominator must be one of .* got 'none'"),
         ({"anchors": "two"}, "anchors must be one of .* got 'two'"),
         ({"implementation": "fast"}, "implementation must be one of .* got 'fast'"),
-        ({"positives_cap": -2}, "positives_cap must be >= 0 or None, got -2"),
+        ({"positives_cap": -2}, "positives_cap must be an integer >= 0, got -2"),
     ],
 )
 def test_invalid_options_are_rejected(options, message):

@@ -1,9 +1,10 @@
 """Arrays of images and labels in .npz or .npy files as a source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
 from supcon_tf.data.sources.base import Source, split_off_test, with_validation
@@ -64,12 +65,17 @@ def arrays(
     check_integer("sources.arrays.seed", seed, at_least=0)
     check_flag("sources.arrays.grey_as_rgb", grey_as_rgb)
     check_flag("sources.arrays.check_images", check_images)
-    if class_names is not None and (
-        isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names)
-    ):
-        raise UserError(
-            f"sources.arrays.class_names must be names such as ('cat', 'dog'), got {class_names!r}"
-        )
+    if class_names is not None:
+        is_sequence = isinstance(class_names, Sequence) and not isinstance(class_names, str)
+        if (
+            not is_sequence
+            or not class_names
+            or not all(isinstance(name, str) for name in class_names)
+        ):
+            raise UserError(
+                "sources.arrays.class_names must be names such as ('cat', 'dog'), got "
+                f"{class_names!r}"
+            )
     files = {"labels": labels, "test_file": test_file, "test_labels": test_labels}
     given = _given_arrays(file, {name: value for name, value in files.items() if value is not None})
     if "validation" in given and validation_share:
@@ -118,12 +124,22 @@ def _given_arrays(file: str | None, others: Mapping[str, str]) -> _Arrays:
 
 def _splits_in(file: str, archive: Mapping[str, np.ndarray]) -> _Arrays:
     given: _Arrays = {}
+    unused = set(archive)
     for split, pairs in KEYS.items():
         for images, labels in pairs:
             if images in archive and split not in given:
                 given[split] = (archive[images], archive.get(labels))
+                unused -= {images, labels}
     if "train" not in given:
         raise UserError(f"{file!r} must hold images and labels, got {sorted(archive)}")
+    known = {name for pairs in KEYS.values() for pair in pairs for name in pair}
+    if wrong := sorted(unused & known):
+        raise UserError(
+            f"{wrong[0]!r} of {file!r} does not belong to the other arrays {sorted(archive)}: "
+            f"name them as one of {', '.join(map(str, KEYS['train']))}, or remove it"
+        )
+    if unused:
+        tqdm.write(f"left out arrays of {file!r}: {', '.join(map(repr, sorted(unused)))}")
     return given
 
 
@@ -136,6 +152,12 @@ def _numbered(
         raise UserError(f"the {missing[0]} images have no labels, but others have")
     found = {split: _checked(split, y) for split, y in labels.items() if y is not None}
     if not found:
+        if class_names is not None:
+            raise UserError(
+                f"sources.arrays.class_names must be None for images without labels, got "
+                f"{class_names!r}"
+            )
+        tqdm.write("no labels in the arrays: images without labels")
         return {split: np.full(len(x), -1, np.int64) for split, (x, _) in given.items()}, ()
     if len({(y.ndim, y.dtype.kind, y.shape[1:]) for y in found.values()}) > 1:
         raise UserError("the labels of all splits must be of one kind, such as integers [n]")
@@ -143,11 +165,17 @@ def _numbered(
     if first.ndim == 2 or class_names is not None:
         if first.dtype.kind != "i":
             raise UserError("sources.arrays.class_names must be None where labels are names")
-        names = class_names or tuple(str(number) for number in range(first.shape[1]))
-        return found, tuple(names)
+        if class_names is None:
+            class_names = tuple(str(number) for number in range(first.shape[1]))
+        return found, tuple(class_names)
     values, numbers = np.unique(np.concatenate(list(found.values())), return_inverse=True)
     if len(values) < 2:
         raise UserError(f"at least two classes are needed, got {values.tolist()}")
+    if untrained := sorted({*values.tolist()} - {*first.tolist()}):
+        raise UserError(
+            f"the class {untrained[0]!r} has no training images: add some, or give all names by "
+            "sources.arrays.class_names"
+        )
     ends = np.cumsum([len(y) for y in found.values()])
     parts = np.split(numbers.astype(np.int64), ends[:-1])
     return dict(zip(found, parts, strict=True)), tuple(str(value) for value in values)
@@ -161,7 +189,10 @@ def _checked(split: str, labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "surrogateescape")
     is_name = labels.dtype.kind == "U" and labels.ndim == 1
-    is_whole = labels.dtype.kind in "iubf" and bool(np.all(labels == np.floor(labels)))
+    is_whole = labels.dtype.kind in "iubf" and bool(
+        # Larger numbers are not exact in a float, or not in int64.
+        np.all((labels == np.floor(labels)) & (np.abs(labels.astype(float)) <= 2**53))
+    )
     if not is_name and not (is_whole and labels.ndim in (1, 2)):
         raise UserError(
             f"{split} labels must be integers or names [n], or rows [n, C] of 0 and 1, got "

@@ -1,6 +1,7 @@
 """Source: images in splits, which every stage trains on and tests with."""
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ class Source:
       validation: images for choosing settings; None for none.
 
     Raises:
-      UserError: a class name that is empty, not UTF-8 or of several lines, or labels that do not
-        fit the classes.
+      UserError: a class name that is empty, not UTF-8, of several lines or there twice, or labels
+        that do not fit the classes.
     """
 
     name: str
@@ -36,6 +37,9 @@ class Source:
     def __post_init__(self) -> None:
         for class_name in self.class_names:
             check_class_name(class_name)
+        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if twice:
+            raise UserError(f"class names must differ, {twice[0]!r} is there twice: rename one")
         for name in ("train", "test", "validation"):
             split = getattr(self, name)
             if split is not None:

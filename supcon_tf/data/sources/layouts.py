@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -145,15 +147,25 @@ def _find_annotations(folder: Path) -> dict[str, str] | list[str] | None:
             rows = [line.split("\t" if "\t" in line else None) for line in _lines(file)]
             if any(len(row) < 2 for row in rows):
                 raise UserError(f"{str(file)!r} must have lines of FILE CLASS")
-            return {Path(row[0]).stem: row[1] for row in rows}
+            return _by_stem(file, [(row[0], row[1]) for row in rows])
         if (file := place / f"LOC_{split}_solution.csv").is_file():
             table = [row for row in csv.reader(_lines(file)) if len(row) == 2 and row[1].split()]
-            return {name: boxes.split()[0] for name, boxes in table[1:]}
+            return _by_stem(file, [(name, boxes.split()[0]) for name, boxes in table[1:]])
         if is_validation and (file := place / _SYNSETS).is_file():
             return _lines(file)
         if (boxes := place / "Annotations" / "CLS-LOC" / split).is_dir():
             return {file.stem: _class_in_xml(file) for file in sorted(boxes.glob("*.xml"))}
     return None
+
+
+def _by_stem(file: Path, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Image name without suffix -> class, of the lines of an annotation file."""
+    annotations: dict[str, str] = {}
+    for name, label in rows:
+        if Path(name).stem in annotations:
+            raise UserError(f"{str(file)!r} has two lines of {Path(name).stem!r}: remove one")
+        annotations[Path(name).stem] = label
+    return annotations
 
 
 def _lines(file: Path) -> list[str]:
@@ -176,17 +188,27 @@ def _files_by_annotation(
 ) -> dict[str, list[str]]:
     left_out = LeftOut()
     images, _ = scan(str(_image_folder(folder)), left_out)
+    stems = [Path(path).stem for path in images]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{str(folder)!r} has two images {twice[0]!r} of different suffixes, which its "
+            "annotations cannot tell apart: rename one"
+        )
     if isinstance(annotations, list):
         if len(annotations) != len(images):
             raise UserError(
                 f"{_SYNSETS} has {len(annotations)} lines and {str(folder)!r} {len(images)} images"
             )
-        annotations = {
-            Path(path).stem: name for path, name in zip(images, annotations, strict=True)
-        }
+        annotations = dict(zip(stems, annotations, strict=True))
+    if absent := sorted(annotations.keys() - stems):
+        tqdm.write(
+            f"{len(absent)} of {len(annotations)} annotations of {str(folder)!r} are of images "
+            f"that are not there, first {absent[0]!r}"
+        )
     files: dict[str, list[str]] = {}
-    for path in images:
-        if Path(path).stem not in annotations:
+    for path, stem in zip(images, stems, strict=True):
+        if stem not in annotations:
             raise UserError(f"the annotations of {str(folder)!r} do not name {path!r}")
-        files.setdefault(annotations[Path(path).stem], []).append(path)
+        files.setdefault(annotations[stem], []).append(path)
     return files

@@ -119,9 +119,17 @@ def test_labels_of_other_kinds(tmp_path):
     assert all(label == rows[n].tolist() for n, label in read(source.train)[0].items())
 
 
-def test_arrays_without_labels(tmp_path):
+def test_other_arrays_are_left_out(tmp_path, capsys):
+    source = sources.arrays(save_all(tmp_path / "a.npz", x=PIXELS, y=LABELS, weights=LABELS))
+    assert source.num_classes == 3
+    assert "left out arrays of" in (said := capsys.readouterr().out)
+    assert "'weights'" in said
+
+
+def test_arrays_without_labels(tmp_path, capsys):
     for file in (save_all(tmp_path / "a.npz", images=PIXELS), save(tmp_path / "x.npy", PIXELS)):
         source = sources.arrays(file)
+        assert "images without labels" in capsys.readouterr().out
         assert not source.has_labels
         assert set(read(source.train)[0].values()) == {-1}
 
@@ -146,6 +154,15 @@ OBJECTS = np.array([None] * 12)
         ({"images": PIXELS, "labels": LABELS}, {"labels": "y.npy"}, "arrays.labels must be None"),
         ({"images": PIXELS, "labels": LABELS}, {"test_share": 0}, "arrays.test_share must be a"),
         ({"images": PIXELS, "labels": LABELS}, {"grey_as_rgb": 1}, "grey_as_rgb must be True or"),
+        *(({"images": PIXELS, "labels": LABELS}, {"class_names": value}, "must be names such as")
+          for value in ((), 5, ("a", 1))),
+        ({"images": PIXELS, "labels": LABELS}, {"class_names": ("a", "b", "a")}, "'a' is there twice"),
+        ({"images": PIXELS}, {"class_names": ("a", "b")}, "must be None for images without labels"),
+        ({"x_train": PIXELS, "labels": LABELS}, {}, "'labels' of .* does not belong to the other"),
+        ({"x": PIXELS, "y": LABELS, "images": PIXELS, "labels": LABELS}, {}, "'x' of .* does not belong"),
+        ({"images": PIXELS, "labels": np.where(LABELS, LABELS, np.inf)}, {}, "must be integers or"),
+        ({"images": PIXELS, "labels": LABELS + np.uint64(2**63)}, {}, "must be integers or names"),
+        ({"x": PIXELS, "y": LABELS % 2, "x_test": PIXELS, "y_test": LABELS}, {}, "class 2 has no training"),
         ({"x": PIXELS, "y": LABELS, "x_test": PIXELS}, {}, "the test images have no labels"),
         ({"x": PIXELS, "y": LABELS, "x_test": PIXELS, "y_test": LABELS.astype(str)}, {}, "of one kind"),
     ],

@@ -57,6 +57,20 @@ def test_tiny_imagenet_is_read_as_downloaded(tmp_path, capsys):
     (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines[1:]))
     with pytest.raises(UserError, match=r"do not name '.*val_0\.JPEG'"):
         sources.folder(str(tmp_path))
+    annotations = tmp_path / "val" / "val_annotations.txt"
+    annotations.write_text("".join([*lines, "val_0.JPEG\tdog\n"]))
+    with pytest.raises(
+        UserError, match=r"val_annotations\.txt' has two lines of 'val_0': remove one"
+    ):
+        sources.folder(str(tmp_path))
+    capsys.readouterr()
+    annotations.write_text("".join([*lines, "absent.JPEG\tdog\n"]))
+    assert_read(sources.folder(str(tmp_path)))
+    assert "1 of 7 annotations of" in (said := capsys.readouterr().out)
+    assert "first 'absent'" in said
+    save(tmp_path / "val" / "images" / "val_0.png")
+    with pytest.raises(UserError, match=r"has two images 'val_0' of different suffixes"):
+        sources.folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("root", [".", "ILSVRC", "ILSVRC/Data/CLS-LOC"])
