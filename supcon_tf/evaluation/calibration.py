@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from supcon_tf.errors import UserError, check_choice, check_integer
-from supcon_tf.evaluation.metrics import scores_and_labels
+from supcon_tf.evaluation.metrics import as_array, scores_and_labels
 
 Binning = Literal["equal_width", "equal_mass"]
 # A float32 softmax may exceed 1 by this much.
@@ -79,7 +79,10 @@ def reliability(
     """
     check_integer("bins", bins, at_least=1)
     check_choice("binning", binning, get_args(Binning))
-    values, is_right = np.asarray(confidences, np.float64), np.asarray(is_right)
+    values, is_right = as_array("confidences", confidences), as_array("is_right", is_right)
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"confidences must be numbers, got {values.dtype}")
+    values = values.astype(np.float64)
     if values.ndim != 1 or values.shape != is_right.shape or not len(values):
         raise UserError(
             "confidences and is_right must both be [n] with n >= 1, got shapes "

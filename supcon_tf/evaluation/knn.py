@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_integer, check_number
-from supcon_tf.evaluation.metrics import class_numbers
+from supcon_tf.evaluation.metrics import as_array, class_numbers
 
 
 def knn_probabilities(
@@ -185,9 +185,14 @@ def _unit_rows(
         ("embeddings", embeddings),
         ("reference_embeddings", reference_embeddings),
     ):
-        array = tf.cast(tf.convert_to_tensor(values), tf.float32)
-        if array.shape.rank != 2 or 0 in array.shape:
-            raise UserError(f"{name} must be [n, D] with n >= 1 and D >= 1, got {array.shape}")
+        numbers = as_array(name, values)
+        # "V" is bfloat16.
+        if numbers.ndim != 2 or 0 in numbers.shape or numbers.dtype.kind not in "iufV":
+            raise UserError(
+                f"{name} must be numbers [n, D] with n >= 1 and D >= 1, got {numbers.dtype} of "
+                f"shape {numbers.shape}"
+            )
+        array = tf.cast(tf.convert_to_tensor(numbers), tf.float32)
         # Also rejects numbers whose squares overflow, which would normalise to zero.
         is_finite = np.isfinite(tf.reduce_sum(tf.square(array), axis=1))
         if not is_finite.all():
@@ -206,7 +211,7 @@ def _unit_rows(
 
 def _is_multi_label(labels: Any, num_classes: int) -> bool:
     """Whether these are rows of 0 and 1 [m, C]; a single column of zeros is class 0."""
-    array = np.asarray(labels)
+    array = as_array("reference_labels", labels)
     if array.ndim != 2:
         return False
     if array.shape[1] not in (1, num_classes):
@@ -218,7 +223,7 @@ def _is_multi_label(labels: Any, num_classes: int) -> bool:
 
 
 def _label_rows(labels: Any, num_references: int) -> np.ndarray:
-    rows = np.asarray(labels)
+    rows = as_array("reference_labels", labels)
     is_other = ~np.isin(rows, (0, 1))
     if is_other.any():
         raise UserError(f"reference_labels [m, C] must be 0 or 1, got {rows[is_other][0]}")

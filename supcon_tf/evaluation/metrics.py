@@ -122,7 +122,7 @@ def average_precisions(
       [0.8333, 1.0]
     """
     check_choice("interpolation", interpolation, get_args(Interpolation))
-    scores, targets = score_rows(scores), np.asarray(targets)
+    scores, targets = score_rows(scores), as_array("targets", targets)
     if scores.shape != targets.shape:
         raise UserError(
             f"scores and targets must both be [n, C], got {scores.shape} and {targets.shape}"
@@ -157,13 +157,25 @@ def _area(precision: np.ndarray, recall: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Nested lists or an array as an array.
+
+    Raises:
+      UserError: rows of different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise UserError(f"the rows of {name} must have the same length") from None
+
+
 def score_rows(scores: Any, name: str = "scores") -> np.ndarray:
     """Checks scores [n, C] and returns them as floats.
 
     Raises:
       UserError: another rank or dtype, no examples, no classes, or NaN.
     """
-    rows = np.asarray(scores)
+    rows = as_array(name, scores)
     if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not rows.size:
         raise UserError(
             f"{name} must be numbers [n, C] with n >= 1 and C >= 1, got {rows.dtype} of shape "
@@ -213,7 +225,7 @@ def class_numbers(
       >>> class_numbers(np.array([[3], [1]], np.uint8)).tolist()
       [3, 1]
     """
-    numbers = np.asarray(labels)
+    numbers = as_array(name, labels)
     is_column = numbers.ndim == 2 and numbers.shape[1] == 1
     if numbers.dtype.kind not in "biu" or not (numbers.ndim == 1 or is_column):
         raise UserError(

@@ -116,6 +116,10 @@ def test_labels_may_be_a_column(measure, dtype):
         (SCORES[0], LABELS[:3], r"scores must be numbers \[n, C\] .* of shape \(3,\)"),
         (np.where(np.eye(4, 3) > 0, np.nan, SCORES), LABELS, "got NaN in 3 of 4 rows, first in row 0"),
         ([["a", "b"]], [0], "scores must be numbers"),
+        ([[0.1, 0.9], [1.0]], [0, 1], "the rows of scores must have the same length"),
+        (SCORES, [[0], [0, 1], [2], [1]], "the rows of labels must have the same length"),
+        (SCORES, ["a", "b", "c", "a"], "labels must be integers"),
+        (SCORES, None, "labels must be integers"),
     ],
 )  # fmt: skip
 def test_invalid_scores_and_labels_are_rejected_with_the_value(measure, scores, labels, message):
