@@ -56,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "FILE.html: the comparison, by default compare.html in the first --workdir",
         flag_values=options,
     )
+    flags.DEFINE_boolean(
+        "trust",
+        False,
+        "let the config.gin of a run import and call any Python code: only for runs whose source "
+        "you trust",
+        flag_values=options,
+    )
     cli.parse(options, argv, __doc__)
     if not options.workdir:
         raise UserError("--workdir is needed: the directory of a finished run")
@@ -68,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"no run in {str(run_dir.root)!r}: python -m supcon_tf.train --workdir makes one"
             )
     devices = cli.start_tensorflow()
+    if not options.trust:
+        for run_dir in run_dirs:
+            config.check_untrusted(run_dir.config)
     for run_dir in run_dirs:
         measure(run_dir, options.gin_file, options.gin_param, devices=devices)
     print(table(run_dirs))

@@ -30,10 +30,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.DEFINE_boolean(
         "print_config", False, "show all settings of the run and stop", flag_values=options
     )
+    flags.DEFINE_boolean(
+        "trust",
+        False,
+        "let --print_config import modules of other packages, whose code runs",
+        flag_values=options,
+    )
     cli.parse(options, argv, __doc__)
     if not options.gin_file:
         raise UserError("--gin_file is needed, such as --gin_file=digits/supcon.gin")
     devices = cli.start_tensorflow()
+    foreign = config.foreign_modules(options.gin_file, options.gin_param)
+    if foreign and options.print_config and not options.trust:
+        raise UserError(
+            f"--print_config does not import {foreign[0]!r}, whose code would run: add --trust"
+        )
     settings = config.parse(options.gin_file, options.gin_param)
     if options.print_config:
         print(settings)
@@ -42,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf import distribution, run_checks
     from supcon_tf.stages import experiment
 
+    if foreign:
+        print(f"the gin files import {', '.join(foreign)}, whose code runs")
     run_checks.check_stages(settings)
     if not options.workdir:
         raise UserError("--workdir is needed: the directory that the run writes to")

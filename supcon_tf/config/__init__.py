@@ -4,19 +4,22 @@ from supcon_tf.config.bindings import check_arguments
 from supcon_tf.config.files import find, read_text
 from supcon_tf.config.kinds import bound_value
 from supcon_tf.config.names import imported_modules
-from supcon_tf.config.parse import parse
+from supcon_tf.config.parse import foreign_modules, parse
 from supcon_tf.config.resolved import (
     changed_setting,
     is_complete,
     is_same_measurement,
     parameter_values,
 )
+from supcon_tf.config.trust import check_untrusted
 
 __all__ = [
     "bound_value",
     "changed_setting",
     "check_arguments",
+    "check_untrusted",
     "find",
+    "foreign_modules",
     "imported_modules",
     "is_complete",
     "is_same_measurement",

@@ -15,6 +15,7 @@ from supcon_tf.config.files import IMPORTS, find, with_includes
 from supcon_tf.config.kinds import bound_value, parameters, references, selector_of
 from supcon_tf.config.names import imported_modules, names_in, nearest
 from supcon_tf.config.resolved import BINDING, DEFAULTS_HEADING, macros_in, parameter_values
+from supcon_tf.config.trust import check_references, foreign_in
 from supcon_tf.errors import UserError
 
 PLAIN_TYPES = {bool, float, int, str, type(None)}
@@ -46,14 +47,11 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
       UserError: a missing file, or one that is not text; an unknown name, parameter, macro or
         scope; a value of the wrong kind, or one that the program replaces; or a syntax error.
     """
-    for binding in bindings:
-        if not re.match(r"\s*(import|from)\s|[^=\n]+=", binding):
-            raise UserError(f"a setting is written as name.parameter = value, got {binding!r}")
-    texts = [with_includes(find(file)) for file in files]
-    text = "\n".join([IMPORTS, *texts, *bindings])
+    text = _whole_text(files, bindings)
     modules = imported_modules(text)
     gin.clear_config()
     try:
+        check_references(text)
         gin.parse_config(text)
         gin.finalize()
         names = list(parameter_values(gin.config_str(max_line_length=100)))
@@ -71,6 +69,30 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     defaults = (f"# {name} = {value!r}" for name, value in found)
     lines = [resolved.rstrip(), "", DEFAULTS_HEADING, "# " + 78 * "=", *defaults, ""]
     return "\n".join(lines)
+
+
+def foreign_modules(files: Sequence[str], bindings: Sequence[str]) -> list[str]:
+    """The modules of other packages that gin files and bindings import; their code would run.
+
+    Raises:
+      UserError: as in `parse`.
+    """
+    text = _whole_text(files, bindings)
+    try:
+        return foreign_in(text)
+    except UserError:
+        raise
+    except GIN_ERRORS as error:
+        raise UserError(_explain(error, text, imported_modules(text))) from None
+
+
+def _whole_text(files: Sequence[str], bindings: Sequence[str]) -> str:
+    """The text of gin files, with what they include, and bindings; see `parse`."""
+    for binding in bindings:
+        if not re.match(r"\s*(import|from)\s|[^=\n]+=", binding):
+            raise UserError(f"a setting is written as name.parameter = value, got {binding!r}")
+    texts = [with_includes(find(file)) for file in files]
+    return "\n".join([IMPORTS, *texts, *bindings])
 
 
 def _close_scopes(names: Sequence[str], modules: Mapping[str, str]) -> None:

@@ -1,0 +1,132 @@
+"""What a gin file imports and calls, and what it may do if its author is not trusted."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from gin import config_parser
+
+from supcon_tf.config.files import IMPORTS, with_includes
+from supcon_tf.config.names import resolve
+from supcon_tf.errors import UserError
+
+PACKAGES = ("supcon_tf", "keras", "keras_cv", "keras_hub", "tensorflow")
+# The parts of Keras, KerasCV and KerasHub whose objects neither read nor write files.
+_PARTS = (
+    *("activations", "constraints", "initializers", "layers"),
+    *("losses", "metrics", "optimizers", "regularizers"),
+)
+
+
+class _Contents(NamedTuple):
+    """The imported modules, by their names in the text, and the references after an @."""
+
+    modules: dict[str, str]
+    imported: list[str]
+    references: list[str]
+
+
+class _Collect(config_parser.ParserDelegate):
+    """Lists the references of a text and builds nothing."""
+
+    def __init__(self) -> None:
+        self.references: list[str] = []
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        self.references.append(scoped_configurable_name.rpartition("/")[2])
+
+    def macro(self, macro_name: str) -> None:
+        pass
+
+
+def _contents(text: str) -> _Contents:
+    """Reads a text with gin's own parser, which imports nothing.
+
+    Raises:
+      SyntaxError: it is not gin.
+    """
+    collect = _Collect()
+    modules, imported = {}, []
+    for statement in config_parser.ConfigParser(text, collect):
+        if isinstance(statement, config_parser.IncludeStatement):
+            raise UserError(f"write the include of {statement.filename!r} on a line of its own")
+        if isinstance(statement, config_parser.ImportStatement):
+            module = statement.module
+            if module.startswith("__gin__"):
+                continue
+            imported.append(module)
+            is_whole = statement.alias or statement.is_from
+            modules[statement.bound_name()] = module if is_whole else module.partition(".")[0]
+    return _Contents(modules, imported, collect.references)
+
+
+def foreign_in(text: str) -> list[str]:
+    """The modules of other packages that a gin text imports.
+
+    Raises:
+      SyntaxError: it is not gin.
+    """
+    imported = _contents(text).imported
+    return sorted({name for name in imported if name.partition(".")[0] not in PACKAGES})
+
+
+def check_references(text: str) -> None:
+    """Checks that what a text calls by the name of a known package is of such a package.
+
+    `keras.src.utils.io_utils.os.system` is not.
+
+    Raises:
+      UserError: names the reference.
+      SyntaxError: the text is not gin.
+    """
+    contents = _contents(text)
+    for reference in contents.references:
+        is_known = _path(reference, contents).partition(".")[0] in PACKAGES
+        if is_known and _owner(reference, contents) not in (*PACKAGES, None):
+            raise UserError(f"@{reference} is not a function or class of {' or '.join(PACKAGES)}")
+
+
+def check_untrusted(file: Path) -> None:
+    """Checks that a gin file can be used without trust in its author.
+
+    It may import the modules that every gin file has, Keras, KerasCV, KerasHub and TensorFlow, and
+    may call functions of this package and build layers, losses and so on.
+
+    Raises:
+      UserError: names what it may not import or call.
+    """
+    text = "\n".join([IMPORTS, with_includes(file)])
+    trust = "which can run any code: add --trust if you trust the source of this file"
+    try:
+        contents = _contents(text)
+    except SyntaxError as error:
+        raise UserError(f"{str(file)!r} cannot be read: {error.msg}") from None
+    known = set(_contents(IMPORTS).imported)
+    for module in contents.imported:
+        is_other_package = module.partition(".")[0] in PACKAGES[1:]
+        if module not in known and not is_other_package:
+            raise UserError(f"{str(file)!r} imports {module!r}, {trust}")
+    for reference in contents.references:
+        path = _path(reference, contents)
+        package, *parts = path.split(".")
+        if package == "supcon_tf":
+            is_allowed = _owner(reference, contents) in ("supcon_tf", None)
+        else:
+            # tensorflow.keras.layers and keras.layers
+            part = parts[1] if parts[0] == "keras" and len(parts) > 1 else parts[0]
+            is_allowed = part in _PARTS and _owner(reference, contents) in (*PACKAGES[1:], None)
+        if not is_allowed:
+            raise UserError(f"{str(file)!r} calls @{reference}, {trust}")
+
+
+def _path(reference: str, contents: _Contents) -> str:
+    first, dot, rest = reference.partition(".")
+    return f"{contents.modules.get(first, first)}{dot}{rest}"
+
+
+def _owner(reference: str, contents: _Contents) -> str | None:
+    """The package that defines what a reference names; None if there is no such thing."""
+    try:
+        found = resolve(reference, contents.modules)
+    except (AttributeError, ImportError):
+        return None
+    return str(getattr(found, "__module__", "")).partition(".")[0]
