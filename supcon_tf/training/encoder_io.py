@@ -1,5 +1,6 @@
 """Loading encoders, and parts of trained models."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -134,9 +135,11 @@ def pretraining_normalization(encoder: str | Path) -> Normalization:
 
 
 def _load_model(file: Path) -> keras.Model:
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise UserError(f"{str(file)!r} is damaged, or no Keras model: save the model again")
     try:
         return keras.saving.load_model(file, compile=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         # Keras' messages start with what it could not do, before a page of configuration.
         raise UserError(f"{str(file)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
 

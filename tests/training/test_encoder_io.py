@@ -47,11 +47,29 @@ def test_images_of_any_size_are_accepted_by_a_fully_convolutional_encoder(tmp_pa
     assert encoder.output_shape == (None, 4)
 
 
-def test_a_file_that_is_not_a_model_is_a_one_line_error(tmp_path):
-    (tmp_path / "broken.keras").write_text("no model")
-    with pytest.raises(UserError, match=r"broken\.keras' cannot be loaded: ") as error:
-        load_encoder(tmp_path / "broken.keras", image_shape=SHAPE)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "changed"])
+def test_a_damaged_model_is_a_one_line_error(damage, tmp_path):
+    file = tmp_path / "encoder.keras"
+    images_to_vectors().save(file)
+    data = bytearray(file.read_bytes())
+    data[300:303] = b"\xff\xff\xff"
+    whole = file.read_bytes()
+    content = {"empty": b"", "cut": whole[:-10], "text": b"no model", "changed": data}[damage]
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"encoder\.keras' (is damaged|cannot be loaded)") as raised:
+        load_encoder(file, image_shape=SHAPE)
+    assert "\n" not in str(raised.value)
+
+
+def test_python_code_in_a_model_is_not_run(tmp_path):
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Lambda(lambda images: images[:, 0, 0])(inputs)
+    keras.Model(inputs, outputs).save(tmp_path / "encoder.keras")
+    with pytest.raises(
+        UserError, match=r"cannot be loaded: .*function. is a Python lambda"
+    ) as raised:
+        load_encoder(tmp_path / "encoder.keras", image_shape=SHAPE)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("parts", ["encoder", (), ("head",)])
