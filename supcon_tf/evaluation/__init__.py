@@ -22,6 +22,7 @@ from supcon_tf.evaluation.metrics import (
     mean_per_class_accuracy,
     top_k_accuracy,
 )
+from supcon_tf.evaluation.projections import projection_measures
 
 __all__ = [
     "CorruptionError",
@@ -33,6 +34,7 @@ __all__ = [
     "mean_corruption_error",
     "mean_per_class_accuracy",
     "predict",
+    "projection_measures",
     "prototype_probabilities",
     "read_baseline",
     "reliability",
