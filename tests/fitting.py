@@ -37,6 +37,9 @@ class Measures:
     def __call__(self, epoch):
         return {} if self.accuracy is None else {self.best_by: self.accuracy()}
 
+    def advise(self, record):
+        return None
+
 
 def training_config(**options):
     """Settings of a stage that `compile_model` does not use."""

@@ -25,7 +25,8 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
       - "effective_rank": exp of the entropy of the normalised singular values, within 1 to D; 1 if
         all rows are at one point (Roy & Vetterli 2007, "The Effective Rank").
       - "contrastive_accuracy": share of rows whose nearest other row is a positive.
-      - "anchors_without_positive": share of rows without a positive.
+      - "anchors_without_positive": share of samples that share no label with another sample.
+        Missing without labels.
 
     Raises:
       UserError: another shape, a single row, or another number of labels.
@@ -44,9 +45,8 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
     rows = projections.reshape(-1, dim).astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     is_other = ~np.eye(len(rows), dtype=bool)
-    positives = np.repeat(
-        np.repeat(_shares_label(labels, num_samples), num_views, 0), num_views, axis=1
-    )
+    shares_label = _shares_label(labels, num_samples)
+    positives = np.repeat(np.repeat(shares_label, num_views, axis=0), num_views, axis=1)
     positives &= is_other
     similarities = rows @ rows.T
     squared_distances = np.maximum(2 - 2 * similarities, 0)
@@ -55,13 +55,15 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
     shares = singular_values / singular_values.sum()
     shares = shares[shares > 0]
     measures = {
-        "anchors_without_positive": float(np.mean(~positives.any(axis=1))),
         "contrastive_accuracy": float(np.mean(positives[np.arange(len(rows)), nearest])),
         "effective_rank": float(np.exp(-np.sum(shares * np.log(shares)))),
         "uniformity": float(np.log(np.mean(np.exp(-2 * squared_distances[is_other])))),
     }
     if positives.any():
         measures["alignment"] = float(np.mean(squared_distances[positives]))
+    if labels is not None:
+        others = shares_label & ~np.eye(num_samples, dtype=bool)
+        measures["anchors_without_positive"] = float(np.mean(~others.any(axis=1)))
     return measures
 
 

@@ -44,6 +44,10 @@ CURVE_HOVER = {
     "validation_accuracy": "validation accuracy {:.1%}",
     "knn_top_1": "kNN of test images {:.1%}",
     "validation_mean_average_precision": "validation mean average precision {:.1%}",
+    "contrastive_accuracy": "nearest view of the class {:.1%}",
+    "alignment": "alignment {:.3f}",
+    "uniformity": "uniformity {:.3f}",
+    "effective_rank": "effective rank {:.1f}",
     "learning_rate": "learning rate {:.3g}",
     "images_per_second": "{:,.0f} images/s",
 }

@@ -34,7 +34,14 @@ CURVE_PLOTS = {
         "knn_top_1": "kNN, test split",
     },
     "Mean average precision": {"validation_mean_average_precision": "validation"},
+    "Nearest view": {
+        "contrastive_accuracy": "same class",
+        "anchors_without_positive": "no positive in the batch",
+    },
+    "Projections": {"alignment": "alignment", "uniformity": "uniformity"},
+    "Effective rank": {"effective_rank": "of the projections"},
 }
+_IN_PERCENT = ("Accuracy", "Mean average precision", "Nearest view")
 
 
 def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -58,7 +65,7 @@ def _curve_plots(
         lines = {key: name for key, name in names.items() if _finite(rows, key)}
         if not lines:
             continue
-        figure = plots.curve_figure(rows, keys=list(lines), percent=title != "Loss")
+        figure = plots.curve_figure(rows, keys=list(lines), percent=title in _IN_PERCENT)
         descriptions = [_end_points(rows, key, name) for key, name in lines.items()]
         shown.append(
             {

@@ -100,6 +100,8 @@ class EndEpochs(keras.callbacks.Callback):
             self._progress.end_epoch(record, best_by=self._measures.best_by)
             self._on_saved()
             _report(record, self._title(step))
+            if (advice := self._measures.advise(record)) is not None:
+                print(advice, flush=True)
         self.last_end = step
         if step < max(self._epochs):
             self.model.reset_metrics()

@@ -1,8 +1,10 @@
 """Measures a stage after its epochs and at its end, and saves the results."""
 
 import dataclasses
+import functools
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -20,6 +22,7 @@ from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.contrastive_test_loss import contrastive_test_loss
 from supcon_tf.training.objective import Objective
+from supcon_tf.training.projection_watch import ProjectionWatch
 
 # Evaluation batch size per device.
 MAX_SCORED_PER_DEVICE = 256
@@ -69,9 +72,14 @@ class EpochMeasures:
         kind = "mean_average_precision" if source.is_multi_label else "accuracy"
         return f"validation_{kind}"
 
+    @functools.cached_property
+    def watch(self) -> ProjectionWatch:
+        """The projections of a few training images."""
+        return ProjectionWatch(self.network, self.objective, self.data, self.config)
+
     def __call__(self, epoch: int) -> dict[str, float]:
         """The measures of an epoch."""
-        measures: dict[str, float] = {}
+        measures = self.watch.measures() if self.watch.is_possible else {}
         source = self.data.source
         if self.best_by is not None and source.validation is not None:
             measures[self.best_by] = self.scorer.score(source.validation, "validation").accuracy
@@ -82,6 +90,10 @@ class EpochMeasures:
         with replacing(self.run_dir.model(stage, epoch)) as partial:
             self.network.save(partial)
         return measures | self.test_measures(self.scorer.score(source.test, "test"))
+
+    def advise(self, record: Mapping[str, Any]) -> str | None:
+        """One line of advice on the record of an epoch, if it needs any."""
+        return self.watch.advise(record) if self.watch.is_possible else None
 
     def test_measures(self, scores: Scores) -> dict[str, float]:
         """The contrastive loss on the test split, and its neighbour accuracies if it has labels."""
