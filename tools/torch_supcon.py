@@ -1,4 +1,4 @@
-"""SupCon training of a ResNet in PyTorch: the peer of benchmark_step.py."""
+"""SupCon in PyTorch, the peer of benchmark_step.py and compare_supcontrast.py: loss and ResNet."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,6 @@ def training_step(
       A function that runs one step and returns the loss.
     """
     import torch
-    from torch.nn import functional
 
     torch.manual_seed(0)
     is_last = name != "torch"
@@ -37,18 +36,12 @@ def training_step(
     run = torch.compile(model) if name == "torch compiled" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     rows = torch.from_numpy(np.repeat(labels, 2))
-    others = ~torch.eye(len(rows), dtype=torch.bool)
-    positives = (rows[:, None] == rows[None, :]) & others
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "torch bfloat16"):
             projections = run(images)
-        rows = functional.normalize(projections.float(), dim=1)
-        logits = rows @ rows.T / 0.1
-        logits = logits.masked_fill(~others, -torch.inf)
-        log_shares = (logits - torch.logsumexp(logits, 1, keepdim=True)).masked_fill(~positives, 0)
-        loss = 0.1 * -(log_shares.sum(1) / positives.sum(1)).mean()
+        loss = 0.1 * supcon_loss(projections.float(), rows)
         loss.backward()
         optimizer.step()
         return float(loss)
@@ -56,8 +49,43 @@ def training_step(
     return step
 
 
-def resnet_with_head(torch: Any, blocks: tuple[int, ...], width: float) -> Any:
-    """The layers of `supcon_tf.models.resnet(stem="cifar")` and of the projection head."""
+def supcon_loss(projections: Any, labels: Any, temperature: float = 0.1) -> Any:
+    """Eq. 2 of arXiv 2004.11362, the mean over anchors, without the factor temperature.
+
+    Args:
+      projections: float32 [N, D], of any length.
+      labels: int [N]; each row needs another one of its class.
+      temperature: of the softmax.
+    """
+    import torch
+
+    rows = torch.nn.functional.normalize(projections, dim=1)
+    others = ~torch.eye(len(rows), dtype=torch.bool)
+    positives = (labels[:, None] == labels[None, :]) & others
+    logits = (rows @ rows.T / temperature).masked_fill(~others, -torch.inf)
+    log_shares = (logits - torch.logsumexp(logits, 1, keepdim=True)).masked_fill(~positives, 0)
+    return -(log_shares.sum(1) / positives.sum(1)).mean()
+
+
+def resnet_with_head(
+    torch: Any,
+    blocks: tuple[int, ...],
+    width: float,
+    *,
+    hidden: int = 512,
+    as_published: bool = False,
+) -> Any:
+    """The layers of `supcon_tf.models.resnet(stem="cifar")` and of the projection head.
+
+    Args:
+      torch: the module.
+      blocks: basic blocks per group.
+      width: width of the ResNet.
+      hidden: units of the head's hidden layer.
+      as_published: the SupCon authors' model: shortcuts without a convolution where the shapes
+        agree, He et al.'s initial weights, and a bias in the head's last layer. Otherwise as the
+        released TensorFlow code, with PyTorch's initial weights.
+    """
     nn = torch.nn
 
     class Block(nn.Module):  # type: ignore[name-defined]
@@ -82,7 +110,15 @@ def resnet_with_head(torch: Any, blocks: tuple[int, ...], width: float) -> Any:
         filters = int(64 * 2**group * width)
         for number in range(count):
             stride = 2 if group > 0 and number == 0 else 1
-            layers.append(Block(before, filters, stride, number == 0))
+            is_same_shape = stride == 1 and before == filters
+            project = number == 0 and not (as_published and is_same_shape)
+            layers.append(Block(before, filters, stride, project))
             before = filters
-    head = [nn.Linear(before, 512), nn.ReLU(), nn.Linear(512, 128, bias=False)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+    encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    last = nn.Linear(hidden, 128, bias=as_published)
+    head = nn.Sequential(nn.Linear(before, hidden), nn.ReLU(), last)
+    if as_published:
+        for module in encoder.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(encoder, head)
