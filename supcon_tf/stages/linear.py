@@ -20,6 +20,7 @@ from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.encoder_io import encoder_file, load_encoder
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
+from supcon_tf.training.rehearsal import rehearse
 from supcon_tf.training.results import EpochMeasures, evaluate_and_save, stage_scorer
 from supcon_tf.training.step import compile_model
 from supcon_tf.training.view_sheet import save_view_sheet
@@ -111,6 +112,7 @@ def run(
 
     # Fit.
     measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
+    rehearse(measures)
     fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.
