@@ -4,16 +4,20 @@ Each command has its own `FlagValues`, apart from absl's global ones, so that se
 run in one process. Importing this module does not import TensorFlow.
 """
 
+import contextlib
 import inspect
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import Stopped, UserError
 
 VERBOSITY_HELP = (
     "-1 shows warnings (default), 0 also what TensorFlow and other libraries report, 1 everything"
@@ -132,6 +136,8 @@ def start_tensorflow() -> str:
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command and exits: 0 when it finished, 2 with one line for a user's mistake.
 
+    A signal that stops it is one line too, with exit code 128 + its number.
+
     A `UserError` and an `OSError` about a file are the user's mistakes. Any other exception is a
     bug: it shows its traceback, and the exit code is 1.
 
@@ -139,9 +145,12 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
       main: takes the arguments after the program's name.
     """
     try:
-        app.run(main, flags_parser=_leave_flags_to_main)
+        with _stopping_signals():
+            app.run(main, flags_parser=_leave_flags_to_main)
     except KeyboardInterrupt:
-        sys.exit("stopped; a training run continues from its last checkpoint by the same command")
+        _exit_with(_stopped_by(signal.SIGINT), 128 + signal.SIGINT)
+    except Stopped as stopped:
+        _exit_with(str(stopped), 128 + stopped.number)
     except UserError as error:
         # gin adds lines with the place of the configured call.
         _exit_with(str(error).splitlines()[0])
@@ -159,6 +168,40 @@ def _leave_flags_to_main(argv: Sequence[str]) -> Sequence[str]:
     return argv[1:]
 
 
-def _exit_with(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+@contextlib.contextmanager
+def _stopping_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Stopped` outside of training, as SIGINT raises KeyboardInterrupt.
+
+    SIGUSR1, which saves a checkpoint during training, does nothing.
+    """
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise Stopped(_stopped_by(number), number)
+
+    def ignore(*_: Any) -> None:
+        pass
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in (("SIGTERM", stop), ("SIGHUP", stop), ("SIGUSR1", ignore)):
+            # Windows has not all of them; nohup ignores SIGHUP.
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def _stopped_by(number: int) -> str:
+    name = signal.Signals(number).name
+    return (
+        f"stopped by {name}; a training run continues from its last checkpoint by the same command"
+    )
+
+
+def _exit_with(message: str, code: int = 2) -> NoReturn:
+    print(f"error: {message}" if code == 2 else message, file=sys.stderr)
+    sys.exit(code)

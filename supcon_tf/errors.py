@@ -15,6 +15,19 @@ class UserError(ValueError):
     """
 
 
+class Stopped(BaseException):
+    """A signal stopped the command, which exits with 128 + the signal's number.
+
+    Args:
+      message: one line.
+      number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
+
+
 def check_integer(name: str, value: Any, *, at_least: int) -> int:
     """Returns `value` as an int.
 

@@ -75,12 +75,12 @@ def prepare(run_dir: RunDir, settings: str) -> None:
     if not run_dir.is_chief:
         return
     started = run_dir.started_stages()
-    if started:
-        check_resumable(run_dir, started, _settings_before(run_dir), settings)
-    else:
+    if not started:
         run_dir.remove_partial_files()
+    elif started != {"robustness"} or run_dir.config.exists():
+        check_resumable(run_dir, started, _settings_before(run_dir), settings)
     # Settings of stages that have not started may differ.
-    if not started or config.read_text(run_dir.config) != settings:
+    if not (started and run_dir.config.exists()) or config.read_text(run_dir.config) != settings:
         write_text(run_dir.config, settings)
     if _measures_robustness() and not is_measured(run_dir, settings):
         run_dir.remove_metrics("robustness")  # Results with the same settings stay.
@@ -107,7 +107,8 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     """Rejects a resumed run if the settings of its started stages have changed.
 
     Settings of stages that have not started may change, and stages may be added. The robustness
-    stage may always change: it repeats what it measured with other settings.
+    stage may always change: it repeats what it measured with other settings. How often checkpoints
+    are saved and how many are kept may change too.
 
     Args:
       run_dir: the run directory.
@@ -119,7 +120,8 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     """
     not_started = experiment.STAGES.keys() - started | {"robustness"}
     free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
-    ignored = (*free, "experiment.run.", "corruptions.", "classifiers.")
+    saving = [f"{stage}.run.checkpoint" for stage in experiment.STAGES]
+    ignored = (*free, *saving, "experiment.run.", "corruptions.", "classifiers.")
     changed = config.changed_setting(before, after, ignored=ignored)
     if changed is not None:
         raise UserError(

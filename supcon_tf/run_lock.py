@@ -25,8 +25,8 @@ def hold(file: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds the lock, with its name, or held it on another machine.
     """
-    with file.open("a+") as lock:
-        is_free = _try_lock(lock)
+    lock, is_free = _open(file)
+    with lock:
         lock.seek(0)
         previous = _read_owner(lock)
         _check_free(file, previous, is_free)
@@ -39,10 +39,25 @@ def hold(file: Path) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _open(file: Path) -> tuple[TextIO, bool | None]:
+    """The open lock file, and whether this process got the lock; None where there are no locks."""
+    while True:
+        lock = file.open("a+")
+        is_free = _try_lock(lock)
+        if not is_free:
+            return lock, is_free
+        # Its last owner may have removed the file after it was opened here.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                return lock, is_free
+        lock.close()
 
 
 def _try_lock(lock: TextIO) -> bool | None:
-    """Whether this process got the lock; None where there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -40,6 +40,8 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_steps: int | None = None,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     classification_head: Callable[..., keras.Model] = models.classification_head,
@@ -51,7 +53,8 @@ def run(
 
     Args:
       run_dir, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, batches, strategy:
+        as in `pretrain.run`.
       loss, encoder, zero_init, classification_head: as in `linear.run`.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
         `.keras` file with a classifier; None for a new classifier.
@@ -84,6 +87,8 @@ def run(
         gradient_cache_chunk=gradient_cache_chunk,
         learning_rate_multipliers=learning_rate_multipliers,
         checkpoints_to_keep=checkpoints_to_keep,
+        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_steps=checkpoint_steps,
     )
 
     # Build.

@@ -44,6 +44,8 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_steps: int | None = None,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     classification_head: Callable[..., keras.Model] = models.classification_head,
@@ -53,7 +55,8 @@ def run(
     Args:
       run_dir: the run directory.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, batches, strategy: as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, batches, strategy:
+        as in `pretrain.run`.
       loss: loss of the class logits [B, C]; None for cross-entropy, binary for images with several
         labels.
       encoder: a run directory, or a `.keras` file of a model of this package or of any Keras
@@ -83,6 +86,8 @@ def run(
         seed=seed,
         jit_compile=jit_compile,
         checkpoints_to_keep=checkpoints_to_keep,
+        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_steps=checkpoint_steps,
     )
 
     # Build.

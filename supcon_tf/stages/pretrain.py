@@ -43,6 +43,8 @@ def run(
     seed: int = 0,
     jit_compile: bool = False,
     checkpoints_to_keep: int = 3,
+    checkpoint_minutes: float = 10.0,
+    checkpoint_steps: int | None = None,
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     precision: Precision = "float32",
@@ -83,6 +85,8 @@ def run(
       seed: seed of the initial weights, the order of images and the views.
       jit_compile: compile the step with XLA.
       checkpoints_to_keep: number of recent checkpoints to keep.
+      checkpoint_minutes, checkpoint_steps: also saves within an epoch after this time or number of
+        steps since the last checkpoint; None for no limit of steps.
       batches: how batches are made, as `pipeline.training_batches`.
       strategy: where to train; None for TensorFlow's default.
       precision: dtype policy of the layers. "mixed_bfloat16" and "mixed_float16" keep weights,
@@ -118,6 +122,8 @@ def run(
         clip_norm=clip_norm,
         gradient_cache_chunk=gradient_cache_chunk,
         checkpoints_to_keep=checkpoints_to_keep,
+        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_steps=checkpoint_steps,
         snapshot_every=snapshot_every,
         callbacks=callbacks,
     )

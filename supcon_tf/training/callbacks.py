@@ -9,10 +9,11 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import Stopped, UserError
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.results import EpochMeasures
+from supcon_tf.training.signals import Signals
 
 
 class EndEpochs(keras.callbacks.Callback):
@@ -25,7 +26,6 @@ class EndEpochs(keras.callbacks.Callback):
       epochs: step after which an epoch ends -> the epoch's number.
       config: settings of the stage.
       measures: computed at the end of an epoch; None for a worker that records nothing.
-      on_saved: called after each checkpoint.
 
     The attribute `last_end` is the step after which the last epoch ended.
     """
@@ -37,17 +37,23 @@ class EndEpochs(keras.callbacks.Callback):
         epochs: Mapping[int, int],
         config: TrainingConfig,
         measures: EpochMeasures | None,
-        on_saved: Callable[[], None],
     ):
         super().__init__()
         self.last_end: int | None = None
         self._traced_steps = 0
         self._bar = tqdm(disable=True)
         self._progress, self._epochs, self._config = progress, epochs, config
-        self._measures, self._on_saved = measures, on_saved
+        self._measures = measures
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._begin_epoch()
+        self._begin_epoch(seconds_before=self._progress.seconds)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._progress.restore_metrics()
+
+    def save(self) -> None:
+        """Saves within an epoch."""
+        self._progress.save(seconds=time.perf_counter() - self._start)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         step = int(self._progress.step)
@@ -64,8 +70,9 @@ class EndEpochs(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         self._bar.close()
 
-    def _begin_epoch(self) -> None:
-        self._start = time.perf_counter()
+    def _begin_epoch(self, seconds_before: float = 0.0) -> None:
+        self._begun = time.perf_counter()
+        self._start = self._begun - seconds_before
         self._first_step = int(self._progress.step)
         self._traced_steps = 0
         end = min(end for end in self._epochs if end > self._first_step)
@@ -84,7 +91,7 @@ class EndEpochs(keras.callbacks.Callback):
         # The first steps of a fit trace the graph: they are left out of the speed.
         steps, since = done - self._traced_steps, self._traced_at
         if not steps:
-            steps, since = done, self._start
+            steps, since = done, self._begun
         # As `fit` does at its end: with use_ema the averages become the weights.
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         if self._measures is not None:
@@ -98,7 +105,6 @@ class EndEpochs(keras.callbacks.Callback):
                 **self._measures(self._epochs[step]),
             }
             self._progress.end_epoch(record, best_by=self._measures.best_by)
-            self._on_saved()
             _report(record, self._title(step))
             if (advice := self._measures.advise(record)) is not None:
                 print(advice, flush=True)
@@ -181,25 +187,51 @@ class StopWhenNotFinite(keras.callbacks.Callback):
             )
 
 
-class SaveEvery(keras.callbacks.Callback):
-    """Saves whenever some time has passed since the last save or `restart`.
+class SaveAndStop(keras.callbacks.Callback):
+    """Saves when it is due, and stops the run after a signal.
 
     Args:
-      minutes: between two saves.
-      save: called without arguments.
+      progress: its step is saved.
+      save: saves within an epoch.
+      config: minutes and steps between two checkpoints.
+      signals: the signals that have come.
+      is_chief: False for a worker that neither saves nor stops by itself.
+
+    Raises:
+      Stopped: after a signal, when the step is saved.
     """
 
-    def __init__(self, minutes: float, save: Callable[[], Any]):
+    def __init__(
+        self,
+        progress: Progress,
+        save: Callable[[], None],
+        *,
+        config: TrainingConfig,
+        signals: Signals,
+        is_chief: bool,
+    ):
         super().__init__()
-        self.minutes = minutes
-        self.save = save
-        self.restart()
-
-    def restart(self) -> None:
-        """Restarts the clock."""
-        self._last = time.monotonic()
+        self._progress, self._save, self._config = progress, save, config
+        self._signals, self._is_chief = signals, is_chief
+        self._saved, self._saved_at = progress.saved_step, time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if time.monotonic() - self._last > 60 * self.minutes:
-            self.save()
-            self.restart()
+        if not self._is_chief:
+            return
+        step, config, signals = int(self._progress.step), self._config, self._signals
+        if self._saved != self._progress.saved_step:  # An epoch has ended.
+            self._saved, self._saved_at = self._progress.saved_step, time.monotonic()
+        minutes = (time.monotonic() - self._saved_at) / 60
+        steps = math.inf if config.checkpoint_steps is None else config.checkpoint_steps
+        is_due = minutes > config.checkpoint_minutes or step - self._saved >= steps
+        if is_due or signals.save or signals.stop:
+            self._save()
+        if signals.save:
+            signals.save = False
+            print(f"{config.stage}: saved at step {step}", flush=True)
+        if signals.stop:
+            raise Stopped(
+                f"stopped by {signals.stop.name} after step {step} of {config.stage}, which is "
+                "saved: the same command continues",
+                signals.stop,
+            )

@@ -34,7 +34,8 @@ class TrainingConfig:
       gradient_cache_chunk: samples that go through the encoder at a time; None for all at once.
       learning_rate_multipliers: regular expression of variable paths -> factor.
       checkpoints_to_keep: number of recent checkpoints to keep.
-      checkpoint_minutes: also saves within an epoch that takes longer.
+      checkpoint_minutes, checkpoint_steps: also saves within an epoch after this time or number of
+        steps since the last checkpoint; None for no limit of steps.
       snapshot_every: epochs between two snapshots of the model; None for no snapshots.
       callbacks: number of steps of the stage -> a Keras callback.
 
@@ -57,6 +58,7 @@ class TrainingConfig:
     learning_rate_multipliers: Mapping[str, float] | None = None
     checkpoints_to_keep: int = 3
     checkpoint_minutes: float = 10.0
+    checkpoint_steps: int | None = None
     snapshot_every: int | None = None
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = ()
 
@@ -64,8 +66,10 @@ class TrainingConfig:
         name, replicas = f"{self.stage}.run", self.replicas
         for field, minimum in MINIMUM.items():
             check_integer(f"{name}.{field}", getattr(self, field), at_least=minimum)
-        if self.snapshot_every is not None:
-            check_integer(f"{name}.snapshot_every", self.snapshot_every, at_least=1)
+        for field in ("snapshot_every", "checkpoint_steps"):
+            if getattr(self, field) is not None:
+                check_integer(f"{name}.{field}", getattr(self, field), at_least=1)
+        check_number(f"{name}.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
         if self.batch_size % replicas:
             raise UserError(
                 f"{name}.batch_size must be a multiple of the {replicas} replicas, got "

@@ -3,13 +3,14 @@
 import keras
 import tensorflow as tf
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import Stopped, UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches
-from supcon_tf.training.callbacks import CountSteps, EndEpochs, SaveEvery, StopWhenNotFinite
+from supcon_tf.training.callbacks import CountSteps, EndEpochs, SaveAndStop, StopWhenNotFinite
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.results import EpochMeasures
+from supcon_tf.training.signals import Signals
 
 # Maximum number of images in one input pipeline, which stores their order, 8 bytes each.
 IMAGES_PER_PIPELINE = 2**20
@@ -42,6 +43,7 @@ def fit(
     Raises:
       UserError: a loss that is not finite, no memory for a batch, no space for a checkpoint, or
         a `fit` that ended before its last step.
+      Stopped: after SIGINT, SIGTERM or SIGHUP, when the step is saved.
     """
     progress = Progress(model, run_dir, config.stage, config.checkpoints_to_keep)
     per_fit = IMAGES_PER_PIPELINE // config.batch_size
@@ -52,17 +54,15 @@ def fit(
         epochs_by_end.setdefault(config.last_step(epoch, batches.num_examples), epoch)
     total_steps = config.last_step(config.epochs, batches.num_examples)
     callbacks = [make(steps=total_steps) for make in config.callbacks]
-    with _scalar_writer(run_dir, config.stage).as_default():
+    with _scalar_writer(run_dir, config.stage).as_default(), Signals() as signals:
         while ahead := [end for end in epochs_by_end if end > int(progress.step)]:
             start = int(progress.step)
             ends = [ahead[0], *(end for end in ahead[1:] if end - start <= per_fit)]
-            save_within_epoch = SaveEvery(config.checkpoint_minutes, progress.save)
             end_epochs = EndEpochs(
                 progress,
                 epochs={end: epochs_by_end[end] for end in ends},
                 config=config,
                 measures=measures if run_dir.is_chief else None,
-                on_saved=save_within_epoch.restart,
             )
             _fit_steps(
                 model,
@@ -74,10 +74,17 @@ def fit(
                     *callbacks,
                     # Last, so that a checkpoint never counts an epoch before its record exists.
                     end_epochs,
-                    save_within_epoch,
+                    SaveAndStop(
+                        progress,
+                        end_epochs.save,
+                        config=config,
+                        signals=signals,
+                        is_chief=run_dir.is_chief,
+                    ),
                 ],
                 config=config,
                 run_dir=run_dir,
+                signals=signals,
             )
             # Keras treats an error of the input pipeline as the end of the data.
             if end_epochs.last_end != ends[-1]:
@@ -97,10 +104,17 @@ def _fit_steps(
     callbacks: list[keras.callbacks.Callback],
     config: TrainingConfig,
     run_dir: RunDir,
+    signals: Signals,
 ) -> None:
     """One call of `fit`; a full disk or too little memory is a UserError."""
     try:
         model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        # A worker that is not the chief goes on after a signal, until the chief has saved.
+        if signals.stop is None:
+            raise
+        message = f"stopped by {signals.stop.name} in {config.stage}, as the chief has stopped"
+        raise Stopped(message, signals.stop) from None
     except tf.errors.ResourceExhaustedError as error:
         if any(words in str(error) for words in _DISK_IS_FULL):
             raise UserError(

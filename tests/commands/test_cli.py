@@ -1,6 +1,7 @@
 """What the commands share: exit codes, help, and that importing them starts nothing."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -62,9 +63,28 @@ def test_an_error_about_a_file_keeps_its_name_through_gin(capsys):
     assert capsys.readouterr().err == "error: '/nowhere': No such file or directory\n"
 
 
-def test_ctrl_c_says_how_to_continue():
-    with pytest.raises(SystemExit, match="continues from its last checkpoint"):
+def test_ctrl_c_says_how_to_continue(capsys):
+    with pytest.raises(SystemExit) as stopped:
         cli.run(raising(KeyboardInterrupt()))
+    assert stopped.value.code == 130
+    assert "continues from its last checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_outside_of_training_is_one_line(number, capsys):
+    def main(_):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    assert stopped.value.code == 128 + number
+    assert capsys.readouterr().err == (
+        f"stopped by {number.name}; a training run continues from its last checkpoint by the same "
+        "command\n"
+    )
+    assert signal.getsignal(number) is before
 
 
 def test_a_finished_command_exits_with_0():

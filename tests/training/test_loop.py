@@ -218,11 +218,11 @@ def test_pretraining_with_cross_entropy_gives_a_classifier(photos, tmp_path):
     assert (there.export / "labels.txt").read_text() == "bright\ndark\n"
 
 
-def counting_model(kernel=None):
+def counting_model(kernel=None, rate=0.01):
     """A model with one weight: this one, or a random one."""
     inputs = keras.Input((1,))
     model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), {"logits": "mse"})
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), {"logits": "mse"})
     model.optimizer.build(model.trainable_variables)
     if kernel is not None:
         model.layers[-1].kernel.assign([[kernel]])
@@ -414,8 +414,8 @@ def test_a_validation_split_may_be_added_later(tmp_path):
 
 def test_only_the_last_checkpoints_are_kept(tmp_path):
     train_counting(counting_model(), tmp_path, [], epochs=6, checkpoints_to_keep=2)
-    kept = sorted(path.name for path in (tmp_path / "checkpoints/pretrain/last").glob("*.index"))
-    assert kept == ["ckpt-12.index", "ckpt-15.index"]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints/pretrain/last").iterdir())
+    assert kept == ["ckpt-12", "ckpt-15"]
 
 
 def test_a_killed_run_continues_from_its_checkpoint(tmp_path, photos):
