@@ -31,6 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "print_config", False, "show all settings of the run and stop", flag_values=options
     )
     flags.DEFINE_boolean(
+        "deterministic",
+        False,
+        "the same numbers in each run on GPUs too, at some cost of speed; a CPU needs no flag",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
         "trust",
         False,
         "let --print_config import modules of other packages, whose code runs",
@@ -49,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.print_config:
         print(settings)
         return
-    # These import TensorFlow.
+    import tensorflow as tf
+
+    # These import TensorFlow too.
     from supcon_tf import distribution, run_checks
     from supcon_tf.stages import experiment
 
@@ -58,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_checks.check_stages(settings)
     if not options.workdir:
         raise UserError("--workdir is needed: the directory that the run writes to")
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
     # Before TensorFlow's first operation: several workers need that.
     strategy = gin.get_configurable(distribution.strategy)()
     run_dir = RunDir(Path(options.workdir), is_chief=distribution.is_chief(strategy))
