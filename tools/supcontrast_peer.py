@@ -39,6 +39,7 @@ def main() -> None:
     for name in ("seed", "batch", "epochs", "steps", "record", "images", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--width", type=float, required=True)
+    parser.add_argument("--stem", required=True)
     parser.add_argument("--rates", type=json.loads, required=True)
     parser.add_argument("--weight_decay", type=float, required=True)
     parser.add_argument("--features", required=True)
@@ -50,6 +51,7 @@ def main() -> None:
         torch,
         torch_supcon.BLOCKS[18],
         args.width,
+        stem=args.stem,
         hidden=int(512 * args.width),
         as_published=True,
     ).to(memory_format=torch.channels_last)

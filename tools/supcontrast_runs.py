@@ -103,6 +103,7 @@ def peer_command(seed: int, args: argparse.Namespace, **more: Any) -> list[str]:
         "record": args.record,
         "threads": args.threads,
         "width": args.width,
+        "stem": args.stem,
         "rates": json.dumps(cosine_rates(args.rate, args.cosine_epochs)),
         "weight_decay": args.decay,
         **more,
@@ -161,8 +162,8 @@ def our_path(name: str) -> str:
     known |= {"1.0": "projection_head_dense1", "1.2": "projection_head_dense2"}
     if ".".join(places) in known:
         return f"{known['.'.join(places)]}/{kind}"
-    _, number, *inner = places  # Blocks follow the three layers of the stem.
-    group, block = divmod(int(number) - 3, 2)
+    _, number, *inner = places  # Blocks follow the four layers of the stem.
+    group, block = divmod(int(number) - 4, 2)
     part = {"shortcut.0": "shortcut_conv", "shortcut.1": "shortcut_bn"}.get(
         ".".join(inner), inner[0]
     )
@@ -181,7 +182,7 @@ def train_ours(
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model = build(layout, args.width)
+    model = build(layout, args.width, args.stem)
     if "same weights" in layout:
         copy_initial_weights(model, seed, args)
     parts = models.model_parts(model)
@@ -225,7 +226,7 @@ def train_ours(
     return log, features
 
 
-def build(layout: set[str], width: float) -> Any:
+def build(layout: set[str], width: float, stem: Any = "cifar") -> Any:
     """The model with PyTorch's settings of the factors in `layout`, and the released others."""
     import keras
 
@@ -235,7 +236,7 @@ def build(layout: set[str], width: float) -> Any:
     encoder = models.resnet(
         18,
         width=width,
-        stem="cifar",
+        stem=stem,
         zero_init_last_gamma="zero gammas" in layout,
         kernel_initializer=he_normal if "conv" in layout else "variance_scaling",
         shortcut="identity_where_possible" if "shortcut" in layout else "projection",

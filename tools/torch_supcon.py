@@ -44,7 +44,7 @@ def training_step(
         loss = 0.1 * supcon_loss(projections.float(), rows)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
@@ -72,15 +72,17 @@ def resnet_with_head(
     blocks: tuple[int, ...],
     width: float,
     *,
+    stem: str = "cifar",
     hidden: int = 512,
     as_published: bool = False,
 ) -> Any:
-    """The layers of `supcon_tf.models.resnet(stem="cifar")` and of the projection head.
+    """The layers of `supcon_tf.models.resnet` and of the projection head.
 
     Args:
       torch: the module.
       blocks: basic blocks per group.
       width: width of the ResNet.
+      stem: "cifar" or "imagenet", whose max pool pads both sides, as torchvision's does.
       hidden: units of the head's hidden layer.
       as_published: the SupCon authors' model: shortcuts without a convolution where the shapes
         agree, He et al.'s initial weights, and a bias in the head's last layer. Otherwise as the
@@ -105,7 +107,9 @@ def resnet_with_head(
             return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
     before = int(64 * width)
-    layers = [nn.Conv2d(3, before, 3, 1, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
+    shape = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
+    layers = [nn.Conv2d(3, before, *shape, bias=False), nn.BatchNorm2d(before), nn.ReLU()]
+    layers.append(nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1))
     for group, count in enumerate(blocks):
         filters = int(64 * 2**group * width)
         for number in range(count):

@@ -67,12 +67,12 @@ def test_each_factor_changes_its_part_of_the_model_only(tool):
 
 def test_names_of_the_peers_weights_are_translated(tool):
     our_path = tool("supcontrast_runs").our_path
-    # The stem's convolution, normalisation and ReLU are layers 0 to 2 of the encoder.
+    # The stem's convolution, normalisation, ReLU and pool are layers 0 to 3 of the encoder.
     assert our_path("0.0.weight") == "stem_conv/weight"
     assert our_path("0.1.bias") == "stem_bn/bias"
-    assert our_path("0.3.conv1.weight") == "group1_block1_conv1/weight"
-    assert our_path("0.9.shortcut.1.bias") == "group4_block1_shortcut_bn/bias"
-    assert our_path("0.10.bn2.weight") == "group4_block2_bn2/weight"
+    assert our_path("0.4.conv1.weight") == "group1_block1_conv1/weight"
+    assert our_path("0.10.shortcut.1.bias") == "group4_block1_shortcut_bn/bias"
+    assert our_path("0.11.bn2.weight") == "group4_block2_bn2/weight"
     assert our_path("1.2.weight") == "projection_head_dense2/weight"
 
 
