@@ -74,6 +74,10 @@ class RunDir:
         """The name of `scored_split` before version 0.2.0."""
         return self.root / "held_out.npz"
 
+    def debug_batch(self, stage: str, step: int) -> Path:
+        """The batch of a step in which a NaN or infinity appeared, with train --debug."""
+        return self.root / f"debug_{stage}_{step}.npz"
+
     @property
     def view_sheet(self) -> Path:
         """A picture of augmented views."""

@@ -31,6 +31,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "print_config", False, "show all settings of the run and stop", flag_values=options
     )
     flags.DEFINE_boolean(
+        "debug",
+        False,
+        "stop at the first operation whose result has NaN or infinity, and save the batch of that "
+        "step; a run with a NaN loss continues from its last checkpoint up to there, slowly",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
         "deterministic",
         False,
         "the same numbers in each run on GPUs too, at some cost of speed; a CPU needs no flag",
@@ -60,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # These import TensorFlow too.
     from supcon_tf import distribution, run_checks
     from supcon_tf.stages import experiment
+    from supcon_tf.training import debug
 
     if foreign:
         print(f"the gin files import {', '.join(foreign)}, whose code runs")
@@ -68,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--workdir is needed: the directory that the run writes to")
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if options.debug:
+        debug.enable()
     # Before TensorFlow's first operation: several workers need that.
     strategy = gin.get_configurable(distribution.strategy)()
     run_dir = RunDir(Path(options.workdir), is_chief=distribution.is_chief(strategy))

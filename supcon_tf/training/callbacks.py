@@ -166,25 +166,30 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
     Args:
       step: int64 variable, updated by `CountSteps`.
-      stage: the stage's name, for the advice.
+      config: settings of the stage, for the advice.
 
     Raises:
-      UserError: with the step and advice.
+      UserError: with the loss, the step, its learning rate and advice.
     """
 
-    def __init__(self, step: tf.Variable, *, stage: str):
+    def __init__(self, step: tf.Variable, *, config: TrainingConfig):
         super().__init__()
         self.step = step
-        self.stage = stage
+        self.config = config
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        loss = float((logs or {})["loss"])
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {int(self.step)} of {self.stage}: try a lower "
-                "base_learning_rate, more warmup_epochs or a higher temperature, in a new "
-                "--workdir"
-            )
+        logs = logs or {}
+        if math.isfinite(logs["loss"]):
+            return
+        losses = [name for name, value in logs.items() if name.endswith("_loss")]
+        wrong = [name for name in losses if not math.isfinite(logs[name])]
+        raise UserError(
+            f"the {wrong[0].replace('_', ' ') if wrong else 'loss'} is {logs['loss']} at step "
+            f"{int(self.step)} of {self.config.stage} (learning rate "
+            f"{float(self.model.optimizer.learning_rate):.4g}, seed {self.config.seed}): try a "
+            "lower base_learning_rate, more warmup_epochs or a higher temperature in a new "
+            "--workdir; the same command with --debug finds the operation"
+        )
 
 
 class SaveAndStop(keras.callbacks.Callback):

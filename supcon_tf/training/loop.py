@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import Stopped, UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training import debug
 from supcon_tf.training.batches import StepBatches
 from supcon_tf.training.callbacks import CountSteps, EndEpochs, SaveAndStop, StopWhenNotFinite
 from supcon_tf.training.checkpoint import Progress
@@ -66,11 +67,12 @@ def fit(
             )
             _fit_steps(
                 model,
-                batches(start, ends[-1]),
-                steps=ends[-1] - start,
+                batches,
+                (start, ends[-1]),
+                step=progress.step,
                 callbacks=[
                     CountSteps(progress.step),
-                    StopWhenNotFinite(progress.step, stage=config.stage),
+                    StopWhenNotFinite(progress.step, config=config),
                     *callbacks,
                     # Last, so that a checkpoint never counts an epoch before its record exists.
                     end_epochs,
@@ -98,9 +100,10 @@ def fit(
 
 def _fit_steps(
     model: keras.Model,
-    batches: tf.data.Dataset | tf.distribute.DistributedDataset,
+    batches: StepBatches,
+    ends: tuple[int, int],
     *,
-    steps: int,
+    step: tf.Variable,
     callbacks: list[keras.callbacks.Callback],
     config: TrainingConfig,
     run_dir: RunDir,
@@ -108,7 +111,19 @@ def _fit_steps(
 ) -> None:
     """One call of `fit`; a full disk or too little memory is a UserError."""
     try:
-        model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
+        model.fit(
+            batches(*ends),
+            steps_per_epoch=ends[1] - ends[0],
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if not debug.is_found_by(error):
+            raise
+        raise debug.explain(
+            error, batches, step=int(step), stage=config.stage, run_dir=run_dir
+        ) from None
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         # A worker that is not the chief goes on after a signal, until the chief has saved.
         if signals.stop is None:

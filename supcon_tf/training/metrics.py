@@ -48,4 +48,4 @@ class _Accuracy(keras.metrics.Mean):
         return super().update_state(_is_right(y_true, y_pred), has_label)
 
     def result(self) -> tf.Tensor:
-        return tf.where(self.count > 0, super().result(), float("nan"))
+        return self.total / self.count

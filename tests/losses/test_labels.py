@@ -185,9 +185,7 @@ def test_labels_of_an_unknown_number_of_samples_are_compared_at_run_time(loss, o
     in_graph = tf.function(lambda *args: loss(*args), signature, autograph=False)
     np.testing.assert_allclose(in_graph(labels, outputs), loss(labels, outputs), rtol=1e-5)
     # An operation of the loss may fail before the assertion.
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"must agree in N|Incompatible shapes"
-    ):
+    with pytest.raises(tf.errors.InvalidArgumentError):
         in_graph(labels[:1], outputs)
 
 
