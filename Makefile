@@ -12,7 +12,7 @@ RUN := runs/digits
 help:
 	@echo "make demo    train, evaluate and export SupCon on the built-in digits; see the report"
 	@echo "make test    all tests"
-	@echo "make check   format, lint, types, import layers"
+	@echo "make check   format, lint, types, import layers, known vulnerabilities"
 	@echo "make format  rewrite the files in the format that make check requires"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -33,6 +33,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/audit_packages.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
