@@ -184,7 +184,13 @@ class RunDir:
         constants = read_json(self.normalization_file) or read_json(self.old_normalization_file)
         if not constants:
             return None
-        return tuple(constants["means"]), tuple(constants["deviations"])
+        try:
+            return tuple(constants["means"]), tuple(constants["deviations"])
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{str(self.normalization_file)!r} is damaged, it must have means and deviations: "
+                "restore it, or start again in a new --workdir"
+            ) from None
 
     def set_normalization(self, means: Sequence[float], deviations: Sequence[float]) -> None:
         """Keeps them for the later stages."""

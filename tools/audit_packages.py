@@ -1,8 +1,8 @@
 """Looks up known vulnerabilities of the installed packages with pip-audit; `make check` runs it.
 
 It only reports: a vulnerability that is published today must not stop a check of today's change.
-Without a network, or with an index that has no such data, it says how many packages it could not look
-up.
+Without a network, or with an index that has no such data, it says how many packages it could not
+look up.
 """
 
 import json
@@ -29,15 +29,12 @@ def main() -> None:
         return
     for package in packages:
         for found in package.get("vulns", ()):
+            name, version = package["name"], package["version"]
             fixed = ", ".join(found["fix_versions"]) or "no version yet"
-            print(
-                f"vulnerability: {package['name']} {package['version']} has {found['id']}, fixed in "
-                f"{fixed}"
-            )
+            print(f"vulnerability: {name} {version} has {found['id']}, fixed in {fixed}")
     skipped = sum("skip_reason" in package for package in packages)
-    print(
-        f"vulnerabilities: {len(packages) - skipped} packages looked up, {skipped} are not in the index"
-    )
+    known = len(packages) - skipped
+    print(f"vulnerabilities: {known} packages looked up, {skipped} are not in the index")
 
 
 if __name__ == "__main__":
