@@ -126,6 +126,13 @@ class Progress:
         self._save(seconds=0.0, metrics=[])
         self._run_dir.set_curve(self._stage, self.curve)
 
+    def build_metrics(self, batches: tf.data.Dataset | tf.distribute.DistributedDataset) -> None:
+        """Builds the metrics of an epoch that was interrupted; Keras would in the first step."""
+        is_built = len(self._metrics) in (0, len(self._metric_variables()))
+        # On several replicas, `fit` builds them before that.
+        if not is_built and isinstance(batches, tf.data.Dataset):
+            self._model._symbolic_build(data_batch=batches.element_spec)
+
     def restore_metrics(self) -> None:
         """Continues the metrics of an epoch that was interrupted; Keras has reset them."""
         variables = self._metric_variables()

@@ -69,7 +69,7 @@ def fit(
                 model,
                 batches,
                 (start, ends[-1]),
-                step=progress.step,
+                progress=progress,
                 callbacks=[
                     CountSteps(progress.step),
                     StopWhenNotFinite(progress.step, config=config),
@@ -103,7 +103,7 @@ def _fit_steps(
     batches: StepBatches,
     ends: tuple[int, int],
     *,
-    step: tf.Variable,
+    progress: Progress,
     callbacks: list[keras.callbacks.Callback],
     config: TrainingConfig,
     run_dir: RunDir,
@@ -111,8 +111,10 @@ def _fit_steps(
 ) -> None:
     """One call of `fit`; a full disk or too little memory is a UserError."""
     try:
+        step_batches = batches(*ends)
+        progress.build_metrics(step_batches)
         model.fit(
-            batches(*ends),
+            step_batches,
             steps_per_epoch=ends[1] - ends[0],
             shuffle=False,
             verbose=0,
@@ -122,7 +124,7 @@ def _fit_steps(
         if not debug.is_found_by(error):
             raise
         raise debug.explain(
-            error, batches, step=int(step), stage=config.stage, run_dir=run_dir
+            error, batches, step=int(progress.step), stage=config.stage, run_dir=run_dir
         ) from None
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         # A worker that is not the chief goes on after a signal, until the chief has saved.

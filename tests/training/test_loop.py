@@ -222,7 +222,10 @@ def counting_model(kernel=None, rate=0.01):
     """A model with one weight: this one, or a random one."""
     inputs = keras.Input((1,))
     model = keras.Model(inputs, {"logits": keras.layers.Dense(1, use_bias=False)(inputs)})
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9), {"logits": "mse"})
+    # Keras builds the metrics in the first step.
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9), {"logits": "mse"}, metrics={"logits": ["mae"]}
+    )
     model.optimizer.build(model.trainable_variables)
     if kernel is not None:
         model.layers[-1].kernel.assign([[kernel]])
