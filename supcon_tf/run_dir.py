@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ class RunDir:
     Args:
       root: the directory given as --workdir.
       is_chief: False for a worker that only reads what the chief writes.
+      keep_test_split: whether the images may have changed, see `training.run_data.run_images`.
     """
 
     root: Path
     is_chief: bool = True
+    keep_test_split: bool = False
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Locks the directory, which must exist, until the block ends; only the chief does.
@@ -99,6 +102,11 @@ class RunDir:
         return self.root / "features"
 
     @property
+    def data(self) -> Path:
+        """The paths, labels and splits of the images of each stage."""
+        return self.root / "data"
+
+    @property
     def export(self) -> Path:
         """The SavedModel."""
         return self.root / "export"
@@ -156,6 +164,7 @@ class RunDir:
             self.old_normalization_file,
         ):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def metrics(self) -> dict[str, Any]:
         """The results of the finished stages."""

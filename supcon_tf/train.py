@@ -49,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "let --print_config import modules of other packages, whose code runs",
         flag_values=options,
     )
+    flags.DEFINE_boolean(
+        "keep_test_split",
+        False,
+        "continue on images that have changed: tests on the same ones and trains on new ones",
+        flag_values=options,
+    )
     cli.parse(options, argv, __doc__)
     if not options.gin_file:
         raise UserError("--gin_file is needed, such as --gin_file=digits/supcon.gin")
@@ -80,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         debug.enable()
     # Before TensorFlow's first operation: several workers need that.
     strategy = gin.get_configurable(distribution.strategy)()
-    run_dir = RunDir(Path(options.workdir), is_chief=distribution.is_chief(strategy))
+    run_dir = RunDir(
+        Path(options.workdir),
+        is_chief=distribution.is_chief(strategy),
+        keep_test_split=options.keep_test_split,
+    )
     run_checks.check_encoder(run_dir)
     run_dir.root.mkdir(parents=True, exist_ok=True)
     with run_dir.lock():

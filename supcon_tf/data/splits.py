@@ -204,19 +204,12 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
       >>> len(kept), len(held_out)
       (6, 2)
     """
-    check_number("test_share or validation_share", share, above=0, below=1)
-    if len(labels) < 2:
-        raise UserError(f"at least two images are needed to hold one out, got {len(labels)}")
+    check_share(labels, share)
     if labels.ndim == 2:
         return _hold_out_multi_label(labels, share, seed)
     held_out = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise UserError(
-                f"class number {label} has 1 image: two are needed, one to train on and one to "
-                "hold out"
-            )
         count = min(max(1, round(share * len(members))), len(members) - 1)
         # Images without labels have the label -1, which is not a seed.
         order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
@@ -225,17 +218,28 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray
     return np.setdiff1d(np.arange(len(labels), dtype=np.int64), chosen), chosen
 
 
+def check_share(labels: np.ndarray, share: float) -> None:
+    """Raises a UserError unless a share of each class of these labels can be held out."""
+    check_number("test_share or validation_share", share, above=0, below=1)
+    if len(labels) < 2:
+        raise UserError(f"at least two images are needed to hold one out, got {len(labels)}")
+    if labels.ndim == 2:
+        classes, counts = np.arange(labels.shape[1]), labels.sum(axis=0)
+    else:
+        classes, counts = np.unique(labels, return_counts=True)
+    if (counts == 1).any():
+        raise UserError(
+            f"class number {classes[counts == 1][0]} has 1 image: two are needed, one to train on "
+            "and one to hold out"
+        )
+
+
 def _hold_out_multi_label(
     labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     # Images without labels are one more class.
     rows = np.column_stack([labels, ~labels.any(axis=1)]).astype(bool)
     counts = rows.sum(axis=0)
-    if (counts[:-1] == 1).any():
-        raise UserError(
-            f"class number {counts.tolist().index(1)} has 1 image: two are needed, one to train on "
-            "and one to hold out"
-        )
     kept, is_held_out = counts.copy(), np.zeros(len(rows), bool)
     order = np.random.default_rng(seed).permutation(len(rows))
     is_done = np.zeros(len(counts), bool)

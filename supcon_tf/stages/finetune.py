@@ -17,6 +17,7 @@ from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
 from supcon_tf.training.rehearsal import rehearse
 from supcon_tf.training.results import EpochMeasures, evaluate_and_save, stage_scorer
+from supcon_tf.training.run_data import run_images
 from supcon_tf.training.step import compile_model
 from supcon_tf.training.view_sheet import save_view_sheet
 
@@ -92,6 +93,7 @@ def run(
     )
 
     # Build.
+    source = run_images(run_dir, config.stage, source)
     config.set_seed_and_precision()
     with config.strategy.scope():
         network = models.classification_model(

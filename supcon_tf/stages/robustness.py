@@ -18,6 +18,7 @@ from supcon_tf.evaluation.classifiers import Classifier, saved_model
 from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
 from supcon_tf.evaluation.corruption_error import averaged_corruptions
 from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.training.run_data import run_images
 
 IMAGENET_CLASSES = 1000
 
@@ -74,6 +75,7 @@ def run(
     if not source.has_labels:
         print(f"robustness: skipped, the images of {source.name!r} have no labels")
         return
+    source = run_images(run_dir, "robustness", source)
     check_callable("robustness.run.corrupted", corrupted, example="@corruptions.on_the_fly")
     check_callable("robustness.run.classifier", classifier, example="@classifiers.saved_model")
     _check_options(corruptions, severities, baseline, batch_size, max_images, seed)

@@ -12,7 +12,14 @@ from supcon_tf import cli, evaluate, export, predict, study, train
 from supcon_tf.errors import UserError
 
 COMMANDS = {
-    train: ("--gin_file", "--gin_param", "--workdir", "--print_config"),
+    train: (
+        "--gin_file",
+        "--gin_param",
+        "--workdir",
+        "--print_config",
+        "--debug",
+        "--keep_test_split",
+    ),
     evaluate: ("--workdir", "--gin_file", "--gin_param", "--output"),
     export: ("--workdir", "--output"),
     predict: ("--export", "--images", "--output", "--batch_size"),

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import distribution
+from supcon_tf.data import sources
 from supcon_tf.errors import UserError
 from supcon_tf.losses import SemiSupervisedLoss, SuNCEtLoss, SwAVLoss
 from supcon_tf.models import Prototypes, embedding_model, model_parts, swav_model
@@ -230,8 +231,9 @@ def test_swav_with_suncet_gin_file_runs(photos, tmp_path):
     # The sum of both losses: log 6 while all prototypes score alike, plus SuNCEt's.
     assert np.isfinite(record["loss"])
     model = keras.saving.load_model(folder.model("pretrain"), compile=False)
-    assert int(model.get_layer("prototypes").step) == record["step"] == 4
-    assert int(model.get_layer("prototypes").queued) == 4 * (8 + 4)
+    steps = sources.folder(str(photos)).train.num_examples // 8
+    assert int(model.get_layer("prototypes").step) == record["step"] == steps
+    assert int(model.get_layer("prototypes").queued) == steps * (8 + 4)
 
 
 def test_swav_gin_file_runs(photos, tmp_path, without_export):

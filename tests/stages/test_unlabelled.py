@@ -24,6 +24,7 @@ def test_simclr_trains_without_labels_and_later_stages_are_skipped(unlabelled, t
     run_dir = RunDir(tmp_path / "run")
     settings = (
         f"sources.folder.root = '{unlabelled}'",
+        "sources.folder.test_share = 0.4",  # The test loss needs a batch of test images.
         "pretrain.run.loss = @losses.SimCLRLoss()",
         "pretrain.run.snapshot_every = 1",
     )

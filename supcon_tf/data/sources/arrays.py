@@ -92,7 +92,10 @@ def arrays(
             check_pixels(where, images)
     if "test" not in splits:
         splits |= split_off_test(splits["train"], test_share, seed)
-    return with_validation(Source(Path(str(file)).stem, names, **splits), validation_share, seed)
+    source = Source(
+        Path(str(file)).stem, names, splits["train"], splits["test"], splits.get("validation")
+    )
+    return with_validation(source, validation_share, seed)
 
 
 def _given_arrays(file: str | None, others: Mapping[str, str]) -> _Arrays:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from supcon_tf.data.class_names import check_class_name
+from supcon_tf.data.path_split import hold_out_by_path, names_below
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit, hold_out
 from supcon_tf.errors import UserError, check_number
 
@@ -22,6 +23,8 @@ class Source:
       train: training images.
       test: test images, used for results only.
       validation: images for choosing settings; None for none.
+      root: the folder that paths of images are relative to; "" for none.
+      is_split_by_path: whether the test or the validation split was chosen by the paths.
 
     Raises:
       UserError: a class name that is empty, not UTF-8, of several lines or there twice, or labels
@@ -33,6 +36,8 @@ class Source:
     train: Split
     test: Split
     validation: Split | None = None
+    root: str = ""
+    is_split_by_path: bool = False
 
     def __post_init__(self) -> None:
         for class_name in self.class_names:
@@ -69,14 +74,27 @@ def check_source(setting: str, source: Any) -> None:
         )
 
 
-def split_off_test(split: IndexedSplit, share: float, seed: int) -> dict[str, IndexedSplit]:
-    """Splits images into {"train": ..., "test": ...}, with this share of each class in the test."""
-    kept, chosen = hold_out(split.labels, share, seed=seed)
+def split_off_test(
+    split: IndexedSplit, share: float, seed: int, *, root: str = ""
+) -> dict[str, IndexedSplit]:
+    """Splits images into {"train": ..., "test": ...}, with this share of each class in the test.
+
+    With a root the paths below it choose the test images, so that the share is exact on average and
+    an image stays in its split when others are added.
+    """
+    if root:
+        names = names_below(root, split.paths)
+        kept, chosen = hold_out_by_path(names, split.labels, share, seed=seed)
+    else:
+        kept, chosen = hold_out(split.labels, share, seed=seed)
     return {"train": split.take(kept), "test": split.take(chosen)}
 
 
 def with_validation(source: Source, share: float, seed: int) -> Source:
-    """Moves a share of each class of the training images to a validation split; none for 0."""
+    """Moves a share of each class of the training images to a validation split; none for 0.
+
+    Chosen as in `split_off_test`.
+    """
     check_number("validation_share", share, at_least=0, below=1)
     if share == 0:
         return source
@@ -85,9 +103,14 @@ def with_validation(source: Source, share: float, seed: int) -> Source:
             f"validation_share must be 0 for {source.name!r}, which is streamed, got {share}: "
             "set train_split = 'train[:95%]' and validation_split = 'train[95%:]' instead"
         )
-    kept, chosen = hold_out(source.train.labels, share, seed=seed)
+    # Another seed than that of the test split, whose images have the lowest hashes.
+    salt = (seed + 1) * 2**32 if source.root else seed
+    splits = split_off_test(source.train, share, salt, root=source.root)
     return dataclasses.replace(
-        source, train=source.train.take(kept), validation=source.train.take(chosen)
+        source,
+        train=splits["train"],
+        validation=splits["test"],
+        is_split_by_path=bool(source.root),
     )
 
 

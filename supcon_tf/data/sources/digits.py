@@ -41,5 +41,6 @@ def digits(*, validation_share: float = 0.0, seed: int = 0) -> Source:
         in_memory=True,
     )
     names = tuple(str(name) for name in data.target_names)
-    source = Source("digits", names, **split_off_test(whole, 0.25, seed=0))
+    splits = split_off_test(whole, 0.25, seed=0)
+    source = Source("digits", names, splits["train"], splits["test"])
     return with_validation(source, validation_share, seed)

@@ -25,9 +25,10 @@ def folder(
     """A folder of images: root/class/1.jpg, or root/train/class/1.jpg and root/test/class/1.jpg.
 
     The validation split is root/val (or valid, validation). Without root/test, root/val is the test
-    split instead; without both, the test split is `test_share` of each class. ImageNet and Tiny
-    ImageNet are read as downloaded, and images without class folders as images without labels. See
-    `data.image_formats` for the formats.
+    split instead; without both, the test split is about `test_share` of each class, chosen by the
+    paths below root, so that adding images moves none. ImageNet and Tiny ImageNet are read as
+    downloaded, and images without class folders as images without labels. See `data.image_formats`
+    for the formats.
 
     Args:
       root: the folder. Required; None for an error that says how to set it.
@@ -63,9 +64,19 @@ def folder(
         name: folder_split(files, layout.class_names, checks.get(name))
         for name, files in layout.files.items()
     }
-    if "test" not in splits:
-        splits |= split_off_test(splits["train"], test_share, seed)
-    return with_validation(Source(base.name, layout.class_names, **splits), validation_share, seed)
+    by_path = "test" not in splits
+    if by_path:
+        splits |= split_off_test(splits["train"], test_share, seed, root=str(base))
+    source = Source(
+        base.name,
+        layout.class_names,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        root=str(base),
+        is_split_by_path=by_path,
+    )
+    return with_validation(source, validation_share, seed)
 
 
 def folder_split(

@@ -47,7 +47,8 @@ def table(
         photos/1.jpg,dog;person
         photos/2.jpg,dog
 
-    The optional column `split` holds train, test or validation; without it, the splits are random.
+    The optional column `split` holds train, test or validation; without it, the splits are chosen
+    by the paths, so that adding images moves none.
     Without the column `labels` the images have no labels. Each label needs a training image.
 
     Args:
@@ -97,8 +98,17 @@ def table(
                 f"{validation_share}"
             )
     else:
-        splits = split_off_test(whole, test_share, seed)
-    return with_validation(Source(path.stem, names, **splits), validation_share, seed)
+        splits = split_off_test(whole, test_share, seed, root=str(base))
+    source = Source(
+        path.stem,
+        names,
+        splits["train"],
+        splits["test"],
+        splits.get("validation"),
+        root=str(base),
+        is_split_by_path="split" not in columns,
+    )
+    return with_validation(source, validation_share, seed)
 
 
 def _existing(file: str | None) -> Path:

@@ -94,7 +94,11 @@ def tfds(
         )
         for part, split in splits.items()
     }
-    return with_validation(Source(name, class_names, **read), validation_share, seed)
+    return with_validation(
+        Source(name, class_names, read["train"], read["test"], read.get("validation")),
+        validation_share,
+        seed,
+    )
 
 
 def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:

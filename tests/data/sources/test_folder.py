@@ -15,7 +15,9 @@ from tests.data.sources.images import first_image
 def test_random_test_split_depends_on_the_seed_only(image_folder):
     source = sources.folder(str(image_folder))
     assert source.class_names == ("bright", "dark")
-    assert (source.train.num_examples, source.test.num_examples) == (20, 4)
+    # About a fifth of twelve images of each class.
+    assert source.train.num_examples + source.test.num_examples == 24
+    assert set(source.test.labels) == {0, 1}
     assert not set(source.train.paths) & set(source.test.paths)
     assert sources.folder(str(image_folder)).test.paths == source.test.paths
     assert sources.folder(str(image_folder), seed=1).test.paths != source.test.paths
@@ -56,7 +58,18 @@ def test_validation_folder_is_the_test_split_where_there_is_no_test_folder(
     shutil.rmtree(root / "test")
     held_out = sources.folder(str(root), validation_share=0.25)
     assert held_out.test.paths == source.validation.paths
-    assert held_out.validation.num_examples == 6
+    assert held_out.train.num_examples + held_out.validation.num_examples == 24
+
+
+def test_adding_an_image_moves_no_other_one(image_folder):
+    before = sources.folder(str(image_folder), validation_share=0.25)
+    for name in ("bright", "dark"):
+        shutil.copy(image_folder / "dark" / "00.jpg", image_folder / name / "000.jpg")
+    after = sources.folder(str(image_folder), validation_share=0.25)
+    for part in ("train", "test", "validation"):
+        new = set(getattr(after, part).paths) - set(getattr(before, part).paths)
+        assert set(getattr(before, part).paths) <= set(getattr(after, part).paths)
+        assert all(Path(path).name == "000.jpg" for path in new)
 
 
 def test_two_validation_folders_and_other_classes_are_rejected(image_folder, tmp_path):

