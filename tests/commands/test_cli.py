@@ -18,6 +18,8 @@ COMMANDS = {
         "--workdir",
         "--print_config",
         "--debug",
+        "--deterministic",
+        "--trust",
         "--keep_test_split",
     ),
     evaluate: ("--workdir", "--gin_file", "--gin_param", "--output"),
