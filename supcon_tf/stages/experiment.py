@@ -1,12 +1,17 @@
 """Runs the stages of an experiment one after the other."""
 
+import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain, robustness
+from supcon_tf.training.run_data import spoiled_images
 
 STAGES: dict[str, Callable[..., None]] = {
     "pretrain": pretrain.run,
@@ -32,16 +37,20 @@ def run(
       configured: returns a stage's function with all arguments set but the run directory.
 
     Raises:
-      UserError: unknown stages, none, or "robustness" before another one; or another worker died.
+      UserError: unknown stages, none, or "robustness" before another one; another worker died; or
+        images can no longer be read.
     """
     _check_names(stages, evaluations)
-    for stage in dict.fromkeys((*stages, *evaluations)):
+    in_order = list(dict.fromkeys((*stages, *evaluations)))
+    _forget_damaged_models(run_dir, in_order)
+    for stage in in_order:
         results = run_dir.metrics().get(stage)
         if results is not None:
             print(f"{stage}: finished before, in {results['seconds']:.0f} s")
             continue
         if stage == "robustness" and not run_dir.is_chief:
             continue  # It trains nothing: one worker runs it.
+        start = time.time()
         try:
             configured(STAGES[stage])(run_dir)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
@@ -50,6 +59,37 @@ def run(
                 f"another worker died in {stage}: start the same command on all workers again, and "
                 "the run continues from its last checkpoint"
             ) from None
+        except tf.errors.OpError:
+            spoiled = spoiled_images(run_dir, stage, since=start)
+            if not spoiled:
+                raise
+            raise UserError(
+                f"{len(spoiled)} images of {stage} can no longer be read, first {spoiled[0]!r}: "
+                "restore them, and the same command continues from the last checkpoint"
+            ) from None
+
+
+def _forget_damaged_models(run_dir: RunDir, stages: Sequence[str]) -> None:
+    """Removes the results from the first stage on whose model is damaged.
+
+    These stages are then restored from their checkpoints and measured again.
+    """
+    for position, stage in enumerate(stages):
+        file = run_dir.model(stage)
+        if stage in run_dir.metrics() and file.exists() and not _is_intact(file):
+            print(f"{str(file)!r} is damaged: it is made again from the checkpoints of {stage}")
+            for later in stages[position:]:
+                run_dir.remove_metrics(later)
+            return
+
+
+def _is_intact(file: Path) -> bool:
+    """Whether the checksums in a .keras file are right."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        return False
 
 
 def _check_names(stages: Sequence[str], evaluations: Sequence[str]) -> None:

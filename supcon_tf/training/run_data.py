@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from supcon_tf.data.image_files import read_image
 from supcon_tf.data.path_split import names_below
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit, Split
@@ -112,6 +114,28 @@ def _with_recorded_split(
     if found:
         print(f"{stage}: {found}; the test split stays")
     return _resplit(source, {name: split for name, (split, _) in old.items()})
+
+
+def spoiled_images(run_dir: RunDir, stage: str, *, since: float) -> list[str]:
+    """The files of a stage's images that are gone, or that were changed and cannot be read.
+
+    Args:
+      run_dir: the run directory, with the record of the stage.
+      stage: the stage's name.
+      since: time of the first change, in seconds since 1970.
+    """
+    record = _read(run_dir, stage)
+    found: list[str] = []
+    if record is None:
+        return found
+    for name in record.images():
+        path = os.path.join(record.source["root"], name)
+        try:
+            if os.stat(path).st_mtime >= since:
+                read_image(path)
+        except (OSError, UserError):
+            found.append(path)
+    return found
 
 
 def _told(changes: Mapping[str, list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from supcon_tf.data import sources
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import experiment
 from supcon_tf.training.run_data import run_images
 
 
@@ -176,3 +178,48 @@ def test_a_damaged_record_is_named(images, run_dir, content):
         run_images(run_dir, "pretrain", source_of(images))
     (run_dir.data / "pretrain.json.gz").unlink()
     run_images(run_dir, "pretrain", source_of(images))
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"spoiled")])
+def test_images_that_are_spoiled_while_a_stage_runs_are_named(images, run_dir, spoil):
+    source = source_of(images)
+    started(run_dir, source)
+    file = Path(source.train.paths[3])
+
+    def stage(_):
+        spoil(file)
+        tf.io.decode_image(file.read_bytes() if file.exists() else b"")
+
+    with pytest.raises(UserError, match=f"1 images of pretrain can no longer .* {str(file)!r}"):
+        experiment.run(run_dir, stages=("pretrain",), configured=lambda _: stage)
+
+
+def test_an_error_that_no_image_explains_keeps_its_traceback(images, run_dir):
+    started(run_dir, source_of(images))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        experiment.run(
+            run_dir, stages=("pretrain",), configured=lambda _: lambda _: tf.io.decode_image(b"")
+        )
+
+
+@pytest.mark.parametrize(
+    ("damaged", "repeated"),
+    [("pretrain", ["pretrain", "linear"]), ("linear", ["linear"]), ("none", [])],
+)
+def test_a_damaged_model_is_made_again_with_what_follows(run_dir, damaged, repeated, capsys):
+    stages, ran = ("pretrain", "linear"), []
+    for stage in stages:
+        run_dir.checkpoints(stage).mkdir(parents=True)
+        with zipfile.ZipFile(run_dir.model(stage), "w") as archive:
+            archive.writestr("weights", "12345678")
+        run_dir.set_metrics(stage, {"seconds": 1.0})
+        if stage == damaged:
+            file = run_dir.model(stage)
+            file.write_bytes(file.read_bytes().replace(b"12345678", b"12345679"))
+    experiment.run(
+        run_dir,
+        stages=stages,
+        configured=lambda function: lambda _: ran.append(function.__module__.split(".")[-1]),
+    )
+    assert ran == repeated
+    assert ("is damaged: it is made again" in capsys.readouterr().out) == bool(repeated)
