@@ -5,6 +5,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from supcon_tf.errors import UserError
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ~ and ~name replaced by home directories.
+
+    Raises:
+      UserError: no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{str(path)!r} names a user without a home directory") from None
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

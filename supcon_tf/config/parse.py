@@ -1,8 +1,10 @@
 """Parses gin files and bindings and returns the resolved configuration."""
 
+import ast
 import importlib.util  # noqa: F401  # gin uses it without importing it.
 import inspect
 import io
+import math
 import re
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +54,7 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> str:
     gin.clear_config()
     try:
         check_references(text)
+        _check_numbers(text)
         gin.parse_config(text)
         gin.finalize()
         names = list(parameter_values(gin.config_str(max_line_length=100)))
@@ -165,6 +168,14 @@ def _explain(error: Exception, text: str, modules: Mapping[str, str]) -> str:
     if message.startswith("Unable to parse value"):
         message += " Text needs quotes, a name @ and a macro %."
     return f"{message} In: {line}" if line else message
+
+
+def _check_numbers(text: str) -> None:
+    """Rejects 1e400, which Python reads as infinity and gin leaves out of the resolved text."""
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        value = ast.literal_eval(token.string) if token.type == tokenize.NUMBER else 0
+        if isinstance(value, float) and math.isinf(value):
+            raise UserError(f"{token.string} is too large for a number in: {token.line.strip()}")
 
 
 def _unquoted_word(text: str) -> str | None:

@@ -106,6 +106,8 @@ def _converted(encoded: bytes, formats: tuple[str, ...]) -> bytes:
     with Image.open(io.BytesIO(encoded), formats=formats) as opened:
         _check_size(opened)
         image = ImageOps.exif_transpose(opened)
+    if image.mode == "I" and opened.format == "TIFF":
+        raise ValueError("it has 32 bits per channel: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 0xFFFF:

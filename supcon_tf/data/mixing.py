@@ -46,7 +46,7 @@ def mixup(
       >>> bool(tf.reduce_all(abs(mixed[:, 0, 0, 0] - targets[:, 1]) < 1e-6))
       True
     """
-    _check(images, "mixing.mixup.alpha", alpha)
+    _check(images, targets, "mixing.mixup.alpha", alpha)
     weight_seed, partner_seed = tf.unstack(split(seed, 2))
     weight = _beta(weight_seed, alpha)
     partners = _partners(partner_seed, tf.shape(images)[0])
@@ -85,7 +85,7 @@ def cutmix(
     Raises:
       UserError: alpha < 0.02, a probability outside [0, 1], or not images.
     """
-    _check(images, "mixing.cutmix.alpha", alpha)
+    _check(images, targets, "mixing.cutmix.alpha", alpha)
     check_number("mixing.cutmix.probability", probability, at_least=0, at_most=1)
     weight_seed, partner_seed, place_seed = tf.unstack(split(seed, 3))
     side = tf.sqrt(1.0 - _beta(weight_seed, alpha))
@@ -100,6 +100,8 @@ def cutmix(
         return tf.cast((offset >= -half) & (offset < half), tf.float32)
 
     height, width = tf.shape(images)[1], tf.shape(images)[2]
+    if images.shape[3] != 3:
+        raise UserError(f"mixing.cutmix takes 3 channels, got images of shape {images.shape}")
     box = covered(height, row)[:, None] * covered(width, column)  # [H, W]
     partners = _partners(partner_seed, tf.shape(images)[0])
     share = tf.reduce_mean(box)
@@ -123,11 +125,22 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
     return tf.cast(pair[0] / tf.reduce_sum(pair), tf.float32)
 
 
-def _check(images: tf.Tensor, setting: str, alpha: float) -> None:
+def _check(images: tf.Tensor, targets: tf.Tensor, setting: str, alpha: float) -> None:
     if images.shape.rank != 4:
         raise UserError(
             f"mixing takes images [B, H, W, 3], got shape {images.shape}: cached features cannot "
             "be mixed, set pipeline.training_batches.mixing = None"
+        )
+    is_float = images.dtype.is_floating and targets.dtype.is_floating
+    if not is_float or targets.shape.rank != 2:
+        raise UserError(
+            "mixing takes float images and float targets [B, C], got "
+            f"{images.dtype.name} and {targets.dtype.name} of shape {targets.shape}"
+        )
+    if not images.shape[:1].is_compatible_with(targets.shape[:1]):
+        raise UserError(
+            f"mixing needs a target for each image, got {images.shape[0]} images and "
+            f"{targets.shape[0]} targets"
         )
     # Below, both gammas of a Beta weight may underflow in float64.
     check_number(setting, alpha, at_least=0.02)

@@ -10,6 +10,7 @@ import numpy as np
 
 from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from supcon_tf.errors import UserError
+from supcon_tf.files import expanded
 from supcon_tf.run_dir import RunDir
 
 # Mean error over the severities, as published with ImageNet-C.
@@ -86,7 +87,7 @@ def mean_corruption_error(
       >>> halved.mce
       50.0
     """
-    if isinstance(baseline, str):
+    if not isinstance(baseline, Mapping):
         if baseline != "alexnet":
             raise UserError(
                 f"baseline must be 'alexnet' or a mapping, got {baseline!r}: read_baseline reads "
@@ -143,7 +144,7 @@ def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
     Raises:
       UserError: no such file or directory, or invalid content.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     is_run = file.is_dir()
     if is_run:
         file = RunDir(file).metrics_file

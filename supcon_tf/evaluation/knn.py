@@ -200,7 +200,15 @@ def _unit_rows(
                 f"{name} must be finite, got {(~is_finite).sum()} of {len(is_finite)} rows that "
                 f"are not, first row {is_finite.argmin()}"
             )
-        rows.append(tf.math.l2_normalize(array, axis=1))
+        # Dividing by the largest entry first avoids underflow.
+        largest = tf.reduce_max(tf.abs(array), axis=1, keepdims=True)
+        is_zero = largest.numpy()[:, 0] == 0
+        if is_zero.any():
+            raise UserError(
+                f"{name} must not be zero, got {is_zero.sum()} rows of zeros, first row "
+                f"{is_zero.argmax()}"
+            )
+        rows.append(tf.math.l2_normalize(array / largest, axis=1))
     if rows[0].shape[1] != rows[1].shape[1]:
         raise UserError(
             "embeddings and reference_embeddings must have the same dimension, got "

@@ -11,6 +11,7 @@ from supcon_tf.losses.labels import to_tensor
 LossInput = Literal["projection", "logits", "prototypes"]
 LossLabels = Literal["single", "multi", "any", "none"]
 
+_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none")
 _KERAS_SINGLE_LABEL = (
     keras.losses.CategoricalCrossentropy,
     keras.losses.CategoricalFocalCrossentropy,
@@ -67,7 +68,10 @@ def loss_labels(loss: keras.losses.Loss) -> LossLabels:
 
 
 class _Reduction(keras.losses.Loss):
-    """Reduces given values as Keras does, with sample weights."""
+    """Reduces given values as Keras does, with sample weights, in float32."""
+
+    def __init__(self, reduction: str | None):
+        super().__init__(reduction=reduction, dtype="float32")
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         del y_true
@@ -92,6 +96,11 @@ class PerSampleLoss(keras.losses.Loss):
     input: LossInput = "projection"
     labels: LossLabels = "any"
 
+    def __init__(self, *, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
+        if reduction not in (*_REDUCTIONS, None):
+            raise UserError(f"reduction must be one of {_REDUCTIONS} or None, got {reduction!r}")
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""
         with tf.name_scope(self.name):
@@ -109,8 +118,8 @@ class PerSampleLoss(keras.losses.Loss):
                 or context.num_replicas_in_sync == 1
                 or self.reduction in (None, "none", "sum")
             ):
-                return _Reduction(reduction=self.reduction)(values, values, sample_weight)
-            weighted = _Reduction(reduction=None)(values, values, sample_weight)
+                return _Reduction(self.reduction)(values, values, sample_weight)
+            weighted = _Reduction(None)(values, values, sample_weight)
             divisors = None
             if self.reduction == "mean_with_sample_weight" and sample_weight is not None:
                 divisors = tf.cast(sample_weight, tf.float32)

@@ -55,7 +55,7 @@ def contrast_set_supcon_loss(
       >>> print(values.numpy().round(4))
       [0.3133 0.    ]
     """
-    check_temperature(temperature)
+    temperature = check_temperature(temperature)
     check_choice("summation", summation, get_args(Summation))
     check_choice("denominator", denominator, get_args(Denominator))
     check_flag("scale_by_temperature", scale_by_temperature)

@@ -54,7 +54,10 @@ def as_labels(
     if numbers is not None:
         return numbers, validity * are_whole
     if labels.shape.rank == 1:
-        raise UserError(f"labels [N] must be integers, got {labels.dtype.name}: cast them to int64")
+        raise UserError(
+            f"labels [N] must be integers, got {labels.dtype.name}: cast them to int64, and give "
+            "compile a loss class such as SupConLoss(), as Keras casts labels for a function"
+        )
     rows = tf.cast(labels, tf.float32)
     if check_rows:
         per_view = "labels per view [N, V] are not supported, give one label per sample [N]"
@@ -135,7 +138,8 @@ def class_targets(
         validity *= require(
             tf.reduce_all(is_valid), f"class numbers must be in [0, {num_classes})", numbers
         )
-        return numbers, True, validity
+        # So that no operation complains before the assertion.
+        return tf.where(is_valid, numbers, 0), True, validity
     if labels.shape.rank != 2 or labels.shape[1] != num_classes:
         raise UserError(
             f"labels must be integers [N] or rows [N, {num_classes}], got {labels.dtype.name} "

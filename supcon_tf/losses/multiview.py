@@ -39,20 +39,27 @@ def l2_normalize(features: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(features / tf.where(largest > 0, largest, 1.0), axis=-1)
 
 
-def check_temperature(temperature: Any) -> None:
-    """Raises UserError unless a number > 0 or a scalar tensor, whose value is not checked."""
+def check_temperature(temperature: Any) -> Any:
+    """Returns a number > 0, or a scalar tensor in float32, whose value is not checked.
+
+    Raises:
+      UserError: another value or shape.
+    """
     if not isinstance(temperature, tf.Tensor | tf.Variable | keras.Variable):
         check_number("temperature", temperature, above=0)
-    elif len(temperature.shape):
+        return temperature
+    if len(temperature.shape):
         raise UserError(f"temperature must be a scalar, got shape {tuple(temperature.shape)}")
+    return tf.cast(tf.convert_to_tensor(temperature), tf.float32)
 
 
 def reject_variable(temperature: Any) -> None:
-    """Raises UserError for a variable as the temperature of a loss class."""
-    if isinstance(temperature, tf.Variable | keras.Variable):
+    """Raises UserError for a variable or tensor as the temperature of a loss class."""
+    if isinstance(temperature, tf.Variable | keras.Variable | tf.Tensor):
+        kind = "tensor" if isinstance(temperature, tf.Tensor) else "variable"
         raise UserError(
-            "temperature must be a number, got a variable, which Keras would neither train nor "
-            "save: pass a variable to the loss function in a train_step of your own"
+            f"temperature must be a number, got a {kind}, which Keras would neither train nor "
+            "save: pass it to the loss function in a train_step of your own"
         )
 
 

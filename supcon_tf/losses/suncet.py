@@ -84,6 +84,7 @@ def suncet_loss(
         normalize=normalize,
         implementation=implementation,
     )
+    temperature = check_temperature(temperature)
     features = as_views(features)
     if normalize:
         features = l2_normalize(features)
@@ -221,9 +222,10 @@ def _class_probabilities(labels: Any, label_smoothing: float) -> tuple[tf.Tensor
     if not has_rows or not (label_smoothing or labels.dtype.is_floating):
         return None, tf.ones([])
     probabilities = tf.cast(labels, tf.float32)
+    sums = tf.reduce_sum(probabilities, axis=1)
     validity = require(
-        tf.reduce_all((probabilities >= 0) & (probabilities <= 1)),
-        "label rows [N, C] must be in [0, 1]",
+        tf.reduce_all(probabilities >= 0) & tf.reduce_all((sums == 0) | (tf.abs(sums - 1) < 0.02)),
+        "float label rows [N, C] must be probabilities that sum to 1: cast memberships to integers",
         labels,
     )
     # A row of zeros, a sample without a label, stays zero.

@@ -103,6 +103,7 @@ def supcon_loss(
         scale_by_temperature=scale_by_temperature,
         normalize=normalize,
     )
+    temperature = check_temperature(temperature)
     features = as_views(features)
     if positives_cap is not None and positives_cap % features.shape[1]:
         raise UserError(

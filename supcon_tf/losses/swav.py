@@ -14,7 +14,7 @@ import tensorflow as tf
 from supcon_tf import distribution
 from supcon_tf.errors import UserError, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.labels import to_tensor
+from supcon_tf.losses.labels import require, to_tensor
 from supcon_tf.losses.multiview import check_temperature, reject_variable
 
 
@@ -111,7 +111,7 @@ def swav_loss(
       >>> print(swav_loss(tf.constant(swapped)).numpy().round(3))
       [8. 8.]
     """
-    check_temperature(temperature)
+    temperature = check_temperature(temperature)
     check_integer("num_assigned", num_assigned, at_least=1)
     scores = tf.cast(to_tensor("scores", scores), tf.float32)
     if scores.shape.rank != 3:
@@ -187,8 +187,21 @@ class SwAVLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[B] values."""
         del y_true
+        y_pred = tf.cast(to_tensor("y_pred", y_pred), tf.float32)
+        if y_pred.shape.rank != 3 or y_pred.shape[1] < 2 * self.num_assigned:
+            raise UserError(
+                f"y_pred must be [B, A + V, K] with A = {self.num_assigned} and V >= A, got shape "
+                f"{y_pred.shape}"
+            )
         codes, scores = y_pred[:, : self.num_assigned], y_pred[:, self.num_assigned :]
-        return swav_loss(scores, codes, temperature=self.temperature)
+        sums = tf.reduce_sum(codes, axis=2)
+        validity = require(
+            tf.reduce_all(tf.abs(sums - 1) < 0.02),
+            f"the first {self.num_assigned} rows of y_pred must be codes that sum to 1: give "
+            "num_assigned of the model, and its outputs as models.Prototypes gives them",
+            sums,
+        )
+        return swav_loss(scores, codes, temperature=self.temperature) * validity
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from supcon_tf.errors import UserError, check_integer
+from supcon_tf.errors import UserError, check_flag, check_integer
 from supcon_tf.losses import LossInput
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import (
@@ -19,7 +19,12 @@ from supcon_tf.models.embedding import (
     fold_views,
     unfold_views,
 )
-from supcon_tf.models.heads import check_units, classification_head, projection_head
+from supcon_tf.models.heads import (
+    build_head,
+    check_units,
+    classification_head,
+    projection_head,
+)
 from supcon_tf.models.large_margin_head import LargeMarginHead
 
 
@@ -79,9 +84,16 @@ def contrastive_model(
     image_shape = check_image_shape(image_shape)
     num_views = check_integer("num_views", num_views, at_least=1)
     projection = check_units(projection)
+    for option, value in (
+        ("zero_init_classifier", zero_init_classifier),
+        ("stop_classifier_gradient", stop_classifier_gradient),
+    ):
+        check_flag(option, value)
     embed = build_embedding(encoder, image_shape, normalize=normalize_embedding)
     dim = embed.output_shape[-1]
-    head = projection_head(dim, units=projection, batch_norm=batch_norm)
+    head = build_head(
+        "projection_head", projection_head, dim, units=projection, batch_norm=batch_norm
+    )
 
     views = keras.Input((num_views, *image_shape), name="views")
     embedding = embed(fold_views(views))  # [B, V, ...] -> [B*V, D]
@@ -89,7 +101,9 @@ def contrastive_model(
     if num_classes is None:
         return ReplicatedModel(views, projected, name=name)
 
-    classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
+    classify = build_head(
+        "classifier", classification_head, dim, num_classes, zero_init=zero_init_classifier
+    )
     first_view = unfold_views(embedding, num_views)[:, 0]  # [B*V, D] -> [B, D]
     logits = classify(ops.stop_gradient(first_view) if stop_classifier_gradient else first_view)
     outputs: dict[LossInput, Any] = {"projection": projected, "logits": logits}
@@ -140,6 +154,9 @@ def classification_model(
       ['classifier/kernel', 'classifier/bias']
     """
     image_shape = check_image_shape(image_shape)
+    check_flag("train_encoder", train_encoder)
+    check_flag("zero_init", zero_init)
+    check_flag("large_margin", large_margin)
     if large_margin and zero_init:
         raise UserError("zero_init must be False with large_margin, got True: zeros have no angle")
     embed = build_embedding(
@@ -152,7 +169,10 @@ def classification_model(
     if large_margin:
         classify = LargeMarginHead(num_classes, name="classifier")
     else:
-        classify = classification_head(embed.output_shape[-1], num_classes, zero_init=zero_init)
+        dim = embed.output_shape[-1]
+        classify = build_head(
+            "classifier", classification_head, dim, num_classes, zero_init=zero_init
+        )
     images = keras.Input(image_shape, name="images")
     outputs: dict[LossInput, Any] = {"logits": classify(embed(images))}
     return ReplicatedModel(images, outputs, name=name)

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
+from supcon_tf.models.momentum_queue import KeyMemory, MemoryLoss
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -38,6 +39,7 @@ class ReplicatedModel(keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `keras.Model.fit` does, after the checks of `make_train_function`."""
+        self._check_memory()
         self._check_replicas()
         return super().fit(*args, **kwargs)
 
@@ -55,6 +57,22 @@ class ReplicatedModel(keras.Model):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
+
+    def _check_memory(self) -> None:
+        """Checks that the losses and the model have the same queue of keys, or none."""
+        memories = [layer for layer in self.layers if isinstance(layer, KeyMemory)]
+        losses = keras.tree.flatten(self.loss) if self.compiled else []
+        with_memory = [loss for loss in losses if isinstance(loss, MemoryLoss)]
+        if any(loss.memory not in (*memories, None) for loss in with_memory):
+            raise UserError(
+                "MemoryLoss has the queue of another model: compile with MemoryLoss(loss, "
+                "find_memory(model))"
+            )
+        if losses and memories and not with_memory:
+            raise UserError(
+                "a model with a memory never fills it without a MemoryLoss: compile with "
+                "MemoryLoss(loss, find_memory(model))"
+            )
 
     def _check_replicas(self) -> None:
         strategy = self.distribute_strategy

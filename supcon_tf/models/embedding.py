@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from supcon_tf.errors import UserError, check_integer
+from supcon_tf.errors import UserError, check_flag, check_integer
 from supcon_tf.models.heads import L2Normalization
+
+_OTHER_LAYERS = ("images", "frozen_encoder", "normalize", "float32")
 
 
 def build_embedding(
@@ -30,7 +32,13 @@ def build_embedding(
     Raises:
       UserError: if the encoder does not take this shape or does not return vectors.
     """
+    check_flag("normalize_embedding", normalize)
     _check_encoder(encoder, tuple(image_shape))
+    if encoder.name in _OTHER_LAYERS:
+        raise UserError(
+            f"encoder must have another name than {encoder.name!r}, which a layer beside it has: "
+            "give it a name"
+        )
     images = keras.Input(image_shape, name="images")
     layer = FrozenEncoder(encoder, name="frozen_encoder") if frozen else encoder
     features = layer(images)
@@ -73,10 +81,12 @@ def embedding_model(model: keras.Model) -> keras.Model:
       >>> models.embedding_model(model).output_shape
       (None, 128)
     """
-    embedding = next((layer for layer in model.layers if layer.name == "embedding"), None)
+    layers_of_model = model.layers if isinstance(model, keras.Model) else []
+    embedding = next((layer for layer in layers_of_model if layer.name == "embedding"), None)
     if not isinstance(embedding, keras.Model) or len(embedding.layers) != 3:
         raise UserError(
-            f"model must be one of supcon_tf.models, such as contrastive_model, got {model.name}"
+            f"model must be one of supcon_tf.models, such as contrastive_model, got "
+            f"{getattr(model, 'name', model)}"
         )
     _, encoder, final = embedding.layers
     if not isinstance(encoder, FrozenEncoder):

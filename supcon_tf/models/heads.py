@@ -1,7 +1,8 @@
 """Heads that take an embedding: the projection head and the linear classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -79,6 +80,9 @@ def projection_head(
       True
     """
     units = check_units(units)
+    check_integer("input_dim", input_dim, at_least=1)
+    check_flag("batch_norm", batch_norm)
+    check_flag("normalize", normalize)
     check_flag("last_bias", last_bias)
     dense = partial(
         _dense, kernel_initializer=kernel_initializer, bias_initializer=bias_initializer
@@ -97,6 +101,31 @@ def projection_head(
     else:
         x = layers.Activation("linear", dtype="float32", name=f"{name}_float32")(x)
     return keras.Model(inputs, x, name=name)
+
+
+def build_head(part: str, make: Callable[..., keras.Model], dim: int, *args, **kwargs) -> Any:
+    """The head that a function makes, under the name of its part, by which models find it.
+
+    Args:
+      part: "projection_head" or "classifier".
+      make: dim, *args, **kwargs -> a model from vectors [B, dim] to vectors.
+
+    Raises:
+      UserError: not a function, or its result does not map vectors to vectors.
+    """
+    if not callable(make) or isinstance(make, layers.Layer):
+        raise UserError(f"{part} must be a function such as models.projection_head, got {make!r}")
+    head = make(dim, *args, **kwargs)
+    if not isinstance(head, layers.Layer):
+        raise UserError(f"the function of the {part} must return a Keras model, got {head!r}")
+    inputs = keras.Input((dim,), name="embedding")
+    outputs = head(inputs)
+    if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) != 2:
+        raise UserError(
+            f"the {part} must map vectors [B, {dim}] to vectors, got {head.name} with output "
+            f"{outputs}"
+        )
+    return head if head.name == part else keras.Model(inputs, outputs, name=part)
 
 
 def check_units(units: Sequence[int]) -> tuple[int, ...]:
@@ -147,6 +176,8 @@ def classification_head(
       (None, 10)
     """
     num_classes = check_integer("num_classes", num_classes, at_least=2)
+    check_integer("input_dim", input_dim, at_least=1)
+    check_flag("zero_init", zero_init)
     if zero_init and kernel_initializer != "glorot_uniform":
         raise UserError(
             "kernel_initializer has no effect with zero_init = True, got "

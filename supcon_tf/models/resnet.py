@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import keras
 from keras import layers
 
-from supcon_tf.errors import UserError, check_choice, check_integer, check_number
+from supcon_tf.errors import UserError, check_choice, check_flag, check_integer, check_number
 from supcon_tf.models.batch_norm import BatchNormalization
 from supcon_tf.models.initializers import Initializer, new_initializer
 
@@ -185,6 +185,8 @@ def _residual_network(
     synchronized_batch_norm: bool,
     name: str,
 ) -> keras.Model:
+    check_flag("zero_init_last_gamma", zero_init_last_gamma)
+    check_flag("synchronized_batch_norm", synchronized_batch_norm)
     check_choice("stem", stem, get_args(Stem))
     check_choice("shortcut", shortcut, get_args(Shortcut))
     convolve = partial(_convolve, kernel_initializer=kernel_initializer)

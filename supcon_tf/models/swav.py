@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from supcon_tf import distribution
 from supcon_tf.data.multi_crop import CropGroup, check_crops, group_name
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_flag, check_integer, check_number
 from supcon_tf.losses import LossInput, sinkhorn_knopp
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import (
@@ -22,7 +22,7 @@ from supcon_tf.models.embedding import (
     fold_views,
     unfold_views,
 )
-from supcon_tf.models.heads import check_units, classification_head, projection_head
+from supcon_tf.models.heads import build_head, check_units, classification_head, projection_head
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -219,7 +219,11 @@ def swav_model(
     """
     check_crops(crops)
     projection = check_units(projection)
-    height, width, channels = check_image_shape(image_shape)
+    if len(image_shape := check_image_shape(image_shape)) != 3:
+        raise UserError(f"image_shape must be (height, width, channels), got {image_shape}")
+    height, width, channels = image_shape
+    check_flag("zero_init_classifier", zero_init_classifier)
+    check_flag("stop_classifier_gradient", stop_classifier_gradient)
     if not height == width == crops[0][0]:
         raise UserError(
             f"the first crops must be as large as the images, got {crops[0][0]} px and "
@@ -228,7 +232,9 @@ def swav_model(
     _check_any_size(encoder)
     embed = build_embedding(encoder, (None, None, channels), normalize=normalize_embedding)
     dim = embed.output_shape[-1]
-    head = projection_head(dim, units=projection, batch_norm=batch_norm)
+    head = build_head(
+        "projection_head", projection_head, dim, units=projection, batch_norm=batch_norm
+    )
     inputs = {
         group_name(group): keras.Input(
             (group[1], group[0], group[0], channels), name=group_name(group)
@@ -256,7 +262,9 @@ def swav_model(
         "projection": projected[:, :num_assigned],
     }
     if num_classes is not None:
-        classify = classification_head(dim, num_classes, zero_init=zero_init_classifier)
+        classify = build_head(
+            "classifier", classification_head, dim, num_classes, zero_init=zero_init_classifier
+        )
         first_view = embedding[:, 0]
         if stop_classifier_gradient:
             first_view = ops.stop_gradient(first_view)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import keras
 from keras import ops
 
-from supcon_tf.errors import UserError, check_number
+from supcon_tf.errors import UserError, check_flag, check_number
 
 # Matches variables of batch, layer and group normalisation under any layer name.
 NORMALIZATION_VARIABLES = r"/(gamma|beta)$"
@@ -66,6 +66,7 @@ class LARS(keras.optimizers.Optimizer):
         check_number("momentum", momentum, at_least=0, below=1)
         check_number("weight_decay", weight_decay, at_least=0)
         check_number("trust_coefficient", trust_coefficient, above=0)
+        check_flag("nesterov", nesterov)
         # The base class gets no weight_decay: it would apply it a second time.
         super().__init__(learning_rate, name=name, **kwargs)
         self.momentum = momentum

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from supcon_tf.errors import UserError, check_integer, check_number
+from supcon_tf.errors import UserError, check_flag, check_integer, check_number
 
 Decay = Literal["cosine", "exponential", "piecewise", "none"]
 
@@ -89,30 +89,41 @@ def warmup_schedule(
     ):
         check_number(name, positive, above=0)
     check_number("warmup_epochs", warmup_epochs, at_least=0)
+    check_flag("scale_by_batch", scale_by_batch)
     if warmup_epochs > epochs:
         raise UserError(f"warmup_epochs must be in [0, epochs={epochs}], got {warmup_epochs}")
     decay_epochs = epochs - warmup_epochs
 
+    if boundary_epochs and decay != "piecewise":
+        raise UserError(
+            f"boundary_epochs has no effect with decay = {decay!r}, got {boundary_epochs!r}: set "
+            "decay = 'piecewise'"
+        )
     drop_steps: list[int] = []
     if decay == "exponential":
         steps_per_decay = epochs_per_decay * steps_per_epoch
-        # Subtracts a millionth of a step, so that a product of 110.00000000000001 is step 110.
+        # As in `_whole`, for a product of 110.00000000000001.
         drop_steps = [
             math.ceil(drop * steps_per_decay - 1e-6)
             for drop in range(1, int(decay_epochs / epochs_per_decay) + 1)
         ]
     elif decay == "piecewise":
         _check_boundaries(boundary_epochs)
-        drop_steps = [int(boundary * steps_per_epoch) + 1 for boundary in boundary_epochs]
+        drop_steps = [_whole(boundary * steps_per_epoch) + 1 for boundary in boundary_epochs]
     return WarmupSchedule(
         base_learning_rate * batch_size / 256 if scale_by_batch else base_learning_rate,
-        warmup_steps=int(warmup_epochs * steps_per_epoch),
+        warmup_steps=_whole(warmup_epochs * steps_per_epoch),
         warmup_start_learning_rate=warmup_start_learning_rate,
-        cosine_steps=int(decay_epochs * steps_per_epoch) if decay == "cosine" else None,
+        cosine_steps=_whole(decay_epochs * steps_per_epoch) if decay == "cosine" else None,
         final_learning_rate=final_learning_rate,
         drop_steps=drop_steps,
         drop_factor=decay_rate,
     )
+
+
+def _whole(steps: float) -> int:
+    """Whole steps; a millionth is added, so that a product of 28.999999999999996 is 29 steps."""
+    return int(steps + 1e-6)
 
 
 def _check_boundaries(boundary_epochs: Sequence[float]) -> None:

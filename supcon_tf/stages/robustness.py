@@ -17,6 +17,7 @@ from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.classifiers import Classifier, saved_model
 from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
 from supcon_tf.evaluation.corruption_error import averaged_corruptions
+from supcon_tf.files import expanded
 from supcon_tf.run_dir import RunDir, read_json
 from supcon_tf.training.run_data import run_images
 
@@ -81,7 +82,7 @@ def run(
     _check_options(corruptions, severities, baseline, batch_size, max_images, seed)
     _check_path("export", export)
     _check_path("baseline", baseline)
-    path = run_dir.export if export is None else Path(export).expanduser()
+    path = run_dir.export if export is None else expanded(export)
     model = classifier(path)
     _check_classes(path, model, source)
     num_images = min(source.test.num_examples, max_images or source.test.num_examples)
@@ -182,7 +183,7 @@ def _check_classes(path: Path, model: Classifier, source: Source) -> None:
 def _read_baseline(path: str, data: dict[str, Any]) -> dict[str, Any]:
     """The errors of a file, or of another run on the same images."""
     errors = read_baseline(path)
-    settings = read_json(RunDir(Path(path).expanduser()).robustness_cells).get("settings", {})
+    settings = read_json(RunDir(expanded(path)).robustness_cells).get("settings", {})
     for name, value in data.items():
         if settings and settings.get(name) != value:
             raise UserError(

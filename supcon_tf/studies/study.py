@@ -120,10 +120,16 @@ def points(
     """The runs of a study, without results. Arguments and errors are those of `run`."""
     if design not in get_args(Design):
         raise UserError(f"study.run.design must be one of {get_args(Design)}, got {design!r}")
-    for name in only:
+    if not methods:
+        raise UserError("study.run.methods needs at least one method, got none")
+    for name, having in only.items():
         if name not in grid:
             raise UserError(
                 f"study.run.only has an unknown factor {name!r}, known are {tuple(grid)}"
+            )
+        if unknown := [method for method in having if method not in methods]:
+            raise UserError(
+                f"study.run.only has an unknown method {unknown[0]!r}, known are {tuple(methods)}"
             )
     for factor, levels in grid.items():
         if not levels:

@@ -75,6 +75,8 @@ class TrainingConfig:
                 f"{name}.batch_size must be a multiple of the {replicas} replicas, got "
                 f"{self.batch_size}"
             )
+        if self.seed >= 2**32:
+            raise UserError(f"{name}.seed must be below 2^32, got {self.seed}")
         check_choice(f"{name}.precision", self.precision, get_args(Precision))
         check_number(f"{name}.weight_decay", self.weight_decay, at_least=0)
         if self.clip_norm is not None:

@@ -9,6 +9,7 @@ import keras
 
 from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
+from supcon_tf.files import expanded
 from supcon_tf.models import MomentumProjection, embedding_model, model_parts
 from supcon_tf.run_dir import RunDir
 
@@ -21,7 +22,7 @@ def encoder_file(path: str | Path) -> Path:
     Raises:
       UserError: no such file, or a directory without a pretrained model.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if file.is_dir():
         file = RunDir(file).model("pretrain")
     if not file.is_file():
@@ -92,7 +93,7 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
     """
     if isinstance(parts, str) or not set(parts) <= set(get_args(Part)) or not parts:
         raise UserError(f"parts to load must be some of {get_args(Part)}, got {parts!r}")
-    file = _model_file(Path(path).expanduser(), parts)
+    file = _model_file(expanded(path), parts)
     loaded = _load_model(file)
     theirs = model_parts(loaded) if has_heads(loaded) else {"encoder": loaded}
     ours = model_parts(model)
@@ -125,7 +126,7 @@ def pretraining_normalization(encoder: str | Path) -> Normalization:
     Raises:
       UserError: nothing was measured for it.
     """
-    constants = RunDir(Path(encoder).expanduser()).normalization()
+    constants = RunDir(expanded(encoder)).normalization()
     if constants is None:
         raise UserError(
             f'normalization = "measure" would differ from what the encoder {str(encoder)!r} was '

@@ -59,7 +59,11 @@ def test_wrong_arguments_give_one_line(arguments, says, tmp_path, capsys):
     [
         ([], "sources.folder"),
         (["sources.folder.root = '/nowhere'"], "no folder '/nowhere'"),
-        (["ROOT", "losses.SupConLoss.temperature = 0"], "temperature must be > 0, got 0"),
+        (["ROOT", "losses.SupConLoss.temperature = 0"], "temperature must be a number > 0, got 0"),
+        (["sources.folder.root = '~nobody_of_this_name/x'"], "'~nobody_of_this_name/x' names a user without a home directory"),
+        (["ROOT", "pretrain.run.seed = 18446744073709551616"], "pretrain.run.seed must be below 2^32"),
+        (["ROOT", "losses.SupConLoss.temperature = 1e400"], "1e400 is too large for a number in: losses.SupConLoss.temperature = 1e400"),
+        (["ROOT", "losses.SupConLoss.reduction = 'avg'"], "reduction must be one of"),
         (["ROOT", "losses.SupConLoss.positives_cap = 3"], "positives_cap must be a multiple of the 2 views, got 3"),
         (["ROOT", "pretrain.run.batch_size = 100"], "at most the 20 training images, got 100"),
         (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be an integer >= 1, got 0"),

@@ -134,6 +134,7 @@ def with_size(data, place, form):
         ("half.jpg", encoded(RGB, "JPEG")[:300]),
         ("float.tif", encoded(Image.fromarray(NOISE[..., 0].astype(np.float32)), "TIFF")),
         ("deep.tif", encoded(Image.fromarray(NOISE[..., 0].astype(np.int32) << 20), "TIFF")),
+        ("integers.tif", encoded(Image.fromarray(NOISE[..., 0].astype(np.int32)), "TIFF")),
         ("text.tga", b"no image"),
         ("text.jpg", b"no image"),
         ("empty.png", b""),

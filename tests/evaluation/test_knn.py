@@ -119,6 +119,18 @@ def test_reference_labels_may_be_a_column(classify, dtype):
     )
 
 
+@CLASSIFIERS
+@pytest.mark.parametrize("scale", [1e-8, 1e-30, 1e15])
+def test_the_length_of_embeddings_does_not_matter(classify, scale):
+    rows = np.random.default_rng(0).normal(size=(12, 3))
+    labels = np.arange(12) % 4
+    np.testing.assert_allclose(
+        classify(rows * scale, rows, labels, num_classes=4),
+        classify(rows, rows * scale, labels, num_classes=4),
+        atol=1e-6,
+    )
+
+
 def arguments(**changed):
     given = {
         "embeddings": np.eye(3),
@@ -133,6 +145,7 @@ def arguments(**changed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"embeddings": np.diag([1.0, 0.0, 1.0])}, "must not be zero, got 1 rows of zeros, first row 1"),
         ({"reference_labels": [[0], [0, 1], [1]]}, "rows of reference_labels must have the same"),
         ({"embeddings": [[0.0], [0.0, 1.0]]}, "rows of embeddings must have the same length"),
         ({"reference_embeddings": np.full((3, 3), "a")}, r"must be numbers \[n, D\]"),

@@ -444,11 +444,17 @@ def test_models_train_and_return_float32_with_float64_in_the_settings_of_keras(k
         ({"projection": 128}, "projection must be a sequence .* got 128"),
         ({"projection": ()}, r"projection must be a sequence .* got \(\)"),
         ({"projection": (0,)}, "projection must be an integer >= 1, got 0"),
+        *(({"num_classes": 3, name: "False"}, f"{name} must be True or False, got 'False'")
+          for name in ("normalize_embedding", "batch_norm", "zero_init_classifier",
+                       "stop_classifier_gradient")),
+        ({"projection_head": None}, "projection_head must be a function"),
+        ({"projection_head": lambda *_, **__: None}, "must return a Keras model, got None"),
+        ({"projection_head": lambda *_, **__: layers.Reshape((6, 1))}, r"to vectors, got reshape"),
         ({"num_classes": 1}, "num_classes must be an integer >= 2, got 1"),
         ({"num_classes": 0}, "num_classes must be an integer >= 2, got 0"),
         ({"num_classes": 10.0}, "num_classes must be an integer >= 2, got 10.0"),
     ],
-)
+)  # fmt: skip
 def test_options_out_of_range_are_rejected(options, message):
     with pytest.raises(UserError, match=message):
         models.contrastive_model(small_encoder(), **{"image_shape": SHAPE, **options})
@@ -481,7 +487,39 @@ def test_encoder_with_two_inputs_or_of_another_kind_is_rejected():
         models.classification_model("resnet50", image_shape=SHAPE, num_classes=3)
 
 
+@pytest.mark.parametrize("option", ["train_encoder", "zero_init", "large_margin"])
+def test_text_is_no_flag_of_a_classification_model(option):
+    with pytest.raises(UserError, match=f"{option} must be True or False, got 'False'"):
+        models.classification_model(
+            small_encoder(), image_shape=SHAPE, num_classes=3, **{option: "False"}
+        )
+
+
+def test_an_encoder_may_not_have_the_name_of_a_layer_beside_it():
+    encoder = keras.Sequential([keras.Input(SHAPE), layers.Flatten()], name="normalize")
+    with pytest.raises(UserError, match="another name than 'normalize'"):
+        models.contrastive_model(encoder, image_shape=SHAPE)
+
+
+def test_heads_of_any_name_are_parts(tmp_path):
+    def head(dim, *, units, batch_norm):
+        return keras.Sequential([keras.Input((dim,)), layers.Dense(units[-1])], name="mine")
+
+    model = small_model(projection_head=head, num_classes=3)
+    assert model.output["projection"].shape[1:] == (2, 4)
+    trainable = {variable.path for variable in model.trainable_variables}
+    parts = models.model_parts(model)
+    assert parts.keys() == {"encoder", "projection_head", "classifier"}
+    assert {v.path for part in parts.values() for v in part.trainable_variables} == trainable
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert models.model_parts(loaded).keys() == parts.keys()
+    np.testing.assert_array_equal(model(views())["projection"], loaded(views())["projection"])
+
+
 def test_embedding_of_another_model_is_rejected():
+    with pytest.raises(UserError, match=r"one of supcon_tf\.models, .* got None"):
+        models.embedding_model(None)
     with pytest.raises(UserError, match=r"one of supcon_tf\.models, .* got users_encoder"):
         models.embedding_model(small_encoder())
 

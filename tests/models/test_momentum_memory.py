@@ -273,6 +273,17 @@ def test_two_replicas_train_and_fill_the_queue_like_one_device():
         np.testing.assert_array_equal(first.numpy(), second.numpy())
 
 
+def test_the_losses_of_a_model_must_have_its_queue():
+    model = small_model()
+    for loss, message in (
+        (SupConLoss(), "never fills it without a MemoryLoss"),
+        (MemoryLoss(SupConLoss(), find_memory(small_model())), "the queue of another model"),
+    ):
+        model.compile("sgd", loss, jit_compile=False)
+        with pytest.raises(UserError, match=message):
+            model.fit(IMAGES[:, :2], LABELS, verbose=0)
+
+
 def test_options_out_of_range_are_rejected():
     encoder = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
     for options, message in (

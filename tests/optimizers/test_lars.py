@@ -274,6 +274,7 @@ def test_two_replicas_train_like_one_device():
     [
         ({"learning_rate": -0.1}, "learning_rate must be a number >= 0, got -0.1"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number >= 0, got nan"),
+        ({"nesterov": "False"}, "nesterov must be True or False, got 'False'"),
         ({"momentum": 1.0}, "momentum must be a number >= 0 and < 1, got 1.0"),
         ({"momentum": -0.1}, "momentum must be a number >= 0 and < 1, got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be a number >= 0, got -0.1"),

@@ -167,6 +167,16 @@ def test_exponential_drop_ignores_rounding_of_its_step():
     assert [round(float(schedule(step)), 6) for step in (109, 110)] == [1.0, 0.1]
 
 
+def test_whole_steps_ignore_rounding():
+    # 0.29 * 100 and 0.57 * 100 are a little below 29 and 57.
+    options = {"base_learning_rate": 1.0, "batch_size": 256, "steps_per_epoch": 100, "epochs": 2}
+    rate = warmup_schedule(warmup_epochs=0.29, decay="none", **options)
+    assert rate.warmup_steps == 29
+    rate = warmup_schedule(decay="piecewise", boundary_epochs=(0.29, 0.57), **options)
+    # As tf.train.piecewise_constant, the step at a boundary still has the old rate.
+    np.testing.assert_allclose(rate(np.array([29, 30, 57, 58])), [1, 0.1, 0.1, 0.01], rtol=1e-6)
+
+
 def test_piecewise_schedule_equals_tf_piecewise_constant_after_the_warm_up():
     """The released code: boundaries int(e N / batch), counted from the end of the warm-up."""
     steps_per_epoch, boundary_epochs = 50_000 / 4096, (60, 75, 90)
@@ -255,6 +265,8 @@ def test_schedule_survives_serialization_in_an_optimizer():
         ({"decay_rate": 0}, "decay_rate must be a number > 0, got 0"),
         ({"decay": "exponential", "epochs_per_decay": 0}, "epochs_per_decay must be .* > 0, got 0"),
         ({"decay": "piecewise"}, "decay='piecewise' needs boundary_epochs"),
+        ({"boundary_epochs": (1, 2)}, r"has no effect with decay = 'cosine', got \(1, 2\)"),
+        ({"scale_by_batch": "False"}, "scale_by_batch must be True or False, got 'False'"),
         ({"decay": "piecewise", "boundary_epochs": 6}, "a sequence of epochs, got 6"),
         ({"decay": "piecewise", "boundary_epochs": (6, 5)}, r"increasing order, got \(6, 5\)"),
         ({"decay": "piecewise", "boundary_epochs": (-1,)}, "must be a number >= 0, got -1"),

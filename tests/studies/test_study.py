@@ -148,6 +148,8 @@ def test_a_second_study_in_the_same_directory_is_rejected(tmp_path):
         ({"processes": 0}, "processes must be >= 1, got 0"),
         ({"design": "random"}, r"design must be one of .* got 'random'"),
         ({"only": {"size": ("A",)}}, "only has an unknown factor 'size'"),
+        ({"methods": {}}, "needs at least one method, got none"),
+        ({"only": {"rate": ("nobody",)}, "grid": {"rate": {"1": ()}}}, "unknown method 'nobody'"),
         ({"grid": {"rate": {}}}, "needs at least one level of 'rate'"),
     ],
 )

@@ -22,7 +22,7 @@ from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn,
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.rng import split, uniforms
 from supcon_tf.data.augment.warp import random_warp
-from supcon_tf.errors import UserError, check_choice, check_integer, check_number
+from supcon_tf.errors import UserError, check_choice, check_flag, check_integer, check_number
 
 _RANDAUGMENT_RANGES = Ranges(translate=100.0, cutout=40.0)
 
@@ -92,6 +92,8 @@ def simclr(
       >>> augment.simclr(image, seed=[1, 2, 3, 4], strength=0.5).shape
       TensorShape([4, 32, 32, 3])
     """
+    check_flag("exact", exact)
+    check_flag("static_shapes", static_shapes)
     _check_simclr(strength, jitter, blur_probability, warp_probability)
     if static_shapes and (exact or warp_probability):
         raise UserError(

@@ -11,6 +11,7 @@ from supcon_tf.data.decode import decode
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import Split
 from supcon_tf.errors import UserError, check_text
+from supcon_tf.files import expanded
 
 # Some corruptions have a strength in pixels; ImageNet-C's images were first shrunk to this size.
 MAX_SHORT_SIDE_PX = 256
@@ -69,7 +70,7 @@ def check_source_of(setting: str, source: Source, root: str | None, *, example: 
     if root is None:
         raise UserError(f"which folder of corrupted images? Set {setting} = {example!r}")
     check_text(setting, root, example=example)
-    if not (base := Path(root).expanduser()).is_dir():
+    if not (base := expanded(root)).is_dir():
         raise UserError(f"no folder {root!r}: set {setting} to the folder of corrupted images")
     return base
 

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +24,7 @@ from supcon_tf.data.imagenet_c import corrupt
 from supcon_tf.data.process_pool import process_pool
 from supcon_tf.data.sources.base import Source
 from supcon_tf.errors import check_integer, check_text
+from supcon_tf.files import expanded
 
 # Images per process that are corrupted or queued, which limits the memory.
 _QUEUED_PER_PROCESS = 16
@@ -78,7 +78,7 @@ def on_the_fly(
         return CorruptedImages("on the fly", corrupted)
     made_by = f"{importlib.metadata.version('imagecorruptions-imaug')}-{seed}"
     content = _digest(clean.as_numpy_iterator(), num_images)
-    root = Path(cache_dir).expanduser() / f"{source.name.replace('/', '-')}-{content}-{made_by}"
+    root = expanded(cache_dir) / f"{source.name.replace('/', '-')}-{content}-{made_by}"
 
     def cached(corruption: str, severity: int) -> Images:
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:

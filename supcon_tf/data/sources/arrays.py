@@ -9,6 +9,7 @@ from tqdm import tqdm
 from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
 from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
+from supcon_tf.files import expanded
 
 # The names of images and labels in a .npz file; x_train and so on as in Keras' mnist.npz,
 # train_images and so on as in MedMNIST.
@@ -106,7 +107,7 @@ def _given_arrays(file: str | None, others: Mapping[str, str]) -> _Arrays:
     check_text("sources.arrays.file", file, example="/data/images.npz")
     for name, value in others.items():
         check_text(f"sources.arrays.{name}", value, example="/data/labels.npy")
-    path = Path(file).expanduser()
+    path = expanded(file)
     if path.suffix.lower() == ".npz":
         if others:
             raise UserError(
@@ -117,7 +118,7 @@ def _given_arrays(file: str | None, others: Mapping[str, str]) -> _Arrays:
         raise UserError("sources.arrays.test_labels needs sources.arrays.test_file")
 
     def load(name: str) -> np.ndarray | None:
-        return load_array(Path(others[name]).expanduser()) if name in others else None
+        return load_array(expanded(others[name])) if name in others else None
 
     given: _Arrays = {"train": (load_array(path), load("labels"))}
     if (test_images := load("test_file")) is not None:
@@ -164,6 +165,11 @@ def _numbered(
         return {split: np.full(len(x), -1, np.int64) for split, (x, _) in given.items()}, ()
     if len({(y.ndim, y.dtype.kind, y.shape[1:]) for y in found.values()}) > 1:
         raise UserError("the labels of all splits must be of one kind, such as integers [n]")
+    dtypes = {given[split][0].dtype for split in found}
+    if len(dtypes) > 1:
+        raise UserError(
+            f"the images of all splits must be of one dtype, got {sorted(map(str, dtypes))}"
+        )
     first = found["train"]
     if first.ndim == 2 or class_names is not None:
         if first.dtype.kind != "i":
@@ -201,4 +207,10 @@ def _checked(split: str, labels: np.ndarray) -> np.ndarray:
             f"{split} labels must be integers or names [n], or rows [n, C] of 0 and 1, got "
             f"{labels.dtype} {list(labels.shape)}"
         )
-    return labels if is_name else labels.astype(np.int64)
+    if is_name:
+        return labels
+    if labels.size and labels.min() < 0:
+        raise UserError(
+            f"{split} labels must be >= 0, got {labels.min()}: leave out images without labels"
+        )
+    return labels.astype(np.int64)

@@ -10,6 +10,7 @@ from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.data.sources.layouts import Layout, find_layout
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
+from supcon_tf.files import expanded
 
 
 def folder(
@@ -96,7 +97,7 @@ def _existing(root: str | None) -> Path:
             "which folder of images? Set --gin_param=\"sources.folder.root = '/data/photos'\""
         )
     check_text("sources.folder.root", root, example="/data/photos")
-    base = Path(root).expanduser()
+    base = expanded(root)
     if not base.is_dir():
         found = f"{root!r} is a file" if base.is_file() else f"no folder {root!r}"
         raise UserError(

@@ -8,6 +8,7 @@ import numpy as np
 from supcon_tf.data.sources.base import Source, check_source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError, check_integer, check_number, check_text
+from supcon_tf.files import expanded
 
 
 def subset(
@@ -150,7 +151,7 @@ def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.nd
 
 def _lines(list_file: str) -> list[str]:
     check_text("sources.subset.list_file", list_file, example="labelled.txt")
-    file = Path(list_file).expanduser()
+    file = expanded(list_file)
     if not file.is_file():
         raise UserError(f"no list_file {list_file!r}: it must be a text file of one image per line")
     try:

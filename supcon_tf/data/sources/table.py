@@ -13,6 +13,7 @@ from supcon_tf.data.image_files import ImageCheck, check_readable, split_of_file
 from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
+from supcon_tf.files import expanded
 
 SPLITS = ("train", "test", "validation")
 
@@ -78,7 +79,7 @@ def table(
         check_text("sources.table.root", root, example="/data")
     path = _existing(file)
     lines, columns = _read_lines(path, separator)
-    base = path.parent if root is None else Path(root).expanduser()
+    base = path.parent if root is None else expanded(root)
     lines = [dataclasses.replace(line, path=str(base / line.path)) for line in lines]
     _check_files(str(file), lines)
     lines, check = _readable(lines, unreadable_limit) if check_images else (lines, None)
@@ -117,7 +118,7 @@ def _existing(file: str | None) -> Path:
             "which table of images? Set --gin_param=\"sources.table.file = '/data/images.csv'\""
         )
     check_text("sources.table.file", file, example="/data/images.csv")
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise UserError(
             f"no table {file!r}: point sources.table.file at a CSV file of the columns path,labels"
@@ -169,7 +170,8 @@ def _check_files(file: str, lines: Sequence[_Line]) -> None:
     """Raises a UserError for an image that does not exist or is listed twice."""
     first_of: dict[str, int] = {}
     for line in lines:
-        first = first_of.setdefault(os.path.normpath(line.path), line.number)
+        # A link to another image of the table is the same image.
+        first = first_of.setdefault(os.path.realpath(line.path), line.number)
         if first != line.number:
             raise UserError(
                 f"{line.path!r} is in lines {first} and {line.number} of {file!r}: put all its "

@@ -16,6 +16,7 @@ from supcon_tf.data.sources.base import Source, with_validation
 from supcon_tf.data.sources.tfds_builder import find_builder, other_versions
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
+from supcon_tf.files import expanded
 
 # The cache "auto" keeps sets of at most this size in memory.
 IN_MEMORY_BYTES = 2 << 30
@@ -89,9 +90,7 @@ def tfds(
     if validation_split is not None:
         splits["validation"] = validation_split
     read = {
-        part: _Reader(builder, split, part, image_key, label_key).read(
-            cache, Path(directory).expanduser()
-        )
+        part: _Reader(builder, split, part, image_key, label_key).read(cache, expanded(directory))
         for part, split in splits.items()
     }
     return with_validation(

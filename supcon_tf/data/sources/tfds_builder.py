@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.json_format import ParseError
 
 from supcon_tf.errors import UserError, check_text
+from supcon_tf.files import expanded
 
 
 def find_builder(name: str, data_dir: str | None, *, setting: str) -> Any:
@@ -34,7 +35,7 @@ def find_builder(name: str, data_dir: str | None, *, setting: str) -> Any:
     ) as error:
         set_name, _, version = name.partition(":")
         folder = Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR) / set_name
-        if found := other_versions(folder.expanduser(), set_name, setting=setting, asked=version):
+        if found := other_versions(expanded(folder), set_name, setting=setting, asked=version):
             raise UserError(f"no TFDS set named {name!r} in this version; {found}") from None
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -154,6 +154,9 @@ OBJECTS = np.array([None] * 12)
         ({"images": PIXELS, "labels": LABELS}, {"labels": "y.npy"}, "arrays.labels must be None"),
         ({"images": PIXELS, "labels": LABELS}, {"test_share": 0}, "arrays.test_share must be a"),
         ({"images": PIXELS, "labels": LABELS}, {"grey_as_rgb": 1}, "grey_as_rgb must be True or"),
+        ({"images": PIXELS, "labels": LABELS - 1}, {}, "train labels must be >= 0, got -1"),
+        ({"x": PIXELS, "y": LABELS, "x_test": PIXELS.astype(np.uint16), "y_test": LABELS}, {},
+         r"of one dtype, got \['uint16', 'uint8'\]"),
         *(({"images": PIXELS, "labels": LABELS}, {"class_names": value}, "must be names such as")
           for value in ((), 5, ("a", 1))),
         ({"images": PIXELS, "labels": LABELS}, {"class_names": ("a", "b", "a")}, "'a' is there twice"),

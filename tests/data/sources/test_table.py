@@ -1,6 +1,7 @@
 """CSV files of images and labels as a source."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +145,14 @@ def test_file_that_is_not_csv_in_utf_8_is_rejected(content, tmp_path):
         ValueError, match=r"images\.csv' is not UTF-8 or not CSV .*: save it as CSV"
     ):
         sources.table(str(file))
+
+
+def test_a_link_to_another_image_of_the_table_is_the_same_image(table):
+    file = table("0.png,dog", "1.png,cat", "link.png,cat")
+    folder = Path(file).parent
+    (folder / "link.png").symlink_to(folder / "0.png")
+    with pytest.raises(UserError, match=r"link.png' is in lines 2 and 4"):
+        sources.table(file)
 
 
 def test_missing_table_is_rejected():
