@@ -149,8 +149,8 @@ def images_by_class(root: Path, *, hint: str = "") -> dict[str, list[str]]:
       hint: added to the message about too few class folders.
 
     Raises:
-      UserError: fewer than two class folders, one without images, or a class name that is not a
-        line of UTF-8.
+      UserError: fewer than two class folders, one without images, two that are one by a link, or
+        a class name that is not a line of UTF-8.
     """
     left_out = LeftOut()
     beside, folders = scan(str(root), left_out)
@@ -162,9 +162,19 @@ def images_by_class(root: Path, *, hint: str = "") -> dict[str, list[str]]:
             f"{f'only {os.path.basename(folders[0])!r}' if folders else 'none'}: put the images of "
             f"each class in a folder{hint}{_advice(folders, left_out)}"
         )
+    check_different(folders)
     files = {os.path.basename(folder): _images_of_class(folder, left_out) for folder in folders}
     left_out.report()
     return files
+
+
+def check_different(folders: Sequence[str]) -> None:
+    """Raises a UserError if two folders are one, by a link."""
+    first_of: dict[str, str] = {}
+    for folder in folders:
+        first = first_of.setdefault(os.path.realpath(folder), folder)
+        if first != folder:
+            raise UserError(f"{first!r} and {folder!r} are the same folder, by a link: leave one")
 
 
 def _images_of_class(folder: str, left_out: LeftOut) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from supcon_tf.data.image_files import LeftOut, images_below, images_by_class, scan
+from supcon_tf.data.image_files import LeftOut, check_different, images_below, images_by_class, scan
 from supcon_tf.errors import UserError
 
 SPLIT_FOLDERS = {
@@ -115,6 +115,7 @@ def _split_folders(base: Path) -> dict[str, Path]:
             names = " and ".join(sorted(folder.name for folder in found.values()))
             raise UserError(f"{str(base)!r} has {names}, but no folder 'train': add or rename one")
         return {"train": base}
+    check_different([str(folder) for folder in found.values()])
     if others:
         tqdm.write(f"left out {len(others)} folders beside the splits, first {others[0]!r}")
     return found

@@ -138,6 +138,17 @@ def test_train_may_be_the_name_of_a_class(tmp_path):
     assert sources.folder(str(tmp_path)).class_names == ("bus", "car", "train")
 
 
+def test_linked_class_and_split_folders_are_not_read_twice(tmp_path):
+    save_classes(tmp_path / "a" / "train")
+    (tmp_path / "a" / "test").symlink_to(tmp_path / "a" / "train")
+    with pytest.raises(UserError, match=r"test' and '.*train' are the same folder, by a link"):
+        sources.folder(str(tmp_path / "a"))
+    save_classes(tmp_path / "b")
+    (tmp_path / "b" / "zebra").symlink_to(tmp_path / "b" / CLASSES[0])
+    with pytest.raises(UserError, match=r"zebra' are the same folder, by a link: leave one"):
+        sources.folder(str(tmp_path / "b"))
+
+
 def test_layouts_that_are_not_recognised_are_rejected(tmp_path, capsys):
     for name in ("test", "valid"):
         save_classes(tmp_path / name)
