@@ -132,7 +132,7 @@ def check_flag(name: str, value: Any, *, optional: bool = False) -> None:
     Raises:
       UserError: it is not.
     """
-    if not (isinstance(value, bool) or (optional and value is None)):
+    if not (type(value).__name__ in ("bool", "bool_") or (optional and value is None)):
         choices = "True, False or None" if optional else "True or False"
         raise UserError(f"{name} must be {choices}, got {value!r}")
 

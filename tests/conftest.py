@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -17,6 +18,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Two logical CPUs, which must be made before TensorFlow's first operation.
 import tests.replicas  # noqa: F401
+
+
+def pytest_configure():
+    """A test run in the background may ignore these signals, and its processes with it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():

@@ -16,6 +16,9 @@ _PARTS = (
     *("losses", "metrics", "optimizers", "regularizers"),
 )
 
+# These run stored code, or load a SavedModel.
+_CODE = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+
 
 class _Contents(NamedTuple):
     """The imported modules, by their names in the text, and the references after an @."""
@@ -55,7 +58,11 @@ def _contents(text: str) -> _Contents:
                 continue
             imported.append(module)
             is_whole = statement.alias or statement.is_from
-            modules[statement.bound_name()] = module if is_whole else module.partition(".")[0]
+            bound = module if is_whole else module.partition(".")[0]
+            if modules.setdefault(statement.bound_name(), bound) != bound:
+                raise UserError(
+                    f"two modules are imported as {statement.bound_name()!r}: rename one"
+                )
     return _Contents(modules, imported, collect.references)
 
 
@@ -106,16 +113,22 @@ def check_untrusted(file: Path) -> None:
         if module not in known and not is_other_package:
             raise UserError(f"{str(file)!r} imports {module!r}, {trust}")
     for reference in contents.references:
-        path = _path(reference, contents)
-        package, *parts = path.split(".")
-        if package == "supcon_tf":
-            is_allowed = _owner(reference, contents) in ("supcon_tf", None)
-        else:
-            # tensorflow.keras.layers and keras.layers
-            part = parts[1] if parts[0] == "keras" and len(parts) > 1 else parts[0]
-            is_allowed = part in _PARTS and _owner(reference, contents) in (*PACKAGES[1:], None)
-        if not is_allowed:
+        if not _is_harmless(_path(reference, contents), reference, contents, known):
             raise UserError(f"{str(file)!r} calls @{reference}, {trust}")
+
+
+def _is_harmless(path: str, reference: str, contents: _Contents, known: set[str]) -> bool:
+    """Whether a name is a function or class of this package, or a layer and so on of the others."""
+    module, _, name = path.rpartition(".")
+    package, *parts = module.split(".")
+    if package == "supcon_tf":
+        return module in known and _owner(reference, contents) == "supcon_tf"
+    # tensorflow.keras.layers and keras.layers
+    part = parts[1:] if parts[:1] == ["keras"] else parts
+    is_part = package in PACKAGES and len(part) == 1 and part[0] in _PARTS
+    if not is_part or name in (*_CODE, "deserialize", "get"):
+        return False
+    return _owner(reference, contents) in PACKAGES[1:]
 
 
 def _path(reference: str, contents: _Contents) -> str:

@@ -202,13 +202,7 @@ def _unit_rows(
             )
         # Dividing by the largest entry first avoids underflow.
         largest = tf.reduce_max(tf.abs(array), axis=1, keepdims=True)
-        is_zero = largest.numpy()[:, 0] == 0
-        if is_zero.any():
-            raise UserError(
-                f"{name} must not be zero, got {is_zero.sum()} rows of zeros, first row "
-                f"{is_zero.argmax()}"
-            )
-        rows.append(tf.math.l2_normalize(array / largest, axis=1))
+        rows.append(tf.math.l2_normalize(array / tf.where(largest > 0, largest, 1.0), axis=1))
     if rows[0].shape[1] != rows[1].shape[1]:
         raise UserError(
             "embeddings and reference_embeddings must have the same dimension, got "

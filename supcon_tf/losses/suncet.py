@@ -223,8 +223,11 @@ def _class_probabilities(labels: Any, label_smoothing: float) -> tuple[tf.Tensor
         return None, tf.ones([])
     probabilities = tf.cast(labels, tf.float32)
     sums = tf.reduce_sum(probabilities, axis=1)
+    is_valid = (sums == 0) | (tf.abs(sums - 1) < 0.02)
+    if not labels.dtype.is_floating:
+        is_valid = tf.reduce_all(probabilities <= 1, axis=1)
     validity = require(
-        tf.reduce_all(probabilities >= 0) & tf.reduce_all((sums == 0) | (tf.abs(sums - 1) < 0.02)),
+        tf.reduce_all(probabilities >= 0) & tf.reduce_all(is_valid),
         "float label rows [N, C] must be probabilities that sum to 1: cast memberships to integers",
         labels,
     )

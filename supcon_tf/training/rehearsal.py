@@ -29,9 +29,10 @@ def rehearse(measures: EpochMeasures) -> None:
             network.save(file)
             keras.saving.load_model(file, compile=False)
         except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"the model of {stage} cannot be saved and loaded, so that no later stage could "
-                f"use it ({str(error).splitlines()[0]}): give its own classes a get_config and "
+                f"use it ({reason}): give its own classes a get_config and "
                 "register them by keras.saving.register_keras_serializable"
             ) from error
     image_shape = measures.data.preprocessing.image_shape

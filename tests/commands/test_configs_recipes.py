@@ -111,8 +111,9 @@ def handed_to_training(file, monkeypatch, *bindings):
 
     for module in (pretrain, linear):
         monkeypatch.setattr(module, "compile_model", record)
-        for name in ("StepBatches", "save_view_sheet", "fit", "evaluate_and_save"):
+        for name in ("StepBatches", "save_view_sheet", "rehearse", "fit", "evaluate_and_save"):
             monkeypatch.setattr(module, name, lambda *_, **__: None)
+        monkeypatch.setattr(module, "run_images", lambda run_dir, stage, source, *_, **__: source)
     monkeypatch.setattr(linear, "load_encoder", encoder)
     config.parse([f"{file}.gin"], [*TINY, *bindings])
     runs = {"pretrain": pretrain.run, "linear": linear.run}

@@ -65,7 +65,7 @@ def test_wrong_arguments_give_one_line(arguments, says, tmp_path, capsys):
         (["ROOT", "losses.SupConLoss.temperature = 1e400"], "1e400 is too large for a number in: losses.SupConLoss.temperature = 1e400"),
         (["ROOT", "losses.SupConLoss.reduction = 'avg'"], "reduction must be one of"),
         (["ROOT", "losses.SupConLoss.positives_cap = 3"], "positives_cap must be a multiple of the 2 views, got 3"),
-        (["ROOT", "pretrain.run.batch_size = 100"], "at most the 20 training images, got 100"),
+        (["ROOT", "pretrain.run.batch_size = 100"], "at most the 19 training images, got 100"),
         (["ROOT", "pretrain.run.batch_size = 0"], "pretrain.run.batch_size must be an integer >= 1, got 0"),
         (["ROOT", "pretrain.run.precision = 'bfloat16'"], "pretrain.run.precision must be one of ('float32', "),
         (["ROOT", "pretrain.run.epochs = 0"], "epochs must be an integer >= 1, got 0"),

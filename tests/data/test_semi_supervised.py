@@ -266,7 +266,7 @@ A_QUARTER = (
     "SOURCE = @sources.folder()",
     "views.Preprocessing.normalization = None",
     "sources.subset.fraction = 0.25",
-    "finetune.run.batch_size = 8",
+    "finetune.run.batch_size = 7",
     "finetune.run.epochs = 1",
     "optimizers.warmup_schedule.warmup_epochs = 0",
 )
@@ -294,13 +294,13 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
     run(folder.root, *settings, gin_file=file)
     assert set(folder.metrics()) == {"pretrain", "finetune"}
     first, second = folder.curve("pretrain")
-    # 32 training images, 8 of them labelled: four steps an epoch, and one to fine-tune.
-    assert (first["step"], second["step"]) == (4, 8)
+    # 31 training images, 7 of them labelled: 31 // 8 and 62 // 8 steps, and one to fine-tune.
+    assert (first["step"], second["step"]) == (3, 7)
     assert 0 <= first["accuracy"] <= 1
     assert "accuracy" not in second
     assert folder.curve("finetune")[-1]["step"] == 1
     # If labelled rows may end, each epoch has its own pipeline with batches of one shape.
-    assert stretches == [(0, 4), (4, 8), (0, 1)]
+    assert stretches == [(0, 3), (3, 7), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
     with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* included, got 8"):
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
@@ -317,7 +317,7 @@ def test_suncet_alone_trains_on_the_labelled_images_only(photos, tmp_path, witho
         "pipeline.training_batches.samples_per_class = 2",
         gin_file="semi/suncet_cifar10_resnet18.gin",
     )
-    # 8 labelled images: two steps an epoch, and one to fine-tune.
-    assert [record["step"] for record in folder.curve("pretrain")] == [2, 4]
+    # 7 labelled images: 7 // 4 and 14 // 4 steps, and one to fine-tune.
+    assert [record["step"] for record in folder.curve("pretrain")] == [1, 3]
     assert folder.curve("finetune")[-1]["step"] == 1
     assert np.isfinite(folder.metrics()["pretrain"]["loss"])
