@@ -48,7 +48,8 @@ def _contents(text: str) -> _Contents:
       SyntaxError: it is not gin.
     """
     collect = _Collect()
-    modules, imported = {}, []
+    modules: dict[str, str] = {}
+    imported: list[str] = []
     for statement in config_parser.ConfigParser(text, collect):
         if isinstance(statement, config_parser.IncludeStatement):
             raise UserError(f"write the include of {statement.filename!r} on a line of its own")
