@@ -148,7 +148,7 @@ def _find_annotations(folder: Path) -> dict[str, str] | list[str] | None:
             rows = [line.split("\t" if "\t" in line else None) for line in _lines(file)]
             if any(len(row) < 2 for row in rows):
                 raise UserError(f"{str(file)!r} must have lines of FILE CLASS")
-            return _by_stem(file, [(row[0], row[1]) for row in rows])
+            return _by_stem(file, [(Path(row[0]).stem, row[1]) for row in rows])
         if (file := place / f"LOC_{split}_solution.csv").is_file():
             table = [row for row in csv.reader(_lines(file)) if len(row) == 2 and row[1].split()]
             return _by_stem(file, [(name, boxes.split()[0]) for name, boxes in table[1:]])
@@ -162,10 +162,10 @@ def _find_annotations(folder: Path) -> dict[str, str] | list[str] | None:
 def _by_stem(file: Path, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Image name without suffix -> class, of the lines of an annotation file."""
     annotations: dict[str, str] = {}
-    for name, label in rows:
-        if Path(name).stem in annotations:
-            raise UserError(f"{str(file)!r} has two lines of {Path(name).stem!r}: remove one")
-        annotations[Path(name).stem] = label
+    for stem, label in rows:
+        if stem in annotations:
+            raise UserError(f"{str(file)!r} has two lines of {stem!r}: remove one")
+        annotations[stem] = label
     return annotations
 
 
