@@ -155,10 +155,12 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         # gin adds lines with the place of the configured call.
         _exit_with(str(error).splitlines()[0])
     except OSError as error:
-        # gin raises a copy without the file name; the original is its context.
-        for each in (error, error.__context__):
+        # Each configured call raises a copy without the file name; the original is its context.
+        each: BaseException | None = error
+        while each is not None:
             if isinstance(each, OSError) and each.filename is not None:
                 _exit_with(f"{each.filename!r}: {each.strerror}")
+            each = each.__context__
         raise
     raise AssertionError("app.run exits")
 

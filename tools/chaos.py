@@ -211,7 +211,7 @@ class Chaos:
         """A folder of images of two classes."""
         root = self.output / "images"
         if not root.exists():
-            draw_images(root, range(60))
+            draw_images(root, range(150))
         return root
 
     def table(self) -> str:
@@ -292,6 +292,13 @@ def start(variant: str, workdir: Path, images: Path, **options: Any) -> Ended:
 
 def difference(one: Path, other: Path) -> str:
     """The first difference of two finished runs; "" if they are bit-identical."""
+    try:
+        return _difference(one, other)
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _difference(one: Path, other: Path) -> str:
     for stage in STAGES:
         left, right = (
             weights_of(run / "checkpoints" / stage / "model.keras") for run in (one, other)
@@ -384,7 +391,7 @@ TORN = {
         "views.png",
         "run.lock",
     ),
-    "SIGKILL before replacing linear/last/ckpt-5": (
+    "SIGKILL before replacing linear/last/ckpt": (
         "metrics.json",
         "test_split.npz",
         "checkpoints/pretrain/model.keras",
@@ -409,6 +416,8 @@ def torn(chaos: Chaos) -> None:
                     killed = chaos.output / "killed" / event.replace(" ", "_").replace("/", "_")
                     if not killed.exists():
                         start("folder", killed, chaos.images, event=event)
+                    if not (killed / file).exists():
+                        return "not struck", "there is no such file"
                     run = shutil.copytree(killed, folder / "run")
                     apply(run / file)
                     again = start("folder", run, chaos.images)
@@ -470,7 +479,7 @@ def changed_data(chaos: Chaos) -> None:
     """Images are added, removed or relabelled after a kill."""
 
     def add(root: Path) -> None:
-        draw_images(root, range(60, 70))
+        draw_images(root, range(150, 160))
 
     def remove(root: Path) -> None:
         for file in sorted(root.glob("*/*.png"))[:2]:
@@ -481,14 +490,15 @@ def changed_data(chaos: Chaos) -> None:
         file.rename(root / "dark" / file.name)
 
     for name, change in {"added": add, "removed": remove, "moved to a class": relabel}.items():
-        for event in ("SIGKILL step 8", "SIGKILL before replacing linear/last/ckpt-5"):
+        for event in ("SIGKILL step 8", "SIGKILL before replacing linear/last/ckpt"):
 
             def judge(
                 folder: Path, change: Callable[[Path], None] = change, event: str = event
             ) -> tuple[str, str]:
                 images = shutil.copytree(chaos.images, folder / "images")
                 run = folder / "run"
-                start("folder", run, images, event=event)
+                if start("folder", run, images, event=event).code != -signal.SIGKILL:
+                    return "not struck", ""
                 change(images)
                 refused = start("folder", run, images)
                 if not (refused.is_one_line and "have changed since" in refused.error):

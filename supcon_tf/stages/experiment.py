@@ -11,6 +11,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain, robustness
+from supcon_tf.training.checkpoint import restore_curves
 from supcon_tf.training.run_data import spoiled_images
 
 STAGES: dict[str, Callable[..., None]] = {
@@ -42,6 +43,7 @@ def run(
     """
     _check_names(stages, evaluations)
     in_order = list(dict.fromkeys((*stages, *evaluations)))
+    restore_curves(run_dir)
     _forget_damaged_models(run_dir, in_order)
     for stage in in_order:
         results = run_dir.metrics().get(stage)

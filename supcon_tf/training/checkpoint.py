@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.run_dir import RunDir
+from supcon_tf.run_dir import RunDir, read_json
 from supcon_tf.training.checkpoint_files import CheckpointFiles
 
 
@@ -78,18 +78,8 @@ class Progress:
         Raises:
           UserError: a curve without checkpoints.
         """
-        try:
-            recorded = self._run_dir.curve(self._stage)
-        except UserError:
-            if state is None or "curve" not in state:
-                raise
-            print(f"{str(self._run_dir.curves_file)!r} is damaged: restored from the checkpoints")
-            self._run_dir.curves_file.unlink()
-            for stage in self._run_dir.started_stages():
-                files = CheckpointFiles(self._run_dir.checkpoints(stage) / "last", 1)
-                for other in itertools.islice(files.states(), 1):
-                    self._run_dir.set_curve(stage, other.get("curve", []))
-            recorded = []
+        restore_curves(self._run_dir)
+        recorded = self._run_dir.curve(self._stage)
         if state is None and recorded:
             raise UserError(
                 f"{str(self._run_dir.root)!r} has {len(recorded)} epochs of {self._stage}, but no "
@@ -157,6 +147,25 @@ class Progress:
 
     def _metric_variables(self) -> list[keras.Variable]:
         return [variable for metric in self._model.metrics for variable in metric.variables]
+
+
+def restore_curves(run_dir: RunDir) -> None:
+    """Makes a damaged or lost file of curves again from the checkpoints."""
+    file = run_dir.curves_file
+    if not run_dir.is_chief:
+        return
+    try:
+        if file.exists():
+            read_json(file)
+            return
+    except UserError:
+        print(f"{str(file)!r} is damaged: it is made again from the checkpoints")
+        file.unlink()
+    for stage in sorted(run_dir.started_stages()):
+        files = CheckpointFiles(run_dir.checkpoints(stage) / "last", keep=1)
+        for state in itertools.islice(files.states(), 1):
+            if state.get("curve"):
+                run_dir.set_curve(stage, state["curve"])
 
 
 def _components(variable: keras.Variable) -> tuple[tf.Variable, ...]:

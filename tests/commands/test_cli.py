@@ -64,7 +64,9 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(error, says, capsys):
 def test_an_error_about_a_file_keeps_its_name_through_gin(capsys):
     def main(_):
         with gin.unlock_config():
-            gin.external_configurable(open, "open_a_file")("/nowhere")
+            opening = gin.external_configurable(open, "open_a_file")
+            # A stage is called by an experiment.
+            gin.external_configurable(lambda: opening("/nowhere"), "call_it")()
 
     with pytest.raises(SystemExit) as stopped:
         cli.run(main)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import Stopped, UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.stages import experiment
 from supcon_tf.training.signals import Signals
 from tests.replicas import two_replicas
 from tests.training.test_loop import counting_model, numbered_steps, train_counting
@@ -154,9 +155,18 @@ def test_checkpoints_of_an_older_version_are_continued(tmp_path, whole, capsys):
 
 @pytest.mark.parametrize("damage", [truncate, empty, os.remove])
 def test_a_damaged_curve_is_restored_from_the_checkpoints(stopped, whole, damage):
-    RunDir(stopped).set_curve("linear", [])
     damage(stopped / "curves.json")
     assert_continues(stopped, whole, steps=[4, 5, 6])
+
+
+@pytest.mark.parametrize("damage", [truncate, os.remove])
+def test_the_curve_of_a_finished_run_is_restored_too(stopped, damage):
+    run_dir = RunDir(stopped)
+    run_dir.set_metrics("pretrain", {"seconds": 1.0})
+    before = run_dir.curve("pretrain")
+    damage(stopped / "curves.json")
+    experiment.run(run_dir, stages=("pretrain",), configured=lambda _: print)
+    assert run_dir.curve("pretrain") == before != []
 
 
 def test_a_damaged_checkpoint_of_the_best_epoch_is_named_before_training(tmp_path):
