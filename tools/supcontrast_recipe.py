@@ -19,14 +19,14 @@ def statistics(projections: np.ndarray) -> dict[str, float]:
       projections: [N, D], of unit length.
 
     Returns:
-      "mean cosine" of two different rows, and "effective rank": exp of the entropy of the
-      eigenvalues of Z^T Z / N, from 1 (one direction) to D (Roy and Vetterli 2007).
+      "mean cosine" of two different rows, and "effective rank", as
+      `supcon_tf.evaluation.projection_measures` has it; PyTorch's process cannot import that.
     """
     rows = projections.astype(np.float64)
     count = len(rows)
     mean_cosine = (np.square(rows.sum(0)).sum() - np.square(rows).sum()) / (count * (count - 1))
-    eigenvalues = np.linalg.eigvalsh(rows.T @ rows / count).clip(1e-12)
-    shares = eigenvalues / eigenvalues.sum()
+    singular_values = np.linalg.svd(rows, compute_uv=False)
+    shares = singular_values[singular_values > 0] / singular_values.sum()
     return {
         "mean cosine": float(mean_cosine),
         "effective rank": float(np.exp(-(shares * np.log(shares)).sum())),

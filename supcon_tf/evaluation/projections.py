@@ -15,7 +15,8 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
 
     Args:
       projections: float [N, V, D]; L2-normalised here.
-      labels: None (every sample is its own class), integers [N], or rows [N, C] of 0 and 1.
+      labels: None (every sample is its own class), integers [N] or [N, 1], or rows [N, C] of 0
+        and 1.
 
     Returns:
       - "alignment": mean squared distance of a row and a positive, within 0 to 4; 0 if all
@@ -29,7 +30,7 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
         Missing without labels.
 
     Raises:
-      UserError: another shape, a single row, or another number of labels.
+      UserError: another shape, a single row, another number of labels, or other entries.
 
     Example:
       >>> import numpy as np
@@ -48,12 +49,12 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
     shares_label = _shares_label(labels, num_samples)
     positives = np.repeat(np.repeat(shares_label, num_views, axis=0), num_views, axis=1)
     positives &= is_other
-    similarities = rows @ rows.T
-    squared_distances = np.maximum(2 - 2 * similarities, 0)
-    nearest = np.where(is_other, similarities, -np.inf).argmax(axis=1)
+    # The squared length is 1, or 0 for a row of zeros.
+    squares = np.square(rows).sum(axis=1)
+    squared_distances = np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0)
+    nearest = np.where(is_other, squared_distances, np.inf).argmin(axis=1)
     singular_values = np.linalg.svd(rows, compute_uv=False)
-    shares = singular_values / singular_values.sum()
-    shares = shares[shares > 0]
+    shares = singular_values[singular_values > 0] / singular_values.sum()
     measures = {
         "contrastive_accuracy": float(np.mean(positives[np.arange(len(rows)), nearest])),
         "effective_rank": float(np.exp(-np.sum(shares * np.log(shares)))),
@@ -76,6 +77,10 @@ def _shares_label(labels: Any, num_samples: int) -> np.ndarray:
         raise UserError(
             f"labels must be [N] or [N, C] with N = {num_samples}, got shape {labels.shape}"
         )
-    if labels.ndim == 1:
-        return labels[:, None] == labels[None, :]
-    return labels @ labels.T > 0
+    if labels.ndim == 1 or labels.shape[1] == 1:
+        numbers = labels.reshape(-1)
+        return numbers[:, None] == numbers[None, :]
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"label rows [N, C] must be 0 or 1, got {labels.min()} to {labels.max()}")
+    rows = labels.astype(np.int64)
+    return rows @ rows.T > 0

@@ -10,6 +10,7 @@ import pytest
 
 from supcon_tf import models
 from supcon_tf.errors import UserError
+from supcon_tf.evaluation import projection_measures
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -34,10 +35,19 @@ def test_statistics_of_equal_and_of_orthogonal_projections(tool):
     assert equal == pytest.approx({"mean cosine": 1, "effective rank": 1}, abs=1e-9)
     orthogonal = statistics(np.eye(5))
     assert orthogonal == pytest.approx({"mean cosine": 0, "effective rank": 5}, abs=1e-9)
-    # Two directions with shares 3/4 and 1/4; 3 + 0 + 0 of 6 pairs are equal.
-    two = statistics(np.eye(5)[[0, 0, 0, 1]])
-    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert two == pytest.approx({"mean cosine": 0.5, "effective rank": np.exp(entropy)}, abs=1e-9)
+    # Three of six pairs are equal.
+    # Singular values sqrt(3) and 1.
+    shares = np.array([3**0.5, 1]) / (3**0.5 + 1)
+    expected = {"mean cosine": 0.5, "effective rank": np.exp(-(shares * np.log(shares)).sum())}
+    assert statistics(np.eye(5)[[0, 0, 0, 1]]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_effective_rank_is_that_of_the_package(tool):
+    rows = np.random.default_rng(0).normal(size=(30, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = projection_measures(rows[:, None])["effective_rank"]
+    found = tool("supcontrast_recipe").statistics(rows)["effective rank"]
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_each_factor_changes_its_part_of_the_model_only(tool):
