@@ -24,37 +24,7 @@ from supcon_tf.run_dir import RunDir
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    options = cli.new_flags()
-    cli.define_gin_flags(options)
-    flags.DEFINE_string("workdir", None, "DIR: the run directory", flag_values=options)
-    flags.DEFINE_boolean(
-        "print_config", False, "show all settings of the run and stop", flag_values=options
-    )
-    flags.DEFINE_boolean(
-        "debug",
-        False,
-        "stop at the first operation whose result has NaN or infinity, and save the batch of that "
-        "step; a run with a NaN loss continues from its last checkpoint up to there, slowly",
-        flag_values=options,
-    )
-    flags.DEFINE_boolean(
-        "deterministic",
-        False,
-        "the same numbers in each run on GPUs too, at some cost of speed; a CPU needs no flag",
-        flag_values=options,
-    )
-    flags.DEFINE_boolean(
-        "trust",
-        False,
-        "let --print_config import modules of other packages, whose code runs",
-        flag_values=options,
-    )
-    flags.DEFINE_boolean(
-        "keep_test_split",
-        False,
-        "continue on images that have changed: tests on the same ones and trains on new ones",
-        flag_values=options,
-    )
+    options = _new_flags()
     cli.parse(options, argv, __doc__)
     if not options.gin_file:
         raise UserError("--gin_file is needed, such as --gin_file=digits/supcon.gin")
@@ -104,6 +74,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run_dir.is_chief:
             run_checks.save_measured_settings(run_dir, settings)
             print(f"done: {run_checks.report(run_dir)}")
+
+
+def _new_flags() -> flags.FlagValues:
+    options = cli.new_flags()
+    cli.define_gin_flags(options)
+    flags.DEFINE_string("workdir", None, "DIR: the run directory", flag_values=options)
+    flags.DEFINE_boolean(
+        "print_config", False, "show all settings of the run and stop", flag_values=options
+    )
+    flags.DEFINE_boolean(
+        "debug",
+        False,
+        "stop at the first operation whose result has NaN or infinity, and save the batch of that "
+        "step; a run with a NaN loss continues from its last checkpoint up to there, slowly",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
+        "deterministic",
+        False,
+        "the same numbers in each run on GPUs too, at some cost of speed; a CPU needs no flag",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
+        "trust",
+        False,
+        "let --print_config import modules of other packages, whose code runs",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
+        "keep_test_split",
+        False,
+        "continue on images that have changed: tests on the same ones and trains on new ones",
+        flag_values=options,
+    )
+    return options
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ def foreign_in(text: str) -> list[str]:
 
 
 def check_references(text: str) -> None:
-    """Checks that what a text calls by the name of a known package is of such a package.
+    """Rejects references that lead out of the known packages.
 
-    `keras.src.utils.io_utils.os.system` is not.
+    Such as `keras.src.utils.io_utils.os.system`.
 
     Raises:
       UserError: names the reference.

@@ -28,15 +28,10 @@ def hold_out_by_path(
 
     Args:
       names: relative paths of the images.
-      labels: int64, [n] class numbers or [n, C] of 0 and 1.
-      share: expected share to hold out, in (0, 1).
+      labels, share: as in `splits.hold_out`; the share is an expected one.
       seed: seed of the hash.
 
-    Returns:
-      Kept and held-out numbers: two sorted int64 arrays that together are 0 ... n - 1.
-
-    Raises:
-      UserError: a share outside (0, 1), or a class with fewer than two images.
+    Returns and raises: as `splits.hold_out`.
 
     Example:
       >>> import numpy as np

@@ -188,7 +188,7 @@ class SwAVLoss(PerSampleLoss):
         """[B] values."""
         del y_true
         y_pred = tf.cast(to_tensor("y_pred", y_pred), tf.float32)
-        if y_pred.shape.rank != 3 or y_pred.shape[1] < 2 * self.num_assigned:
+        if y_pred.shape.rank != 3 or (y_pred.shape[1] or 0) < 2 * self.num_assigned:
             raise UserError(
                 f"y_pred must be [B, A + V, K] with A = {self.num_assigned} and V >= A, got shape "
                 f"{y_pred.shape}"

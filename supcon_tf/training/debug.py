@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -75,6 +76,8 @@ def _is_ours(file: str) -> bool:
 
 
 def _named(name: str, values: Any) -> dict[str, np.ndarray]:
-    if isinstance(values, dict):
-        return {f"{name}_{key}": value.numpy() for key, value in values.items()}
-    return {name: values.numpy()}
+    """Each array of a nested structure, by its place in it."""
+    return {
+        "_".join([name, *map(str, path)]): array.numpy()
+        for path, array in keras.tree.flatten_with_path(values)
+    }

@@ -17,7 +17,8 @@ def rehearse(measures: EpochMeasures) -> None:
     A worker that is not the chief does nothing.
 
     Raises:
-      UserError: one of these fails, or the run directory cannot be written to.
+      UserError: one of these fails.
+      OSError: the run directory cannot be written to.
     """
     run_dir, network, stage = measures.run_dir, measures.network, measures.config.stage
     if not run_dir.is_chief or run_dir.checkpoints(stage).exists():

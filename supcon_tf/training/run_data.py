@@ -62,7 +62,7 @@ def run_images(run_dir: RunDir, stage: str, source: Source) -> Source:
     Args:
       run_dir: the run directory.
       stage: the stage's name; "robustness" takes the recorded test split and records nothing.
-      source: the images as they are now.
+      source: the current images.
 
     Raises:
       UserError: says what has changed.
@@ -103,7 +103,7 @@ def _with_recorded_split(
         "removed": sorted(old.keys() - new.keys()),
         "relabelled": sorted(n for n in old.keys() & new.keys() if old[n][1] != new[n][1]),
     }
-    found = _told(changes)
+    found = _listed(changes)
     is_evaluation = stage not in STAGES and not changes["removed"] and not changes["relabelled"]
     if found and not run_dir.keep_test_split and not is_evaluation:
         raise UserError(
@@ -138,7 +138,7 @@ def spoiled_images(run_dir: RunDir, stage: str, *, since: float) -> list[str]:
     return found
 
 
-def _told(changes: Mapping[str, list[str]]) -> str:
+def _listed(changes: Mapping[str, list[str]]) -> str:
     return ", ".join(
         f"{len(names)} {change} (first {names[0]!r})" for change, names in changes.items() if names
     )
@@ -229,16 +229,12 @@ def _first_of_same_source(run_dir: RunDir, now: _Record) -> _Record | None:
 
 def _check_version(run_dir: RunDir, source: Source) -> None:
     """Rejects a run of a version that recorded no images and split folders in another way."""
-    for stage in STAGES:
-        if (
-            source.is_split_by_path
-            and _has_checkpoints(run_dir, stage)
-            and not run_dir.data.is_dir()
-        ):
-            raise UserError(
-                f"{str(run_dir.root)!r} was started by an older version, which chose the test "
-                f"split of {source.name!r} in another way: give another --workdir"
-            )
+    has_started = any(_has_checkpoints(run_dir, stage) for stage in STAGES)
+    if source.is_split_by_path and has_started and not run_dir.data.is_dir():
+        raise UserError(
+            f"{str(run_dir.root)!r} was started by an older version, which chose the test split of "
+            f"{source.name!r} in another way: give another --workdir"
+        )
 
 
 def _file(run_dir: RunDir, stage: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a stage needs at its end is tried before its first step."""
+"""A model that cannot be saved is rejected before training."""
 
 import sys
 

@@ -84,6 +84,10 @@ def arrays(
             f"{file!r} has images for validation: sources.arrays.validation_share must be 0, got "
             f"{validation_share}"
         )
+    # All floating-point images become float32.
+    kinds = {"float" if x.dtype.kind == "f" else str(x.dtype) for x, _ in given.values()}
+    if len(kinds) > 1:
+        raise UserError(f"the images of all splits must be of one dtype, got {sorted(kinds)}")
     numbers, names = _numbered({split: y for split, (_, y) in given.items()}, class_names, given)
     splits = {}
     for split, (images, _) in given.items():
@@ -165,11 +169,6 @@ def _numbered(
         return {split: np.full(len(x), -1, np.int64) for split, (x, _) in given.items()}, ()
     if len({(y.ndim, y.dtype.kind, y.shape[1:]) for y in found.values()}) > 1:
         raise UserError("the labels of all splits must be of one kind, such as integers [n]")
-    dtypes = {given[split][0].dtype for split in found}
-    if len(dtypes) > 1:
-        raise UserError(
-            f"the images of all splits must be of one dtype, got {sorted(map(str, dtypes))}"
-        )
     first = found["train"]
     if first.ndim == 2 or class_names is not None:
         if first.dtype.kind != "i":
@@ -211,6 +210,7 @@ def _checked(split: str, labels: np.ndarray) -> np.ndarray:
         return labels
     if labels.size and labels.min() < 0:
         raise UserError(
-            f"{split} labels must be >= 0, got {labels.min()}: leave out images without labels"
+            f"{split} labels must be >= 0, got {labels.min()}: number the classes from 0, and "
+            "leave out images without labels"
         )
     return labels.astype(np.int64)
