@@ -36,7 +36,7 @@ CURVE_PLOTS = {
     "Mean average precision": {"validation_mean_average_precision": "validation"},
     "Nearest view": {
         "contrastive_accuracy": "same class",
-        "anchors_without_positive": "no positive in the batch",
+        "anchors_without_positive": "no positive",
     },
     "Projections": {"alignment": "alignment", "uniformity": "uniformity"},
     "Effective rank": {"effective_rank": "of the projections"},
