@@ -1,9 +1,7 @@
 """The comparison with a PyTorch loop: its parts that need no PyTorch."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +9,6 @@ import pytest
 from supcon_tf import models
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation import projection_measures
-
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    """A module of tools/, which imports its neighbours by name as a script does."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module
 
 
 def test_cosine_of_rates_ends_at_a_thousandth(tool):
