@@ -77,6 +77,11 @@ class RunDir:
         """The name of `scored_split` before version 0.2.0."""
         return self.root / "held_out.npz"
 
+    @property
+    def rehearsal(self) -> Path:
+        """A directory for a moment, before the first step of a stage."""
+        return self.root / ".rehearsal"
+
     def debug_batch(self, stage: str, step: int) -> Path:
         """The batch of a step in which a NaN or infinity appeared, with train --debug."""
         return self.root / f"debug_{stage}_{step}.npz"

@@ -31,8 +31,8 @@ class ProjectionWatch:
       data: the images.
       config: settings of the stage.
 
-    The attribute `is_possible` is False for models of other views, and without a loss of
-    projections.
+    The attribute `is_possible` is False for models of other views, without a loss of projections,
+    and for a single view in a batch.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ProjectionWatch:
             loss is not None
             and takes_views
             and network.output["projection"].shape[1] == network.input.shape[1]
+            and config.batch_size * network.input.shape[1] > 1
         )
         self._network, self._loss, self._data, self._config = network, loss, data, config
         self._project = tf.function(lambda views: network(views, training=False)["projection"])
@@ -72,14 +73,16 @@ class ProjectionWatch:
         return views, labels.numpy() if source.has_labels else None
 
     def measures(self) -> dict[str, float]:
-        """The measures of `evaluation.projection_measures`."""
+        """The measures of `evaluation.projection_measures`; none of projections with NaN."""
         views, labels = self._batch
         per_call = self._config.gradient_cache_chunk or self._config.batch_size
         parts = [
             self._project(views[start : start + per_call]).numpy()
             for start in range(0, len(views), per_call)
         ]
-        return projection_measures(np.concatenate(parts), labels)
+        projections = np.concatenate(parts)
+        # The next step will stop the run, by its loss.
+        return projection_measures(projections, labels) if np.isfinite(projections).all() else {}
 
     def advise(self, record: Mapping[str, Any]) -> str | None:
         """One line if the record of an epoch shows a collapse, or a loss that does not fall; once.
@@ -87,7 +90,8 @@ class ProjectionWatch:
         Args:
           record: of the curve, with "epoch", "loss" and these measures.
         """
-        if self._has_advised or record["epoch"] < max(3, self._config.epochs // 10):
+        is_early = record["epoch"] < max(3, self._config.epochs // 10)
+        if self._has_advised or is_early or "effective_rank" not in record:
             return None
         advice = None
         if record["effective_rank"] < COLLAPSED_RANK:

@@ -39,6 +39,19 @@ def test_measures_are_of_the_same_batch_each_time():
     assert measures == pytest.approx(expected, rel=1e-5)
 
 
+def test_projections_with_nan_have_no_measures_and_no_advice():
+    watch = watch_of(losses.SupConLoss())
+    kernel = models.model_parts(watch._network)["projection_head"].trainable_variables[0]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    assert watch.measures() == {}
+    assert watch.advise({"epoch": 5, "loss": 0.1}) is None
+
+
+def test_a_single_view_is_not_watched():
+    assert watch_of(losses.SupConLoss(), batch_size=2, num_views=1).is_possible
+    assert not watch_of(losses.SupConLoss(), batch_size=1, num_views=1).is_possible
+
+
 def record(**changed):
     return {"epoch": 5, "loss": 0.1, "effective_rank": 9.0, **changed}
 
