@@ -52,7 +52,7 @@ def random_resized_crop(
       seed.
 
     Raises:
-      UserError: an option is out of range.
+      UserError: an option is out of range, or image or seed has another shape.
 
     Example:
       >>> import tensorflow as tf
@@ -72,6 +72,14 @@ def random_resized_crop(
     check_integer("num_tries", num_tries, at_least=1)
     image, seed = tf.convert_to_tensor(image), tf.convert_to_tensor(seed, tf.int64)
     check_channels(image)
+    is_batch = image.shape.rank == 4
+    if seed.shape.rank not in (None, *((1, 2) if is_batch else (0, 1))) or (
+        is_batch and not seed.shape[:1].is_compatible_with(image.shape[:1])
+    ):
+        raise UserError(
+            f"seed must be [B] or [B, V] for images [B, H, W, 3], else [] or [V], got {seed.shape} "
+            f"for images of shape {image.shape}"
+        )
     sample_windows = functools.partial(
         draw_windows,
         area_range=area_range,
@@ -79,7 +87,7 @@ def random_resized_crop(
         flip_probability=flip_probability,
         num_tries=num_tries,
     )
-    if image.shape.rank == 4:
+    if is_batch:
         windows = sample_windows(tf.shape(image)[1:3], tf.reshape(seed, [tf.shape(image)[0], -1]))
         crops = resample_batch(image, windows, size_px)
     else:
@@ -102,8 +110,12 @@ def random_resized_crop(
 
 
 def check_channels(image: tf.Tensor) -> None:
-    """Rejects decoded images of other than three channels."""
+    """Rejects decoded images of other ranks, or of other than three channels."""
     shape = tf.TensorShape(image.shape)
+    if shape.rank not in (None, 0, 3, 4):
+        raise UserError(
+            f"an image must be encoded [], or [H, W, 3] or [B, H, W, 3], got shape {shape}"
+        )
     if shape.rank in (3, 4) and shape[-1] not in (None, 3):
         raise UserError(
             f"crops and augmentations need images of 3 channels, got {shape[-1]}: train a "

@@ -356,3 +356,20 @@ def test_images_of_other_than_three_channels_are_rejected(channels):
             views.random_resized_crop(image, seed=seed, size_px=8)
         with pytest.raises(UserError, match=message):
             views.eval_crop(image, size_px=8)
+
+
+@pytest.mark.parametrize(
+    ("image", "seed", "message"),
+    [
+        ([9, 9], [], r"must be encoded \[\], or .* got shape \(9, 9\)"),
+        ([2, 2, 9, 9, 3], [2], r"got shape \(2, 2, 9, 9, 3\)"),
+        ([9, 9, 3], [2, 2], r"seed must be .*, got \(2, 2\) for images of shape \(9, 9, 3\)"),
+        ([5, 9, 9, 3], [], r"seed must be .*, got \(\) for"),
+        ([5, 9, 9, 3], [3], r"seed must be .*, got \(3,\) for"),
+    ],
+)
+def test_images_and_seeds_of_other_shapes_are_rejected(image, seed, message):
+    with pytest.raises(UserError, match=message):
+        crops.random_resized_crop(
+            tf.zeros(image, tf.uint8), seed=tf.zeros(seed, tf.int64), size_px=4
+        )
