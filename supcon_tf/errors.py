@@ -124,6 +124,8 @@ def check_text(name: str, value: Any, *, example: str) -> None:
     """
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{name} must be text such as {example!r}, got {value!r}")
+    if "\0" in value:
+        raise UserError(f"{name} must not have a NUL character, got {value!r}")
 
 
 def check_flag(name: str, value: Any, *, optional: bool = False) -> None:

@@ -12,8 +12,10 @@ def expanded(path: str | Path) -> Path:
     """A path with ~ and ~name replaced by home directories.
 
     Raises:
-      UserError: no such user.
+      UserError: no such user, or a NUL character, which no path has.
     """
+    if "\0" in str(path):
+        raise UserError(f"a path must not have a NUL character, got {str(path)!r}")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from supcon_tf.errors import UserError
-from supcon_tf.files import replacing, write_text
+from supcon_tf.files import expanded, replacing, write_text
 from supcon_tf.run_dir import RunDir, read_json
 
 
@@ -46,3 +46,8 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"metrics\.json' is damaged \(.*\): remove it, and the"):
         read_json(file)
+
+
+def test_a_path_with_a_nul_character_is_rejected():
+    with pytest.raises(UserError, match=r"must not have a NUL character, got 'a\\x00b'"):
+        expanded("a\0b")

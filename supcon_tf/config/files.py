@@ -7,6 +7,7 @@ from pathlib import Path
 from supcon_tf.config.names import nearest
 from supcon_tf.config.resolved import upgraded
 from supcon_tf.errors import UserError
+from supcon_tf.files import expanded
 
 # The imports of every gin text.
 IMPORTS = """
@@ -46,6 +47,7 @@ def find(file: str, *, beside: Path | None = None) -> Path:
     Raises:
       UserError: neither is there.
     """
+    expanded(file)  # Rejects names that are no paths.
     roots = [Path()]
     if beside is not None:
         own, *above = beside.resolve().parents

@@ -160,6 +160,8 @@ def _line(
     if not given["path"] or ("labels" in given and "" in labels):
         missing = "label" if given["path"] else "path"
         raise UserError(f"{where} lacks a {missing}, got {','.join(cells)!r}")
+    if "\0" in given["path"]:
+        raise UserError(f"{where} has a NUL character in the path {given['path']!r}: remove it")
     split = given.get("split", "train")
     if split not in SPLITS:
         raise UserError(f"{where}: the split must be one of {SPLITS}, got {split!r}")

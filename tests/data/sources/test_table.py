@@ -114,6 +114,7 @@ SPLIT = "path,labels,split"
         ("path,labels", ["0.png,dog", "1.png,"], {}, r"line 3 of .* lacks a label, got '1.png,'"),
         ("path,labels", ["0.png,dog;;cat"], {}, "lacks a label"),
         ("path,labels", [",dog"], {}, "lacks a path"),
+        ("path,labels", ["0.png,a", "\0.png,b"], {}, r"line 3 of .* has a NUL character"),
         ("path,labels", ["0.png,a", "1.png,b", "./0.png,b"], {}, r"0.png' is in lines 2 and 4"),
         ("path,labels", ["0.png,a", "9.png,b"], {}, r"no image '.*9.png', which is in line 3 of"),
         ("path,labels", ["0.png,a", "1.png,a"], {}, r"at least two labels are needed in .* got \('a',\)"),
