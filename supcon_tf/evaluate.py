@@ -15,6 +15,7 @@ examples:
       --gin_param="robustness.run.severities = (1, 3, 5)"
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from absl import flags
 
 from supcon_tf import cli, config
 from supcon_tf.errors import UserError
-from supcon_tf.files import write_text
+from supcon_tf.files import check_links, expanded, write_text
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
 from supcon_tf.run_dir import RunDir
@@ -74,28 +75,40 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(
                 f"no run in {str(run_dir.root)!r}: python -m supcon_tf.train --workdir makes one"
             )
+    output = Path(options.output) if options.output else run_dirs[0].comparison
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UserError(f"--output must be a file that can be written, got {str(output)!r}")
     devices = cli.start_tensorflow()
     if not options.trust:
         for run_dir in run_dirs:
             config.check_untrusted(run_dir.config)
+            advice = "add --trust if you trust the source of this run"
+            check_links(run_dir.root, within=run_dir.root, advice=advice)
     for run_dir in run_dirs:
-        measure(run_dir, options.gin_file, options.gin_param, devices=devices)
+        measure(run_dir, options.gin_file, options.gin_param, devices=devices, trust=options.trust)
     print(table(run_dirs))
-    output = Path(options.output) if options.output else run_dirs[0].comparison
     page = write_comparison(run_dirs, output)
     print(f"done: {page}")
 
 
 def measure(
-    run_dir: RunDir, files: Sequence[str], bindings: Sequence[str], *, devices: str
+    run_dir: RunDir,
+    files: Sequence[str],
+    bindings: Sequence[str],
+    *,
+    devices: str,
+    trust: bool,
 ) -> None:
     """Runs the robustness stage of a run, unless it has finished with the same settings.
 
     Raises:
-      UserError: no source of images, or as in `config.parse` and `robustness.run`.
+      UserError: no source of images, or as in `config.parse` and `robustness.run`; without
+        `trust`, a model that does more than compute.
     """
     # These import TensorFlow.
     from supcon_tf import run_checks
+    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
     from supcon_tf.stages import robustness
 
     settings = config.parse([str(run_dir.config), *files], bindings)
@@ -107,6 +120,9 @@ def measure(
             f"{str(run_dir.root)!r} has no source of images: add "
             '--gin_param="robustness.run.source = @sources.tfds()" or another one'
         )
+    export = expanded(config.bound_value("robustness.run.export") or run_dir.export)
+    if not trust and (export / "saved_model.pb").is_file():
+        check_untrusted_model(export)
     modules = config.imported_modules(settings)
     for name in config.parameter_values(settings, defaults=False):
         if name.startswith("robustness.run."):

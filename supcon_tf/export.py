@@ -18,6 +18,7 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
+from supcon_tf.files import check_checksums, check_links
 from supcon_tf.run_dir import RunDir
 
 
@@ -37,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
             "python -m supcon_tf.train with the same --workdir continues it"
         )
+    check_checksums(export)
+    check_links(export, within=export.parent, advice="put what it leads to in its place")
     output = Path(options.output)
+    if output.resolve().is_relative_to(export.resolve()):
+        raise UserError(f"{options.output!r} is inside of {str(export)!r}: give a new directory")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{options.output!r} is not empty: give a new directory")
     shutil.copytree(export, output, dirs_exist_ok=True)

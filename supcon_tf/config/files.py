@@ -87,7 +87,7 @@ def read_text(file: Path) -> str:
         ) from None
 
 
-def with_includes(file: Path, including: Sequence[Path] = ()) -> str:
+def with_includes(file: Path, including: Sequence[Path] = (), *, within: Path | None = None) -> str:
     """The file's text with the included files in their places.
 
     Gin itself parses an included file separately, where the imports of the including file are
@@ -96,10 +96,14 @@ def with_includes(file: Path, including: Sequence[Path] = ()) -> str:
     Args:
       file: to read.
       including: the files that include it, resolved.
+      within: a directory; only files in it and shipped files may be included. None for any.
 
     Raises:
       UserError: a file that is empty, not UTF-8, not there, or includes itself.
     """
+    allowed = () if within is None else (within.resolve(), _shipped().resolve())
+    if allowed and not any(file.resolve().is_relative_to(folder) for folder in allowed):
+        raise UserError(f"{str(file)!r} is outside of {str(within)!r}: include no other files")
     if file.resolve() in including:
         raise UserError(f"{str(file)!r} includes itself")
     text = read_text(file)
@@ -113,6 +117,7 @@ def with_includes(file: Path, including: Sequence[Path] = ()) -> str:
     include = r"""^include\s+(['"])(.+?)\1[ \t]*(?:#.*)?$"""
 
     def included(match: re.Match[str]) -> str:
-        return with_includes(find(match[2], beside=file), (*including, file.resolve()))
+        found = find(match[2], beside=file)
+        return with_includes(found, (*including, file.resolve()), within=within)
 
     return re.sub(include, included, text, flags=re.M)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import gin
 
 from supcon_tf.config.names import resolve
+from supcon_tf.errors import UserError
 
 Reference = gin.config.ConfigurableReference
 
@@ -90,13 +91,18 @@ def kind_of(parameter: inspect.Parameter) -> Any:
 def bound_value(name: str) -> Any:
     """The value bound to a name such as "pretrain.run.epochs", or None; macros are resolved."""
     try:
-        return _without_macros(gin.query_parameter(name))
+        value = gin.query_parameter(name)
     except ValueError:
         return None
+    return _without_macros(value)
 
 
 def _without_macros(value: Any) -> Any:
+    names: list[str] = []
     while isinstance(value, Reference) and value.selector == "gin.macro":
+        if value.scoped_selector in names:
+            raise UserError(f"the macro {'/'.join(value.scopes)} refers to itself")
+        names.append(value.scoped_selector)
         value = gin.query_parameter(f"{value.scoped_selector}.value")
     if isinstance(value, (list, tuple)):
         return type(value)(_without_macros(item) for item in value)

@@ -1,29 +1,47 @@
 """Names in a gin text: the objects they refer to, and suggestions for misspelt names."""
 
+import contextlib
 import difflib
 import importlib
-import re
+import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gin import config_parser
+
+
+class _Ignore(config_parser.ParserDelegate):
+    """Builds nothing of what a text refers to."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        pass
+
+    def macro(self, macro_name: str) -> None:
+        pass
+
 
 def imported_modules(text: str) -> dict[str, str]:
-    """The modules that a gin text imports: name in the text -> module."""
-    imports = re.finditer(
-        r"^(?:from (?!__gin__)(\S+) )?import (\S+?)(?: as (\w+))?[ \t]*(?:#.*)?$", text, re.M
-    )
-    found = {}
-    for package, module, alias in (match.groups() for match in imports):
-        whole = f"{package}.{module}" if package else module
-        # Without an alias `import a.b` gives the name a.
-        name = alias or (module if package else module.split(".")[0])
-        found[name] = whole if package or alias else name
+    """The modules that a gin text imports above its first error: name in the text -> module.
+
+    Gin's own parser finds them, so that a line within a string is not an import.
+    """
+    found: dict[str, str] = {}
+    with contextlib.suppress(RecursionError, SyntaxError, TypeError, tokenize.TokenError):
+        for statement in config_parser.ConfigParser(text, _Ignore()):
+            if not isinstance(statement, config_parser.ImportStatement):
+                continue
+            name, is_whole = statement.bound_name(), statement.is_from or statement.alias
+            if not statement.module.startswith("__gin__"):
+                # Without an alias `import a.b` gives the name a.
+                found[name] = statement.module if is_whole else name
     return found
 
 
 def resolve(selector: str, modules: Mapping[str, str]) -> Any:
     """The object that a name such as losses.SupConLoss refers to."""
     first, *rest = selector.split(".")
+    if first not in modules and first != "gin":
+        raise ImportError(f"no module {first!r} is imported")
     found = importlib.import_module(modules.get(first, first))
     for name in rest:
         found = getattr(found, name)

@@ -26,6 +26,7 @@ GIN_ERRORS = (
     ImportError,
     NameError,
     OSError,
+    RecursionError,
     SyntaxError,
     TypeError,
     ValueError,

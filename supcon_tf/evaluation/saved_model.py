@@ -3,18 +3,37 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Preprocessing
-from supcon_tf.files import sync
+from supcon_tf.errors import UserError
+from supcon_tf.files import check_checksums, sync, write_checksums
 from supcon_tf.models import class_scores, embedding_model, model_parts
 
 # One class name per line.
 LABELS_FILE = "labels.txt"
+
+
+def load_saved_model(path: Path) -> Any:
+    """Loads a SavedModel of any origin.
+
+    Raises:
+      UserError: a damaged one.
+    """
+    check_checksums(path)
+    try:
+        return tf.saved_model.load(str(path))
+    except (OSError, ValueError, KeyError, DecodeError, tf.errors.OpError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"the SavedModel in {str(path)!r} is damaged ({reason}): export it again"
+        ) from None
 
 
 def serving_model(trained: keras.Model, *, multi_label: bool = False) -> keras.Model:
@@ -55,7 +74,8 @@ def save_serving_model(
     `encoded`, the contents of image files, string [B]. Both return the outputs of `model`: see
     `serving_model`. With class names there is also `label`, int64 [B], or with `multi_label`
     `labels`, int64 [B, C], 1 for each class with a probability of at least 0.5. An empty batch has
-    empty outputs. The lines of labels.txt are the class names.
+    empty outputs. The lines of labels.txt are the class names; checksums.json has the checksums of
+    all files.
 
     Args:
       path: directory to write.
@@ -116,6 +136,7 @@ def save_serving_model(
     if class_names is not None:
         lines = "".join(f"{name}\n" for name in class_names)
         (partial / LABELS_FILE).write_text(lines, encoding="utf-8")
+    write_checksums(partial)
     for file in partial.rglob("*"):
         sync(file)
     shutil.rmtree(path, ignore_errors=True)

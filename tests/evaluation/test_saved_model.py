@@ -12,6 +12,7 @@ from supcon_tf import models
 from supcon_tf.data.views import Preprocessing
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
+from supcon_tf.evaluation.untrusted_model import check_untrusted_model
 
 PREPROCESSING = Preprocessing(image_px=8)
 NAMES = ("cat", "dog", "owl")
@@ -36,6 +37,7 @@ def signatures(path, model, class_names=NAMES, **options):
         class_names=class_names,
         **options,
     )
+    check_untrusted_model(path)
     loaded = tf.saved_model.load(str(path))
     return loaded, loaded.signatures["serving_default"], loaded.signatures["serving_jpeg"]
 

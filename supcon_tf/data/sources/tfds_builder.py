@@ -23,12 +23,18 @@ def find_builder(name: str, data_dir: str | None, *, setting: str) -> Any:
         version is on disk, the message names it.
     """
     import tensorflow_datasets
+    from tensorflow_datasets.core import visibility
 
     check_text(f"{setting}.name", name, example="cifar10")
     if data_dir is not None:
         check_text(f"{setting}.data_dir", data_dir, example="~/tensorflow_datasets")
+    if name.startswith("huggingface:"):
+        raise UserError(f"{setting}.name must be a set of TFDS, got {name!r}")
+    public = [visibility.DatasetType.TFDS_PUBLIC]
     try:
-        return tensorflow_datasets.builder(name, data_dir=data_dir)
+        # The code of community sets would be fetched and run.
+        with visibility.set_availables_tmp(public):
+            return tensorflow_datasets.builder(name, data_dir=data_dir)
     except (
         *(tensorflow_datasets.core.DatasetNotFoundError, ValueError, AssertionError),
         *(ParseError, UnicodeDecodeError),
