@@ -9,6 +9,7 @@ must run as root; otherwise these cases are left out.
 
   python tools/chaos.py --output=/tmp/chaos
   python tools/chaos.py --output=/tmp/chaos --only=signal
+  python tools/chaos.py --output=/tmp/chaos --soak
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos_runs import DAMAGES, VARIANTS, Ended, difference, draw_images, launch, start
+from chaos_runs import DAMAGES, VARIANTS, Ended, difference, draw_images, launch, sampled, start
 
 # When a run is killed: the event, and which event of the kind it is.
 KILLS = (
@@ -106,7 +107,7 @@ class Chaos:
 def kills(chaos: Chaos) -> None:
     """SIGKILL at a step, or before or after a file is replaced."""
     for variant in VARIANTS:
-        if variant == "folder":
+        if variant in ("folder", "table"):
             continue
         moments = KILLS + (KILLS_OF_ONE_REPLICA if variant == "one replica" else ())
         for moment in moments:
@@ -127,7 +128,7 @@ def kills(chaos: Chaos) -> None:
             chaos.case("kill", f"{variant}, {moment}", judge)
 
 
-# Of a run stopped in the second epoch of pretraining, and of one stopped before its last results.
+# Of a run stopped in the second epoch of pretraining, before its last results, and at its end.
 TORN = {
     "SIGKILL step 8": (
         "checkpoints/pretrain/last/ckpt-7/variables.index",
@@ -143,16 +144,25 @@ TORN = {
         "metrics.json",
         "test_split.npz",
         "checkpoints/pretrain/model.keras",
+        "data/pretrain.json.gz",
         "export/saved_model.pb",
+    ),
+    "SIGKILL after replacing report.html": (
+        "report.html",
+        "curves.json",
+        "metrics.json",
+        "checkpoints/linear/model.keras",
+        "export/saved_model.pb",
+        "export/variables/variables.data-00000-of-00001",
     ),
 }
 
 
 def torn(chaos: Chaos) -> None:
     """A file of a killed run is truncated, emptied, changed or removed."""
-    for event, files in TORN.items():
-        for file in files:
-            for damage, apply in DAMAGES.items():
+    for damage, apply in DAMAGES.items():
+        for event, files in TORN.items():
+            for file in files:
 
                 def judge(
                     folder: Path,
@@ -161,7 +171,8 @@ def torn(chaos: Chaos) -> None:
                     apply: Callable[[Path], Any] = apply,
                 ) -> tuple[str, str]:
                     whole = chaos.finished("folder")
-                    killed = chaos.output / "killed" / event.replace(" ", "_").replace("/", "_")
+                    # Without the event in its name, which the event would match.
+                    killed = chaos.output / "killed" / str([*TORN].index(event))
                     if not killed.exists():
                         start("folder", killed, chaos.images, event=event)
                     if not (killed / file).exists():
@@ -176,7 +187,7 @@ def torn(chaos: Chaos) -> None:
                     found = difference(whole, run)
                     return ("lost", found) if found else ("identical", "")
 
-                chaos.case("torn", f"{file} {damage}", judge)
+                chaos.case("torn", f"{file} {damage}, {event.lower()}", judge)
 
 
 def signals(chaos: Chaos) -> None:
@@ -233,28 +244,41 @@ def changed_data(chaos: Chaos) -> None:
         for file in sorted(root.glob("*/*.png"))[:2]:
             file.unlink()
 
-    def relabel(root: Path) -> None:
-        file = sorted(root.glob("bright/*.png"))[0]
-        file.rename(root / "dark" / file.name)
+    def move(root: Path) -> None:
+        for file in sorted(root.glob("bright/*.png"))[:20]:  # Some are test images.
+            file.rename(root / "dark" / file.name)
 
-    for name, change in {"added": add, "removed": remove, "moved to a class": relabel}.items():
+    def relabel(root: Path) -> None:
+        table = root / "images.csv"
+        table.write_text(table.read_text().replace(",bright", ",dark", 20))
+
+    cases: dict[str, tuple[str, Callable[[Path], None]]] = {
+        "added": ("folder", add),
+        "removed": ("folder", remove),
+        "moved to a class": ("folder", move),
+        "relabelled in a table": ("table", relabel),
+    }
+    for name, (variant, change) in cases.items():
         for event in ("SIGKILL step 8", "SIGKILL before replacing linear/last/ckpt"):
 
             def judge(
-                folder: Path, change: Callable[[Path], None] = change, event: str = event
+                folder: Path,
+                variant: str = variant,
+                change: Callable[[Path], None] = change,
+                event: str = event,
             ) -> tuple[str, str]:
                 images = shutil.copytree(chaos.images, folder / "images")
                 run = folder / "run"
-                if start("folder", run, images, event=event).code != -signal.SIGKILL:
+                if start(variant, run, images, event=event).code != -signal.SIGKILL:
                     return "not struck", ""
                 change(images)
-                refused = start("folder", run, images)
+                refused = start(variant, run, images)
                 if not (refused.is_one_line and "have changed since" in refused.error):
                     return "lost", f"exit code {refused.code} {refused.error[-300:]}"
-                accepted = start("folder", run, images, extra=["--keep_test_split"])
+                accepted = start(variant, run, images, extra=["--keep_test_split"])
                 before, after = (
                     set(np.load(path / "test_split.npz")["paths"].tolist())
-                    for path in (chaos.finished("folder"), run)
+                    for path in (chaos.finished(variant), run)
                 )
                 names = [{"/".join(Path(p).parts[-2:]) for p in paths} for paths in (before, after)]
                 if accepted.code or not names[1] <= names[0]:
@@ -339,6 +363,24 @@ def spoiled_images(chaos: Chaos) -> None:
         chaos.case("images", name, judge)
 
 
+def soak(chaos: Chaos) -> None:
+    """20,000 steps with evaluations and checkpoints: memory and open files do not grow."""
+
+    def judge(folder: Path) -> tuple[str, str]:
+        code, samples = sampled(folder / "run", epochs=400)
+        quarter = len(samples) // 4
+        if code or not quarter:
+            return "lost", f"exit code {code} after {len(samples)} samples"
+        early, late = (
+            np.median(samples[a:b], axis=0) for a, b in ((quarter, -quarter), (-quarter, None))
+        )
+        grown = late[1] > 1.03 * early[1] or late[2] > early[2] + 2
+        figures = f"{early[1]:.0f} to {late[1]:.0f} MB, {early[2]:.0f} to {late[2]:.0f} open files"
+        return ("lost" if grown else "flat"), figures
+
+    chaos.case("soak", "20,000 steps", judge)
+
+
 def main() -> None:
     """Runs all cases and prints the table."""
     parser = argparse.ArgumentParser(
@@ -346,12 +388,13 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of runs and results")
     parser.add_argument("--only", default="", help="part of the names of the cases to run")
+    parser.add_argument("--soak", action="store_true", help="only a long run, watched for leaks")
     options = parser.parse_args()
     chaos = Chaos(options.output.resolve(), options.only)
     groups = [signals, doubled, kills, torn, changed_data, spoiled_images]
     if os.geteuid() == 0:
         groups.insert(2, full_disk)
-    for group in groups:
+    for group in [soak] if options.soak else groups:
         group(chaos)
     print(chaos.table())
     if any(row["outcome"] in ("lost", "not struck") for row in chaos.results.values()):

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,6 +96,7 @@ VARIANTS = {
         "digits/supcon.gin",
         ("SOURCE = @sources.folder()", *CONTRASTIVE, "pretrain.run.checkpoint_steps = 1"),
     ),
+    "table": ("digits/supcon.gin", ("SOURCE = @sources.table()", *CONTRASTIVE)),
 }
 
 
@@ -162,6 +164,8 @@ def command(variant: str, workdir: Path, images: Path, *, event: str = "", extra
     file, bindings = VARIANTS[variant]
     if variant == "folder":
         bindings = (*bindings, f"sources.folder.root = '{images}'")
+    if variant == "table":
+        bindings = (*bindings, f"sources.table.file = '{images}/images.csv'")
     arguments = [f"--gin_file={file}", f"--workdir={workdir}"]
     arguments += [f"--gin_param={binding}" for binding in (*COMMON, *bindings)]
     module = [__file__, event] if event else ["-m", "supcon_tf.train"]
@@ -209,6 +213,32 @@ def start(variant: str, workdir: Path, images: Path, **options: Any) -> Ended:
     return ended
 
 
+def sampled(run: Path, *, epochs: int) -> tuple[int, list[tuple[int, float, int]]]:
+    """Runs epochs of 50 steps and watches the process; prints and returns what it saw.
+
+    Returns:
+      The exit code, and every 10 s the number of finished epochs, the memory in MB and the number
+      of open files.
+    """
+    settings = ("sources.subset.per_class = 100", f"pretrain.run.epochs = {epochs}")
+    extra = [f"--gin_param={text}" for text in (*settings, "pretrain.run.checkpoint_steps = 100")]
+    samples: list[tuple[int, float, int]] = []
+    with run.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(
+            command("one replica", run, run, extra=extra), stdout=log, stderr=subprocess.STDOUT
+        )
+        while process.poll() is None:
+            time.sleep(10)
+            with contextlib.suppress(OSError, ValueError):
+                memory = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+                files = os.listdir(f"/proc/{process.pid}/fd")
+                curves = json.loads((run / "curves.json").read_text())
+                sample = len(curves["pretrain"]), int(memory) * 4096 / 2**20, len(files)
+                samples.append(sample)
+                print("epoch {} {:.1f} MB {} open files".format(*sample), flush=True)
+    return process.returncode, samples
+
+
 def difference(one: Path, other: Path) -> str:
     """The first difference of two finished runs; "" if they are bit-identical."""
     try:
@@ -218,6 +248,9 @@ def difference(one: Path, other: Path) -> str:
 
 
 def _difference(one: Path, other: Path) -> str:
+    from supcon_tf.errors import UserError
+    from supcon_tf.files import check_checksums
+
     for stage in STAGES:
         left, right = (
             weights_of(run / "checkpoints" / stage / "model.keras") for run in (one, other)
@@ -233,7 +266,12 @@ def _difference(one: Path, other: Path) -> str:
             return name
     if not all((other / name).exists() for name in ("report.html", "export/saved_model.pb")):
         return "report or export missing"
-    return ""
+    try:
+        check_checksums(other / "export")
+    except UserError as error:
+        return str(error)
+    is_whole = (other / "report.html").read_text().rstrip().endswith("</html>")
+    return "" if is_whole else "report is torn"
 
 
 def weights_of(file: Path) -> dict[str, np.ndarray]:
@@ -274,7 +312,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 def draw_images(root: Path, numbers: Sequence[int]) -> None:
-    """PNG files of two classes that are easy to distinguish."""
+    """PNG files of two classes that are easy to distinguish, and a table of all of them."""
     from PIL import Image
 
     for number in numbers:
@@ -283,6 +321,9 @@ def draw_images(root: Path, numbers: Sequence[int]) -> None:
         file = root / ("bright" if number % 2 else "dark") / f"{number:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(file)
+    files = sorted(root.glob("*/*.png"))
+    lines = [f"{file.relative_to(root)},{file.parent.name}\n" for file in files]
+    (root / "images.csv").write_text("path,labels\n" + "".join(lines))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
+from supcon_tf.files import check_checksums
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain, robustness
 from supcon_tf.training.checkpoint import restore_curves
@@ -48,7 +49,7 @@ def run(
     for stage in in_order:
         results = run_dir.metrics().get(stage)
         if results is not None:
-            print(f"{stage}: finished before, in {results['seconds']:.0f} s")
+            print(f"{stage}: finished before, in {results.get('seconds', 0):.0f} s")
             continue
         if stage == "robustness" and not run_dir.is_chief:
             continue  # It trains nothing: one worker runs it.
@@ -72,17 +73,29 @@ def run(
 
 
 def _forget_damaged_models(run_dir: RunDir, stages: Sequence[str]) -> None:
-    """Removes the results from the first stage on whose model is damaged.
+    """Removes the results from the first stage on whose model or export is damaged.
 
     These stages are then restored from their checkpoints and measured again.
     """
-    for position, stage in enumerate(stages):
-        file = run_dir.model(stage)
-        if stage in run_dir.metrics() and file.exists() and not _is_intact(file):
-            print(f"{str(file)!r} is damaged: it is made again from the checkpoints of {stage}")
-            for later in stages[position:]:
-                run_dir.remove_metrics(later)
-            return
+    results = run_dir.metrics()
+    finished = [name for name in stages if name in results and run_dir.model(name).exists()]
+    damaged = {
+        name: run_dir.model(name) for name in finished if not _is_intact(run_dir.model(name))
+    }
+    if finished and not damaged and not _has_checksums(run_dir.export):
+        damaged[finished[-1]] = run_dir.export  # The last one replaced it.
+    for stage, file in list(damaged.items())[:1]:
+        print(f"{str(file)!r} is damaged: it is made again from the checkpoints of {stage}")
+        for later in stages[stages.index(stage) :]:
+            run_dir.remove_metrics(later)
+
+
+def _has_checksums(folder: Path) -> bool:
+    try:
+        check_checksums(folder)
+    except UserError:
+        return False
+    return True
 
 
 def _is_intact(file: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.files import sync
+from supcon_tf.files import sha256, sync
 from supcon_tf.run_dir import read_json, write_json
 
 # A directory per checkpoint; before version 0.2.0, files without checksums.
@@ -45,7 +45,7 @@ class CheckpointFiles:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             checkpoint.write(str(partial / _VARIABLES))
-            checksums = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+            checksums = {file.name: sha256(file) for file in sorted(partial.iterdir())}
             state = {**state, "step": step, "sha256": checksums}
             write_json(partial / _STATE, {**state, "checksum": _checksum(state)})
             for file in (*partial.iterdir(), partial):
@@ -153,18 +153,13 @@ def _checked_state(path: Path) -> dict[str, Any]:
     for name, expected in state["sha256"].items():
         if not (path / name).is_file():
             raise UserError(f"no {name}")
-        if _sha256(path / name) != expected:
+        if sha256(path / name) != expected:
             raise UserError(f"{name} has changed")
     return state
 
 
 def _checksum(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ def finished(folder, *, kernel=1.0, loss=0.5, seconds=1.0):
         run_dir.set_metrics(stage, {"loss": loss, "seconds": seconds})
     run_dir.export.mkdir()
     for file in (run_dir.report, run_dir.export / "saved_model.pb"):
-        file.write_text("")
+        file.write_text("</html>")
     return folder
 
 
@@ -39,6 +39,8 @@ def test_the_last_bit_is_a_difference(tmp_path, options, found):
 
 def test_a_run_without_its_report_or_with_a_torn_curve_is_not_identical(tmp_path):
     whole, other = finished(tmp_path / "whole"), finished(tmp_path / "other")
+    (other / "report.html").write_text("<html>")
+    assert chaos_runs.difference(whole, other) == "report is torn"
     (other / "report.html").unlink()
     assert chaos_runs.difference(whole, other) == "report or export missing"
     (other / "curves.json").write_text("{")
