@@ -173,7 +173,13 @@ class RunDir:
 
     def metrics(self) -> dict[str, Any]:
         """The results of the finished stages."""
-        return read_json(self.metrics_file)
+        results = read_json(self.metrics_file)
+        if not all(isinstance(values, dict) for values in results.values()):
+            raise UserError(
+                f"{str(self.metrics_file)!r} is damaged, it must hold one object per stage: remove "
+                "it, and the same command makes it again"
+            )
+        return results
 
     def set_metrics(self, stage: str, results: dict[str, Any]) -> None:
         """Adds the results of a finished stage."""
@@ -187,7 +193,13 @@ class RunDir:
 
     def curve(self, stage: str) -> list[dict[str, float]]:
         """One record per finished epoch of a stage."""
-        return read_json(self.curves_file).get(stage, [])
+        records = read_json(self.curves_file).get(stage, [])
+        if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
+            raise UserError(
+                f"{str(self.curves_file)!r} is damaged, {stage!r} must be a list of objects: "
+                "remove it, and the same command makes it again"
+            )
+        return records
 
     def set_curve(self, stage: str, records: list[dict[str, float]]) -> None:
         """Replaces the records of a stage."""
@@ -199,8 +211,11 @@ class RunDir:
         if not constants:
             return None
         try:
-            return tuple(constants["means"]), tuple(constants["deviations"])
-        except (KeyError, TypeError):
+            means, deviations = (
+                tuple(map(float, constants[name])) for name in ("means", "deviations")
+            )
+            return means, deviations
+        except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{str(self.normalization_file)!r} is damaged, it must have means and deviations: "
                 "restore it, or start again in a new --workdir"

@@ -1,6 +1,7 @@
 """Arrays in .npy and .npz files, and splits of images in arrays."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
 
 _CHECKED_AT_ONCE = 1024
+# Damaged, of an unknown compression, or encrypted.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def load_array(file: Path) -> np.ndarray:
@@ -40,7 +43,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, *_ZIP_ERRORS) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{str(file)!r} does not hold arrays saved by numpy.savez with allow_pickle=False: "
@@ -61,6 +64,19 @@ def check_pixels(where: str, images: np.ndarray) -> None:
             )
 
 
+def check_images_array(where: str, images: np.ndarray) -> None:
+    """Raises a UserError for an array of another dtype or shape than images have."""
+    if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
+        raise UserError(
+            f"images of {where} must be uint8, uint16 or floating-point, got {images.dtype}: save "
+            "them as uint8"
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise UserError(
+            f"images of {where} must be [n, height, width, channels], got {list(images.shape)}"
+        )
+
+
 def split_of_array(
     where: str, images: np.ndarray, labels: np.ndarray, *, grey_as_rgb: bool = False
 ) -> IndexedSplit:
@@ -76,15 +92,7 @@ def split_of_array(
     Returns:
       A split whose images are uint8 [H, W, C] of a uint8 array, and float32 in [0, 1] otherwise.
     """
-    if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
-        raise UserError(
-            f"images of {where} must be uint8, uint16 or floating-point, got {images.dtype}: save "
-            "them as uint8"
-        )
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise UserError(
-            f"images of {where} must be [n, height, width, channels], got {list(images.shape)}"
-        )
+    check_images_array(where, images)
     if len(images) != len(labels):
         raise UserError(f"{where} has {len(images)} images and {len(labels)} labels")
     shape = images.shape[1:] if images.ndim == 4 else (*images.shape[1:], 1)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice
+from supcon_tf.evaluation.saved_model import load_saved_model
 
 Scores = Literal["auto", "probabilities", "logits"]
 
@@ -101,7 +102,7 @@ def _load(path: Path, signature: str, where: str) -> Any:
             f'no SavedModel in {str(path)!r}: put "linear" before "robustness" in '
             "experiment.run.stages, or set robustness.run.export to one"
         )
-    model = tf.saved_model.load(str(path))
+    model = load_saved_model(path)
     if signature not in model.signatures:
         raise UserError(
             f"{where} has no signature {signature!r}: set classifiers.saved_model.signature to "

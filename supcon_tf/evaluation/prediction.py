@@ -11,7 +11,7 @@ from tqdm import tqdm
 from supcon_tf.data.image_formats import read_encoded
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.prediction_files import COLUMNS, Outputs
-from supcon_tf.evaluation.saved_model import LABELS_FILE
+from supcon_tf.evaluation.saved_model import LABELS_FILE, load_saved_model
 
 Model = Callable[[list[bytes]], Outputs]
 
@@ -22,7 +22,7 @@ def load_model(export: Path) -> Model:
     Raises:
       UserError: a SavedModel of another kind, or labels.txt is missing or has other classes.
     """
-    loaded = tf.saved_model.load(str(export))
+    loaded = load_saved_model(export)
     if "serving_jpeg" not in loaded.signatures:
         raise UserError(f"{str(export)!r} has no signature 'serving_jpeg': export it again")
     outputs = loaded.signatures["serving_jpeg"].structured_outputs
@@ -56,6 +56,8 @@ def class_names(export: Path, count: int) -> list[str]:
         names = file.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise UserError(f"{str(file)!r} is not UTF-8 text") from None
+    except FileNotFoundError:
+        raise UserError(f"{str(file)!r} is missing: export the model again") from None
     if len(names) != count:
         raise UserError(
             f"{str(file)!r} must have a line for each of the model's {count} classes, got "

@@ -161,6 +161,8 @@ def _check_encoder(encoder: layers.Layer, image_shape: tuple[int | None, ...]) -
     """Rejects an encoder with another input shape or with channels-first layers."""
     if not isinstance(encoder, layers.Layer):
         raise UserError(f"encoder must be a Keras model, got {encoder!r}")
+    if isinstance(encoder, keras.Sequential) and not encoder.layers:
+        raise UserError(f"encoder must have layers, got {encoder.name!r} without any")
     is_channels_first = keras.config.image_data_format() == "channels_first"
     for layer in encoder._flatten_layers() if is_channels_first else ():
         if getattr(layer, "data_format", None) == "channels_first":

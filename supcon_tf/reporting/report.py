@@ -51,7 +51,10 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
     for file in (run_dir.config, run_dir.metrics_file):
         if not file.exists():
             raise UserError(f"{file} is missing: {_how_to_train(run_dir)}")
-    config = run_dir.config.read_text(encoding="utf-8")
+    try:
+        config = run_dir.config.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{str(run_dir.config)!r} is not UTF-8 text: restore it") from None
     results = _read_metrics(run_dir)
     metrics = {
         stage: {key: value for key, value in values.items() if isinstance(value, int | float)}

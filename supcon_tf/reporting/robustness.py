@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from supcon_tf.errors import UserError
 from supcon_tf.reporting import robustness_plots
 from supcon_tf.reporting.page import as_run_dir
 from supcon_tf.reporting.plots import entry_style
 from supcon_tf.reporting.scored_split import image_uri
 from supcon_tf.reporting.sections import plot_json
-from supcon_tf.run_dir import RunDir
+from supcon_tf.run_dir import RunDir, read_json
 
 if TYPE_CHECKING:
     from supcon_tf.evaluation import Reliability
@@ -75,22 +75,32 @@ class Measured:
 
 
 def read_measured(run: RunDir | str | os.PathLike) -> Measured | None:
-    """The robustness results of a run; None if the stage has not finished."""
+    """The robustness results of a run; None if the stage has not finished.
+
+    Raises:
+        UserError: a damaged file.
+    """
     run_dir = as_run_dir(run)
     files = [run_dir.metrics_file, run_dir.robustness_cells]
     if not all(file.is_file() for file in files):
         return None
-    metrics, record = (json.loads(file.read_text("utf-8")) for file in files)
-    results = metrics.get("robustness", {})
-    wanted = [
-        f"{corruption}/{severity}"
-        for corruption in results.get("errors", ())
-        for severity in results["severities"]
-    ]
-    # Cells are missing if a measurement with other settings has started.
-    if not wanted or not {CLEAN, *wanted} <= record["cells"].keys():
-        return None
-    return Measured(run_dir, results, record["cells"], record["settings"], record["class_names"])
+    metrics, record = map(read_json, files)
+    try:
+        results = metrics.get("robustness", {})
+        wanted = [
+            f"{corruption}/{severity}"
+            for corruption in results.get("errors", ())
+            for severity in results["severities"]
+        ]
+        cells, *others = (record[name] for name in ("cells", "settings", "class_names"))
+        # Cells are missing if a measurement with other settings has started.
+        is_whole = wanted and {CLEAN, *wanted} <= cells.keys()
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{str(files[1])!r} is damaged, or {str(files[0])!r} ({error!r}): remove the first, "
+            "and python -m supcon_tf.evaluate makes it again"
+        ) from None
+    return Measured(run_dir, results, cells, *others) if is_whole else None
 
 
 def robustness(runs: Sequence[Measured]) -> dict[str, Any]:

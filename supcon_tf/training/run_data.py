@@ -246,8 +246,14 @@ def _read(run_dir: RunDir, stage: str) -> _Record | None:
     if not file.exists():
         return None
     try:
-        return _Record(**json.loads(gzip.decompress(file.read_bytes())))
-    except (EOFError, OSError, TypeError, ValueError, zlib.error) as error:
+        record = _Record(**json.loads(gzip.decompress(file.read_bytes())))
+        if record.has_names:
+            record.images()  # An error if the parts do not belong together.
+        return record
+    except (
+        *(AttributeError, EOFError, KeyError, OSError, TypeError, ValueError),
+        zlib.error,
+    ) as error:
         raise UserError(
             f"{str(file)!r} is damaged ({error}): if the images of {stage} have not changed since "
             "it started, remove it"

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from supcon_tf.data.array_files import check_pixels, load_array, load_arrays, split_of_array
+from supcon_tf.data.array_files import (
+    check_images_array,
+    check_pixels,
+    load_array,
+    load_arrays,
+    split_of_array,
+)
 from supcon_tf.data.sources.base import Source, split_off_test, with_validation
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 from supcon_tf.files import expanded
@@ -84,10 +90,15 @@ def arrays(
             f"{file!r} has images for validation: sources.arrays.validation_share must be 0, got "
             f"{validation_share}"
         )
+    for split, (images, _) in given.items():
+        check_images_array(f"{file!r}, {split}", images)
     # All floating-point images become float32.
     kinds = {"float" if x.dtype.kind == "f" else str(x.dtype) for x, _ in given.values()}
     if len(kinds) > 1:
         raise UserError(f"the images of all splits must be of one dtype, got {sorted(kinds)}")
+    channels = {split: x.shape[3] if x.ndim == 4 else 1 for split, (x, _) in given.items()}
+    if len(set(channels.values())) > 1:
+        raise UserError(f"the images of all splits must have the same channels, got {channels}")
     numbers, names = _numbered({split: y for split, (_, y) in given.items()}, class_names, given)
     splits = {}
     for split, (images, _) in given.items():

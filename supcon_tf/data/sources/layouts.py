@@ -178,7 +178,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _class_in_xml(file: Path) -> str:
-    found = re.search(r"<name>\s*(\S+?)\s*</name>", file.read_text(encoding="utf-8"))
+    found = re.search(r"<name>\s*(\S+?)\s*</name>", "\n".join(_lines(file)))
     if found is None:
         raise UserError(f"{str(file)!r} has no <name>: it must be an annotation of ImageNet")
     return found.group(1)

@@ -81,6 +81,8 @@ def table(
     lines, columns = _read_lines(path, separator)
     base = path.parent if root is None else expanded(root)
     lines = [dataclasses.replace(line, path=str(base / line.path)) for line in lines]
+    if not lines:
+        raise UserError(f"{file!r} lists no images below its header: add some")
     _check_files(str(file), lines)
     lines, check = _readable(lines, unreadable_limit) if check_images else (lines, None)
     names: tuple[str, ...] = ()
