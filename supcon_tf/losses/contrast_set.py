@@ -4,10 +4,11 @@ from typing import Any, get_args
 
 import tensorflow as tf
 
-from supcon_tf.errors import UserError, check_choice, check_flag
-from supcon_tf.losses.dense import Denominator, Summation, masked_supcon
+from supcon_tf.errors import UserError, check_choice, check_flag, check_number
+from supcon_tf.losses.dense import DensePairs
 from supcon_tf.losses.labels import as_labels, to_tensor
 from supcon_tf.losses.multiview import as_views, check_temperature, l2_normalize, share_label
+from supcon_tf.losses.supcon import Denominator, Summation, losses_of_pairs
 
 
 def contrast_set_supcon_loss(
@@ -22,6 +23,7 @@ def contrast_set_supcon_loss(
     denominator: Denominator = "all",
     scale_by_temperature: bool = True,
     normalize: bool = True,
+    margin: float = 0.0,
 ) -> tf.Tensor:
     """Supervised contrastive loss of each sample with a given contrast set.
 
@@ -38,7 +40,8 @@ def contrast_set_supcon_loss(
       contrast_features: [M, ...], each row as long as a view of an anchor.
       contrast_mask: bool [M], False for unused rows such as the empty slots of a queue; None uses
         all rows.
-      temperature, summation, denominator, scale_by_temperature, normalize: as in `supcon_loss`.
+      temperature, summation, denominator, scale_by_temperature, normalize, margin: as in
+        `supcon_loss`.
 
     Returns:
       float32 [N], the mean over the sample's views; 0 for a sample without positives, and for
@@ -60,6 +63,7 @@ def contrast_set_supcon_loss(
     check_choice("denominator", denominator, get_args(Denominator))
     check_flag("scale_by_temperature", scale_by_temperature)
     check_flag("normalize", normalize)
+    check_number("margin", margin, at_least=0)
     anchors = as_views(features)
     contrast_features = to_tensor("contrast_features", contrast_features)
     contrast = as_views(contrast_features[:, None])  # [M, 1, D]
@@ -81,14 +85,18 @@ def contrast_set_supcon_loss(
     positives = share_label(labels, contrast_labels)
     if normalize:
         anchors, contrast = l2_normalize(anchors), l2_normalize(contrast)
-    # [N, V, D], [M, D] -> [N, V, M, 1]
-    logits = tf.einsum("nvd,md->nvm", anchors / temperature, contrast[:, 0])[..., None]
     is_used = tf.constant(True) if contrast_mask is None else tf.cast(contrast_mask, tf.bool)
-    values = masked_supcon(
-        logits,
-        (positives & is_used)[:, None, :, None],
-        (~positives & is_used)[:, None, :, None],
-        summation=summation,
-        denominator=denominator,
+    num_views, dim = anchors.shape[1:]
+    # [N, V, D], [M, 1, D] -> [N * V, M]
+    similarities = tf.matmul(
+        tf.reshape(anchors / temperature, [-1, dim]), contrast[:, 0], transpose_b=True
     )
+    pairs = DensePairs(
+        similarities,
+        tf.repeat(positives & is_used, num_views, axis=0),
+        tf.repeat(~positives & is_used, num_views, axis=0),
+    )
+    losses, _ = losses_of_pairs(pairs, summation=summation, denominator=denominator, margin=margin)
+    # [N * V] -> [N]
+    values = tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1)
     return values * (temperature * validity if scale_by_temperature else validity)

@@ -1,4 +1,4 @@
-"""SupCon from the whole similarity matrix: supports every option, in quadratic memory."""
+"""Pairs as the whole similarity matrix: supports any mask, in quadratic memory."""
 
 from typing import Literal
 
@@ -6,98 +6,90 @@ import tensorflow as tf
 
 from supcon_tf.losses.multiview import share_label
 
-Summation = Literal["outside", "inside"]
-Denominator = Literal["all", "one_positive", "only_negatives"]
+# The logarithm of an empty sum: adding any logit to it in float32 leaves it unchanged.
+LOG_ZERO = -1e30
 
 
-def dense_supcon(
-    labels: tf.Tensor,
-    anchors: tf.Tensor,
-    contrast_labels: tf.Tensor,
-    contrast: tf.Tensor,
-    first_row: tf.Tensor,
-    *,
-    temperature: float,
-    summation: Summation,
-    denominator: Denominator,
-    positives_cap: int | None,
-) -> tf.Tensor:
-    """SupCon of anchors with a contrast set, from the whole matrix of similarities.
+class DensePairs:
+    """`pairs.Pairs` from a matrix of similarities and masks.
 
     Args:
-      labels: int64 [N] class numbers or float32 [N, C] of zeros and ones.
-      anchors: float32 [N, A, D], the first A views of the anchor samples.
-      contrast_labels: [M] or [M, C], the contrast set's labels in the same form.
-      contrast: float32 [M, V, D]; samples first_row ... first_row + N - 1 are the anchors.
-      first_row: int32 scalar.
-      temperature, summation, denominator, positives_cap: as in `supcon_loss`.
-
-    Returns:
-      float32 [N], not scaled by the temperature.
+      similarities: float32 [R, S], s of anchor row i with contrast row j.
+      positives, negatives: disjoint bool [R, S]; rows in neither are not in the contrast set.
     """
-    num_anchor_views, num_views, dim = anchors.shape[1], contrast.shape[1], contrast.shape[2]
-    rows, columns = tf.shape(anchors)[0], tf.shape(contrast)[0]
-    logits = tf.matmul(
-        tf.reshape(anchors, [-1, dim]) / temperature,
-        tf.reshape(contrast, [-1, dim]),
-        transpose_b=True,
-    )
-    # [N*A, M*V] -> [N, A, M, V]; the masks below broadcast to it.
-    logits = tf.reshape(logits, [rows, num_anchor_views, columns, num_views])
-    same_sample = (first_row + tf.range(rows))[:, None] == tf.range(columns)[None, :]
-    same_view = tf.range(num_anchor_views)[:, None] == tf.range(num_views)[None, :]
-    not_self = ~(same_sample[:, None, :, None] & same_view[None, :, None, :])
-    shares_label = share_label(labels, contrast_labels)
-    positives = shares_label[:, None, :, None] & not_self
-    negatives = ~shares_label[:, None, :, None] & not_self
-    if positives_cap is not None:
-        same_class = shares_label & ~same_sample
-        rank = tf.cumsum(tf.cast(same_class, tf.int32), axis=1)
-        kept = same_sample | (rank <= positives_cap // num_views)
-        positives &= kept[:, None, :, None]
-    return masked_supcon(logits, positives, negatives, summation=summation, denominator=denominator)
+
+    def __init__(self, similarities: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor):
+        self._similarities = similarities
+        self._positives, self._negatives = positives, negatives
+
+    @classmethod
+    def of_batch(
+        cls,
+        labels: tf.Tensor,
+        anchors: tf.Tensor,
+        contrast_labels: tf.Tensor,
+        contrast: tf.Tensor,
+        first_row: tf.Tensor,
+        *,
+        positives_cap: int | None = None,
+        positive_mask: tf.Tensor | None = None,
+    ) -> "DensePairs":
+        """The pairs of a `MultiviewBatch`; options as in `make_pairs`."""
+        num_anchor_views, num_views, dim = anchors.shape[1], contrast.shape[1], contrast.shape[2]
+        rows, columns = tf.shape(anchors)[0], tf.shape(contrast)[0]
+        similarities = tf.matmul(
+            tf.reshape(anchors, [-1, dim]), tf.reshape(contrast, [-1, dim]), transpose_b=True
+        )
+        same_sample = (first_row + tf.range(rows))[:, None] == tf.range(columns)[None, :]
+        same_view = tf.range(num_anchor_views)[:, None] == tf.range(num_views)[None, :]
+        shares = share_label(labels, contrast_labels) if positive_mask is None else positive_mask
+        if positive_mask is not None:
+            shares |= same_sample
+        kept = shares
+        if positives_cap is not None:
+            rank = tf.cumsum(tf.cast(shares & ~same_sample, tf.int32), axis=1)
+            kept &= same_sample | (rank <= positives_cap // num_views)
+        # [N, M] -> [N, A, M, V]
+        not_self = ~(same_sample[:, None, :, None] & same_view[None, :, None, :])
+        shape = tf.shape(similarities)
+        return cls(
+            similarities,
+            tf.reshape(kept[:, None, :, None] & not_self, shape),
+            tf.reshape(~shares[:, None, :, None] & not_self, shape),
+        )
+
+    def log_sum(
+        self, entries: Literal["all", "negatives"], row_log_weights: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """See `pairs.Pairs`."""
+        mask = self._negatives
+        if entries == "all":
+            mask |= self._positives
+        s = self._similarities
+        return _masked_log_sum(s if row_log_weights is None else s + row_log_weights, mask)
+
+    def positive_mean(self, log_negatives: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `pairs.Pairs`."""
+        terms = tf.where(self._positives, self._positive_terms(log_negatives), 0.0)
+        count = self._num_positives()
+        return tf.reduce_sum(terms, axis=1) / tf.maximum(count, 1.0), count
+
+    def positive_log_sum(
+        self, log_negatives: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `pairs.Pairs`."""
+        terms = self._positive_terms(log_negatives)
+        return _masked_log_sum(terms, self._positives), self._num_positives()
+
+    def _positive_terms(self, log_negatives: tf.Tensor | None) -> tf.Tensor:
+        if log_negatives is None:
+            return self._similarities
+        return tf.math.log_sigmoid(self._similarities - log_negatives[:, None])
+
+    def _num_positives(self) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(self._positives, tf.float32), axis=1)
 
 
-def masked_supcon(
-    logits: tf.Tensor,
-    positives: tf.Tensor,
-    negatives: tf.Tensor,
-    *,
-    summation: Summation,
-    denominator: Denominator,
-) -> tf.Tensor:
-    """SupCon from similarities and the masks of positives and negatives.
-
-    Args:
-      logits: float32 [N, A, M, V], s of view a of anchor n with view v of contrast sample m.
-      positives, negatives: disjoint bool masks that broadcast to logits; rows in neither are
-        excluded from the contrast set.
-      summation, denominator: as in `supcon_loss`.
-
-    Returns:
-      float32 [N], the mean over A, not scaled by the temperature.
-    """
-    if denominator == "one_positive":
-        # s - log(exp(s) + sum over negatives), stable also without any negative.
-        log_ratio = -tf.math.softplus(_masked_logsumexp(logits, negatives) - logits)
-    else:
-        in_denominator = positives | negatives if denominator == "all" else negatives
-        log_ratio = logits - _masked_logsumexp(logits, in_denominator)
-
-    num_positives = tf.reduce_sum(tf.cast(positives, tf.float32), axis=[2, 3])
-    divisor = tf.maximum(num_positives, 1.0)
-    if summation == "outside":
-        losses = -tf.reduce_sum(tf.where(positives, log_ratio, 0.0), axis=[2, 3]) / divisor
-    else:
-        losses = tf.math.log(divisor) - _masked_logsumexp(log_ratio, positives)[:, :, 0, 0]
-    defined = num_positives > 0
-    if denominator == "only_negatives":
-        defined &= tf.reduce_any(negatives, axis=[2, 3])
-    # [N, A] -> [N]
-    return tf.reduce_mean(tf.where(defined, losses, 0.0), axis=1)
-
-
-def _masked_logsumexp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log-sum-exp over the last two axes; if empty, a huge negative number with gradient 0."""
-    values = tf.where(mask, values, values.dtype.min)
-    return tf.reduce_logsumexp(values, axis=[2, 3], keepdims=True)
+def _masked_log_sum(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Log-sum-exp over the last axis; LOG_ZERO with gradient 0 if empty."""
+    return tf.reduce_logsumexp(tf.where(mask, values, LOG_ZERO), axis=1)

@@ -16,13 +16,18 @@ from supcon_tf.losses.labels import as_labels, require, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
-    l2_normalize,
     reject_variable,
     rescale_to_samples_with_positives,
     share_label,
 )
+from supcon_tf.losses.pairs import (
+    Implementation,
+    MultiviewBatch,
+    Pairs,
+    make_pairs,
+    multiview_batch,
+)
 from supcon_tf.losses.streaming.tiles import fold, merge_tiles, split_into_tiles, zeros_by_tile
-from supcon_tf.losses.supcon import Implementation
 
 # Maximum number of similarities for which "auto" is dense, and of one tile when streaming.
 _MAX_DENSE = 4096**2
@@ -60,8 +65,8 @@ def suncet_loss(
         to spread over the C classes. Needs rows [N, C], because class numbers do not give C.
       normalize: L2-normalises the rows first.
       implementation: "dense" computes the whole similarity matrix. "streaming" gives the same
-        numbers in linear memory, one tile of anchors at a time, computed again in the backward
-        pass. "auto" streams more than 4,096 x 4,096 similarities and batches of unknown size.
+        numbers in linear memory. "auto" chooses as in `supcon_loss`, and for class probabilities
+        streams more than 4,096 x 4,096 similarities and batches of unknown size.
 
     Returns:
       float32 [N], the mean over the sample's views; 0 for a sample without positives. The sum
@@ -86,8 +91,6 @@ def suncet_loss(
     )
     temperature = check_temperature(temperature)
     features = as_views(features)
-    if normalize:
-        features = l2_normalize(features)
     first_row = distribution.first_row(tf.shape(features)[0])
     probabilities, in_range = _class_probabilities(labels, label_smoothing)
     labels, validity = as_labels(
@@ -96,39 +99,47 @@ def suncet_loss(
         first_row,
         check_rows=probabilities is None,
     )
-    anchors = _rows(features, labels, probabilities, first_row)
-    contrast = _rows(_gather(features), _gather(labels), _gather(probabilities), 0)
-    anchors = anchors._replace(features=anchors.features / temperature)
+    batch = multiview_batch(labels, features, temperature=temperature, normalize=normalize)
+    if probabilities is None:
+        losses = _sharing_losses(make_pairs(batch, implementation=implementation))
+    else:
+        losses = _probability_losses(batch, probabilities, implementation)
+    return batch.sample_means(losses) * (in_range * validity)
+
+
+def _sharing_losses(pairs: Pairs) -> tf.Tensor:
+    """-log of the positives' share of the sum of exp(s) over A, of each anchor row."""
+    log_positives, count = pairs.positive_log_sum()
+    # -log(p / (p + n)) = softplus(log n - log p), also exact near zero.
+    losses = tf.math.softplus(pairs.log_sum("negatives") - log_positives)
+    return tf.where(count > 0, losses, 0.0)
+
+
+def _probability_losses(
+    batch: MultiviewBatch, probabilities: tf.Tensor, implementation: Implementation
+) -> tf.Tensor:
+    """-sum_c t_c log p_c of each anchor row."""
+    anchors = _rows(batch.anchors, batch.labels, probabilities, batch.first_row)
+    contrast_probabilities = distribution.gather(probabilities)
+    contrast = _rows(batch.contrast, batch.contrast_labels, contrast_probabilities, 0)
     if implementation == "auto":
         sizes = (anchors.features.shape[0], contrast.features.shape[0])
         is_large = None in sizes or sizes[0] * sizes[1] > _MAX_DENSE
         implementation = "streaming" if is_large else "dense"
-    losses = (_streaming if implementation == "streaming" else _dense)(anchors, contrast)
-    # [N*V] -> [N]
-    values = tf.reduce_mean(tf.reshape(losses, [-1, features.shape[1]]), axis=1)
-    return values * (in_range * validity)
+    return (_streaming if implementation == "streaming" else _dense)(anchors, contrast)
 
 
 class _Rows(NamedTuple):
     """The rows of a batch: every view of every sample."""
 
     features: tf.Tensor  # float32 [R, D]
-    labels: tf.Tensor  # int64 [R] class numbers, or float32 [R, C] of zeros and ones
-    probabilities: tf.Tensor | None  # float32 [R, C]; None for labels without probabilities
+    labels: tf.Tensor  # float32 [R, C] of zeros and ones
+    probabilities: tf.Tensor  # float32 [R, C]
     positions: tf.Tensor  # int32 [R], the row's position in the contrast set
 
 
-def _gather(values: tf.Tensor | None) -> tf.Tensor | None:
-    if values is None:
-        return None
-    gathered = distribution.gather(values)
-    # The gather loses the static shape.
-    gathered.set_shape([None, *values.shape[1:]])
-    return gathered
-
-
 def _rows(
-    features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor | None, first_row: Any
+    features: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor, first_row: Any
 ) -> _Rows:
     """Rows of samples [N, V, D] that begin at sample `first_row` of the global batch."""
     num_views, dim = features.shape[1:]
@@ -136,7 +147,7 @@ def _rows(
     return _Rows(
         rows,
         tf.repeat(labels, num_views, axis=0),
-        None if probabilities is None else tf.repeat(probabilities, num_views, axis=0),
+        tf.repeat(probabilities, num_views, axis=0),
         first_row * num_views + tf.range(tf.shape(rows)[0]),
     )
 
@@ -146,8 +157,6 @@ def _dense(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
     logits = tf.matmul(anchors.features, contrast.features, transpose_b=True)
     not_self = anchors.positions[:, None] != contrast.positions[None, :]
     shares_label = share_label(anchors.labels, contrast.labels)
-    if anchors.probabilities is None:
-        return _sharing_loss(logits, shares_label, not_self)
     return _probability_loss(
         logits, shares_label, not_self, anchors.probabilities, contrast.probabilities
     )
@@ -159,12 +168,10 @@ def _streaming(anchors: _Rows, contrast: _Rows) -> tf.Tensor:
     """The loss of each anchor row, float32 [R], one tile of anchor rows at a time."""
     num_contrast = contrast.features.shape[0] or tf.maximum(tf.shape(contrast.features)[0], 1)
     max_rows = -(-_MAX_TILE_SIMILARITIES // num_contrast)
-    tiles = _Rows(
-        *(None if part is None else split_into_tiles(part, max_rows=max_rows) for part in anchors)
-    )
+    tiles = _Rows(*(split_into_tiles(part, max_rows) for part in anchors))
 
     def tile_losses(i: tf.Tensor, features: tf.Tensor, contrast_features: tf.Tensor) -> tf.Tensor:
-        tile = _Rows(features, *(None if part is None else part[i] for part in tiles[1:]))
+        tile = _Rows(features, *(part[i] for part in tiles[1:]))
         return _dense(tile, contrast._replace(features=contrast_features))
 
     @tf.custom_gradient
@@ -234,16 +241,6 @@ def _class_probabilities(labels: Any, label_smoothing: float) -> tuple[tf.Tensor
     # A row of zeros, a sample without a label, stays zero.
     mean = tf.reduce_mean(probabilities, axis=1, keepdims=True)
     return (1 - label_smoothing) * probabilities + label_smoothing * mean, validity
-
-
-def _sharing_loss(logits: tf.Tensor, shares_label: tf.Tensor, not_self: tf.Tensor) -> tf.Tensor:
-    """-log of the positives' share of the sum of exp(logits) over A: [R, S] -> [R]."""
-    positives = shares_label & not_self
-    log_positives = _masked_logsumexp(logits, positives)
-    log_negatives = _masked_logsumexp(logits, ~shares_label & not_self)
-    # -log(p / (p + n)) = softplus(log n - log p), also exact near zero.
-    losses = tf.math.softplus(log_negatives - log_positives)
-    return tf.where(tf.reduce_any(positives, axis=1), losses, 0.0)
 
 
 def _probability_loss(

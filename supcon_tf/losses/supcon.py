@@ -5,33 +5,36 @@ N samples of V views; every view is a row. For an anchor row i, A(i) are all oth
 rows of A(i) that share a label with it, N(i) the rest, and s_ij = z_i . z_j / temperature.
 """
 
-import math
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError, check_choice, check_flag, check_integer
+from supcon_tf.errors import UserError, check_choice, check_flag, check_integer, check_number
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
-from supcon_tf.losses.dense import Denominator, Summation, dense_supcon
+from supcon_tf.losses.dense import LOG_ZERO
+from supcon_tf.losses.label_products import MultiLabel, label_weights, weighted_similarity
 from supcon_tf.losses.labels import as_labels, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
-    l2_normalize,
     reject_variable,
-    rescale_to_samples_with_positives,
+    rescale_to_masked_mean,
 )
-from supcon_tf.losses.streaming import is_self_contrast, streaming_supcon
+from supcon_tf.losses.pairs import (
+    Anchors,
+    Implementation,
+    MultiviewBatch,
+    Pairs,
+    make_pairs,
+    multiview_batch,
+)
 
-Anchors = Literal["all_views", "one_view"]
-Implementation = Literal["auto", "dense", "streaming"]
-
-# Maximum number of similarities for which "auto" is dense (docs/loss.md). Above its limit,
-# self-contrast streaming is also faster; general streaming only saves memory.
-_MAX_DENSE_SELF_CONTRAST = 1024**2
-_MAX_DENSE_GENERAL = 4096**2
+Summation = Literal["outside", "inside"]
+Denominator = Literal["all", "one_positive", "only_negatives"]
 
 
 def supcon_loss(
@@ -46,12 +49,18 @@ def supcon_loss(
     scale_by_temperature: bool = True,
     normalize: bool = True,
     implementation: Implementation = "auto",
+    margin: float = 0.0,
+    multi_label: MultiLabel = "any",
+    contrast_gradient: bool = True,
+    positive_mask: Any = None,
 ) -> tf.Tensor:
     """Supervised contrastive loss of each sample.
 
     With summation "outside" (Eq. 2) an anchor's loss is -1/|P| sum_p (s_ip - log D_ip); with
     "inside" (Eq. 3) it is -log(1/|P| sum_p exp(s_ip) / D_ip). The denominator D_ip sums exp(s)
     over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives").
+    "one_positive" is SINCERE (Feeney & Hughes 2023, arXiv 2309.14277), and with a margin
+    eps-SupInfoNCE (Barbano et al. 2023, arXiv 2211.05568).
 
     In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
     global batch.
@@ -73,10 +82,22 @@ def supcon_loss(
         1 / temperature in its gradient.
       normalize: L2-normalises the rows first.
       implementation: "dense" computes the whole similarity matrix. "streaming" gives the same
-        numbers in linear memory and has no positives_cap. "auto" streams batches of unknown size
-        and batches with more than 1,024 x 1,024 similarities, or more than 4,096 x 4,096 with
-        "one_positive", without `normalize`, with "one_view", on several replicas, or with a
-        temperature below 0.025 or in a tensor. With a positives_cap it is dense.
+        numbers in linear memory and has no positives_cap or positive_mask. "auto" streams batches
+        of unknown size and batches with more than 1,024 x 1,024 similarities, or more than
+        4,096 x 4,096 without `normalize` or `contrast_gradient`, with "one_view", on several
+        replicas, or with a temperature below 0.025 or in a tensor. With a positives_cap or a
+        positive_mask it is dense.
+      margin: >= 0, subtracted from a positive's similarity s_ip where it stands in a denominator.
+      multi_label: what rows [N, C] with several labels count. "any": samples that share a label
+        are positives, all alike. "per_label": the mean over the anchor's labels of the loss with
+        the positives of this label (MulSupCon, Zhang & Wu, AAAI 2024); labels without a positive
+        are left out. "overlap": a positive's weight is the number of shared labels. The last two
+        need summation "outside" and another denominator than "one_positive".
+      contrast_gradient: False for a gradient through the anchors only, as where the contrast set
+        is detached.
+      positive_mask: bool [N, N] of the global batch; entry i, j says whether sample j is a positive
+        of sample i instead of a shared label. The other views of a sample always are. `labels` must
+        then be None.
 
     Returns:
       float32 [N], the mean over the sample's anchor views; 0 for a sample without positives, and
@@ -93,65 +114,136 @@ def supcon_loss(
       >>> print(supcon_loss([0, 0, 1, 1], features, temperature=1.0).numpy().round(4))
       [0.5514 0.5514 0.5514 0.5514]
     """
-    _check_options(
+    values, _ = _supcon(
+        labels,
+        features,
+        positive_mask=positive_mask,
         temperature=temperature,
         summation=summation,
         denominator=denominator,
-        anchors=anchors,
-        implementation=implementation,
         positives_cap=positives_cap,
+        anchors=anchors,
         scale_by_temperature=scale_by_temperature,
         normalize=normalize,
+        implementation=implementation,
+        margin=margin,
+        multi_label=multi_label,
+        contrast_gradient=contrast_gradient,
     )
-    temperature = check_temperature(temperature)
+    return values
+
+
+def _supcon(
+    labels: Any, features: Any, *, positive_mask: Any = None, **options: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss of each sample, float32 [N], and whether it has a positive, bool [N]."""
+    _check_options(**options)
+    temperature = check_temperature(options["temperature"])
     features = as_views(features)
-    if positives_cap is not None and positives_cap % features.shape[1]:
-        raise UserError(
-            f"positives_cap must be a multiple of the {features.shape[1]} views, "
-            f"got {positives_cap}"
-        )
-    if normalize:
-        features = l2_normalize(features)
     first_row = distribution.first_row(tf.shape(features)[0])
+    if positive_mask is not None and labels is not None:
+        raise UserError("labels must be None with a positive_mask, which replaces them")
     labels, validity = as_labels(labels, features, first_row)
-    contrast_labels = distribution.gather(labels)
-    contrast = distribution.gather(features)
-    # The gather loses the static shape.
-    contrast.set_shape([None, *features.shape[1:]])
-    if anchors == "one_view":
-        features = features[:, :1]
-    options: dict[str, Any] = {
-        "temperature": temperature,
-        "summation": summation,
-        "denominator": denominator,
-    }
-    if implementation == "auto":
-        self_contrast = is_self_contrast(
-            features,
-            contrast,
-            temperature=temperature,
-            denominator=denominator,
-            unit_rows=normalize,
-        )
-        max_dense = _MAX_DENSE_SELF_CONTRAST if self_contrast else _MAX_DENSE_GENERAL
-        sizes = (*features.shape[:2], *contrast.shape[:2])
-        is_large = None in sizes or math.prod(sizes) > max_dense
-        implementation = "streaming" if is_large and positives_cap is None else "dense"
-    if implementation == "streaming":
-        values = streaming_supcon(
-            labels, features, contrast_labels, contrast, first_row, unit_rows=normalize, **options
-        )
+    batch = multiview_batch(
+        labels,
+        features,
+        temperature=temperature,
+        normalize=options["normalize"],
+        anchors=options["anchors"],
+        contrast_gradient=options["contrast_gradient"],
+    )
+    cap, num_views = options["positives_cap"], features.shape[1]
+    if cap is not None and cap % num_views:
+        raise UserError(f"positives_cap must be a multiple of the {num_views} views, got {cap}")
+    has_masks = cap is not None or positive_mask is not None
+    if positive_mask is not None:
+        positive_mask = _local_mask(positive_mask, batch)
+    if has_masks and options["implementation"] == "streaming":
+        raise UserError("a positive_mask needs implementation 'dense' or 'auto', got 'streaming'")
+    pairs = make_pairs(
+        batch,
+        implementation=options["implementation"],
+        positives_cap=cap,
+        positive_mask=positive_mask,
+    )
+    multi_label, positive_mean = options["multi_label"], None
+    if labels.shape.rank == 1 or multi_label != "any":
+        weights = None if labels.shape.rank == 1 else label_weights(batch, multi_label)
+        positive_mean = functools.partial(weighted_similarity, batch, weights)
+    losses, has_positive = losses_of_pairs(
+        pairs,
+        summation=options["summation"],
+        denominator=options["denominator"],
+        margin=options["margin"],
+        positive_mean=None if has_masks else positive_mean,
+    )
+    factor = temperature * validity if options["scale_by_temperature"] else validity
+    has_positive = tf.reduce_any(tf.reshape(has_positive, [-1, batch.anchors.shape[1]]), axis=1)
+    return batch.sample_means(losses) * factor, has_positive
+
+
+def losses_of_pairs(
+    pairs: Pairs,
+    *,
+    summation: Summation,
+    denominator: Denominator,
+    margin: float,
+    positive_mean: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """SupCon of each anchor row, and whether it has a positive.
+
+    Args:
+      pairs: of R anchor rows with their contrast set.
+      summation, denominator, margin: as in `supcon_loss`.
+      positive_mean: returns the mean of s_ip that summation "outside" takes, and a number that is 0
+        without a positive, [R] each; None for `pairs.positive_mean`.
+
+    Returns:
+      float32 [R], 0 where the loss is not defined and not multiplied by the temperature; bool [R].
+    """
+    if denominator == "one_positive":
+        # s_ip - log(exp(s_ip - margin) + sum over N) = margin + log_sigmoid(s_ip - n_i)
+        log_negatives = pairs.log_sum("negatives") + margin
+        if summation == "outside":
+            mean, count = pairs.positive_mean(log_negatives)
+        else:
+            log_sum, count = pairs.positive_log_sum(log_negatives)
+            mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
+        return tf.where(count > 0, -mean - margin, 0.0), count > 0
+    if denominator == "all" and margin:
+        log_positives, _ = pairs.positive_log_sum()
+        log_denominator = log_add(pairs.log_sum("negatives"), log_positives - margin)
     else:
-        values = dense_supcon(
-            labels,
-            features,
-            contrast_labels,
-            contrast,
-            first_row,
-            positives_cap=positives_cap,
-            **options,
+        log_denominator = pairs.log_sum("all" if denominator == "all" else "negatives")
+    if summation == "outside":
+        mean, count = (positive_mean or pairs.positive_mean)()
+    else:
+        log_sum, count = pairs.positive_log_sum()
+        mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
+    is_defined = (count > 0) & (log_denominator > LOG_ZERO / 2)
+    return tf.where(is_defined, log_denominator - mean, 0.0), count > 0
+
+
+def log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """log(exp(one) + exp(other)), also with LOG_ZERO."""
+    larger = tf.maximum(one, other)
+    return larger + tf.math.log1p(tf.exp(tf.minimum(one, other) - larger))
+
+
+def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tf.Tensor:
+    """The rows of this replica's anchors of a mask of the global batch: bool [N, M]."""
+    mask = to_tensor("positive_mask", positive_mask)
+    if not mask.dtype.is_bool or mask.shape.rank != 2:
+        raise UserError(
+            f"positive_mask must be bool [N, N], got {mask.dtype.name} of shape {mask.shape}"
         )
-    return values * (temperature * validity if scale_by_temperature else validity)
+    num_samples = batch.contrast.shape[0]
+    if num_samples is not None and not mask.shape.is_compatible_with([num_samples] * 2):
+        raise UserError(
+            f"positive_mask must be [{num_samples}, {num_samples}], a row and a column per sample "
+            f"of the global batch, got {mask.shape}"
+        )
+    return mask[batch.first_row : batch.first_row + tf.shape(batch.anchors)[0]]
 
 
 def _check_options(
@@ -164,10 +256,15 @@ def _check_options(
     scale_by_temperature: bool = True,
     normalize: bool = True,
     implementation: str = "auto",
+    margin: float = 0.0,
+    multi_label: str = "any",
+    contrast_gradient: bool = True,
 ) -> None:
     check_temperature(temperature)
     check_flag("scale_by_temperature", scale_by_temperature)
     check_flag("normalize", normalize)
+    check_flag("contrast_gradient", contrast_gradient)
+    check_number("margin", margin, at_least=0)
     if positives_cap is not None:
         check_integer("positives_cap", positives_cap, at_least=0)
     if positives_cap is not None and implementation == "streaming":
@@ -180,8 +277,20 @@ def _check_options(
         ("denominator", denominator, Denominator),
         ("anchors", anchors, Anchors),
         ("implementation", implementation, Implementation),
+        ("multi_label", multi_label, MultiLabel),
     ):
         check_choice(name, value, get_args(choices))
+    if margin and denominator == "only_negatives":
+        raise UserError(
+            f"margin needs a denominator with positives, got {margin} with 'only_negatives'"
+        )
+    if multi_label != "any" and (
+        summation == "inside" or denominator == "one_positive" or positives_cap is not None
+    ):
+        raise UserError(
+            f"multi_label={multi_label!r} needs summation 'outside', denominator 'all' or "
+            "'only_negatives' and no positives_cap"
+        )
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
@@ -193,7 +302,7 @@ class SupConLoss(PerSampleLoss):
 
     Args:
       temperature, summation, denominator, positives_cap, anchors, scale_by_temperature,
-        normalize, implementation: as in `supcon_loss`.
+        normalize, implementation, margin, multi_label, contrast_gradient: as in `supcon_loss`.
       reduction: a Keras reduction; None returns [N] values whose mean is the loss.
       name: name of the loss.
 
@@ -217,6 +326,9 @@ class SupConLoss(PerSampleLoss):
         scale_by_temperature: bool = True,
         normalize: bool = True,
         implementation: Implementation = "auto",
+        margin: float = 0.0,
+        multi_label: MultiLabel = "any",
+        contrast_gradient: bool = True,
         reduction: str | None = "sum_over_batch_size",
         name: str = "supcon_loss",
     ):
@@ -231,15 +343,15 @@ class SupConLoss(PerSampleLoss):
             "scale_by_temperature": scale_by_temperature,
             "normalize": normalize,
             "implementation": implementation,
+            "margin": margin,
+            "multi_label": multi_label,
+            "contrast_gradient": contrast_gradient,
         }
         _check_options(**self.options)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples with a positive."""
-        values = supcon_loss(y_true, y_pred, **self.options)
-        return rescale_to_samples_with_positives(
-            values, y_true, y_pred, positives_cap=self.options["positives_cap"]
-        )
+        return rescale_to_masked_mean(*_supcon(y_true, y_pred, **self.options))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options}
@@ -328,10 +440,8 @@ class NPairsLoss(PerSampleLoss):
         y_pred = to_tensor("y_pred", y_pred)
         if y_pred.shape.rank < 3 or y_pred.shape[1] != 1:
             raise UserError(f"NPairsLoss takes one view [N, 1, D], got shape {y_pred.shape}")
-        values = supcon_loss(
-            y_true, y_pred, temperature=1.0, positives_cap=1, normalize=self.normalize
-        )
-        return rescale_to_samples_with_positives(values, y_true, y_pred, positives_cap=1)
+        loss = SupConLoss(temperature=1.0, positives_cap=1, normalize=self.normalize)
+        return loss.call(y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "normalize": self.normalize}

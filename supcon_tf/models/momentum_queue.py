@@ -156,7 +156,12 @@ class MemoryLoss(PerSampleLoss):
                 "set it to 'batch_and_queue'"
             )
         options = dict(loss.options)
-        for option, wanted in (("positives_cap", (None,)), ("implementation", ("auto", "dense"))):
+        for option, wanted in (
+            ("positives_cap", (None,)),
+            ("multi_label", ("any",)),
+            ("contrast_gradient", (True, False)),  # Keys never have a gradient.
+            ("implementation", ("auto", "dense")),
+        ):
             given = options.pop(option, wanted[0])
             if given not in wanted:
                 raise UserError(f"{option} must be {wanted[-1]!r} with a memory, got {given!r}")

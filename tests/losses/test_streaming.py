@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from supcon_tf.losses import SupConLoss, supcon, supcon_loss
+from supcon_tf.losses import SupConLoss, pairs, supcon_loss
 from supcon_tf.losses.streaming import tiles
 from tests import reference
 from tests.replicas import two_replicas
@@ -304,7 +304,8 @@ def test_the_graph_does_not_grow_with_the_batch():
         values = supcon_loss(labels, features, implementation="streaming")
         return tf.gradients(values, features)
 
-    assert num_nodes(6400) == num_nodes(640)
+    # Above 1,000 tiles, as small constants are stored differently.
+    assert num_nodes(32000) == num_nodes(16000)
 
 
 MEMORY_SCRIPT = """
@@ -340,12 +341,14 @@ def test_streaming_8192_rows_needs_less_than_a_third_of_the_matrix(labels):
 
 def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
     streamed = []
-    monkeypatch.setattr(
-        supcon,
-        "streaming_supcon",
-        lambda labels, anchors, *_, **__: streamed.append(anchors.shape[0]) or tf.zeros([1]),
-    )
-    monkeypatch.setattr(supcon, "_MAX_DENSE_SELF_CONTRAST", 8 * 8)
+
+    class Recorder(pairs.StreamingPairs):
+        def __init__(self, labels, anchors, *others, **options):
+            streamed.append(anchors.shape[0])
+            super().__init__(labels, anchors, *others, **options)
+
+    monkeypatch.setattr(pairs, "StreamingPairs", Recorder)
+    monkeypatch.setattr(pairs, "_MAX_DENSE_SELF_CONTRAST", 8 * 8)
     loss = tf.function(supcon_loss)
     for num_samples in (4, 5, None):
         loss.get_concrete_function(
@@ -353,11 +356,17 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
         )
     assert streamed == [5, None]
     supcon_loss(np.zeros(5, int), features_of(5), positives_cap=2)
+    supcon_loss(None, features_of(5), positive_mask=np.eye(5, dtype=bool))
     # General streaming is slower and begins at larger batches.
-    for options in ({"anchors": "one_view"}, {"denominator": "one_positive"}, {"normalize": False}):
+    for options in (
+        {"anchors": "one_view"},
+        {"contrast_gradient": False},
+        {"normalize": False},
+        {"temperature": 0.02},
+    ):
         supcon_loss(np.zeros(5, int), features_of(5), **options)
     assert streamed == [5, None]
-    monkeypatch.setattr(supcon, "_MAX_DENSE_GENERAL", 8 * 8)
+    monkeypatch.setattr(pairs, "_MAX_DENSE_GENERAL", 8 * 8)
     supcon_loss(np.zeros(5, int), features_of(5), normalize=False)
     assert streamed == [5, None, 5]
 

@@ -1,5 +1,5 @@
-"""The exact loss in linear memory: similarities are computed tile by tile and not stored."""
+"""Pairs tile by tile: the same numbers as from the matrix of similarities, in linear memory."""
 
-from supcon_tf.losses.streaming.loss import is_self_contrast, streaming_supcon
+from supcon_tf.losses.streaming.pairs import StreamingPairs, allows_self_contrast
 
-__all__ = ["is_self_contrast", "streaming_supcon"]
+__all__ = ["StreamingPairs", "allows_self_contrast"]

@@ -9,6 +9,8 @@ from supcon_tf.losses.multiview import share_label
 
 # A tile of 1,008 x 1,008 similarities (4 MB) fits in the cache and keeps all cores busy.
 MAX_TILE_ROWS = 1008
+# Of the passes over positives only.
+MAX_POSITIVE_TILE_ROWS = 240
 
 
 class Tiles(NamedTuple):
@@ -19,9 +21,7 @@ class Tiles(NamedTuple):
     positions: tf.Tensor  # int32 [T, b], the row's position in the contrast set; -1 for padding
 
 
-def split_into_tiles(
-    values: tf.Tensor, *, padding: int = 0, max_rows: Any = MAX_TILE_ROWS
-) -> tf.Tensor:
+def split_into_tiles(values: tf.Tensor, max_rows: Any, *, padding: float = 0) -> tf.Tensor:
     """[n, ...] -> [T, b, ...] with T b >= n and b at most `max_rows`, or 16."""
     # A known size stays a Python number, so that the tiles have static shapes.
     num_rows = values.shape[0] or tf.maximum(tf.shape(values)[0], 1)
@@ -50,14 +50,14 @@ def similarities(anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor) ->
     return tf.matmul(anchors.rows[i], contrast.rows[j], transpose_b=True)
 
 
-def positives_and_negatives(
-    anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Masks of anchor tile i with contrast tile j: bool [b, b'] twice."""
-    anchor, other = anchors.positions[i][:, None], contrast.positions[j][None, :]
-    is_pair = (anchor != other) & (anchor >= 0) & (other >= 0)
-    shares = share_label(anchors.labels[i], contrast.labels[j])
-    return shares & is_pair, ~shares & is_pair
+def shares_label(anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor) -> tf.Tensor:
+    """Whether a row of anchor tile i shares a label with one of contrast tile j: bool [b, b']."""
+    return share_label(anchors.labels[i], contrast.labels[j])
+
+
+def is_other_row(anchors: Tiles, i: tf.Tensor, contrast: Tiles, j: tf.Tensor) -> tf.Tensor:
+    """Whether the rows of anchor tile i and contrast tile j are different rows: bool [b, b']."""
+    return anchors.positions[i][:, None] != contrast.positions[j][None, :]
 
 
 def num_tiles(tiles: Tiles) -> Any:
