@@ -8,7 +8,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 from supcon_tf.losses.labels import to_tensor
 
-LossInput = Literal["projection", "logits", "prototypes"]
+LossInput = Literal["projection", "logits", "prototypes", "logits_and_projection"]
 LossLabels = Literal["single", "multi", "any", "none"]
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none")
@@ -29,7 +29,8 @@ def loss_input(loss: keras.losses.Loss) -> LossInput:
         `input`.
 
     Returns:
-      "projection" [N, V, D], "logits" [N, C] or "prototypes" [N, A + V, K].
+      "projection" [N, V, D], "logits" [N, C], "prototypes" [N, A + V, K] or
+      "logits_and_projection" [N, V, C + D].
 
     Raises:
       UserError: an unknown loss.

@@ -142,3 +142,9 @@ def make_pairs(
     if implementation == "streaming":
         return StreamingPairs(*arrays, allows_self_contrast=batch.allows_self_contrast)
     return DensePairs.of_batch(*arrays, positives_cap=positives_cap, positive_mask=positive_mask)
+
+
+def log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """log(exp(one) + exp(other)), also of LOG_ZERO."""
+    larger = tf.maximum(one, other)
+    return larger + tf.math.log1p(tf.exp(tf.minimum(one, other) - larger))

@@ -29,6 +29,7 @@ from supcon_tf.losses.pairs import (
     Implementation,
     MultiviewBatch,
     Pairs,
+    log_add,
     make_pairs,
     multiview_batch,
 )
@@ -224,12 +225,6 @@ def losses_of_pairs(
     return tf.where(is_defined, log_denominator - mean, 0.0), count > 0
 
 
-def log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """log(exp(one) + exp(other)), also with LOG_ZERO."""
-    larger = tf.maximum(one, other)
-    return larger + tf.math.log1p(tf.exp(tf.minimum(one, other) - larger))
-
-
 def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tf.Tensor:
     """The rows of this replica's anchors of a mask of the global batch: bool [N, M]."""
     mask = to_tensor("positive_mask", positive_mask)
@@ -352,6 +347,55 @@ class SupConLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples with a positive."""
         return rescale_to_masked_mean(*_supcon(y_true, y_pred, **self.options))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
+
+
+@keras.saving.register_keras_serializable(package="supcon_tf")
+class SINCERELoss(PerSampleLoss):
+    """SINCERE (Feeney & Hughes 2023, arXiv 2309.14277): `SupConLoss` with "one_positive".
+
+    A positive competes with the negatives only, so that a class does not push itself apart. With a
+    margin it is eps-SupInfoNCE (Barbano et al. 2023, arXiv 2211.05568, who take 0.25).
+
+    Args:
+      temperature, margin, scale_by_temperature, normalize, implementation: as in `supcon_loss`.
+      reduction, name: as in `SupConLoss`.
+
+    Example:
+      >>> import tensorflow as tf
+      >>> from supcon_tf.losses import SINCERELoss
+      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
+      >>> round(float(SINCERELoss(temperature=1.0)(tf.constant([0, 0, 1, 1]), features)), 4)
+      0.5514
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.1,
+        margin: float = 0.0,
+        scale_by_temperature: bool = True,
+        normalize: bool = True,
+        implementation: Implementation = "auto",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sincere_loss",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        reject_variable(temperature)
+        self.options: dict[str, Any] = {
+            "temperature": temperature,
+            "margin": margin,
+            "scale_by_temperature": scale_by_temperature,
+            "normalize": normalize,
+            "implementation": implementation,
+        }
+        _check_options(**self.options)
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """[N] values whose mean is the mean over the samples with a positive."""
+        return SupConLoss(denominator="one_positive", **self.options).call(y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options}
