@@ -20,44 +20,42 @@ from supcon_tf.losses.streaming.tiles import (
 def sums(
     anchors: Tiles,
     contrast: Tiles,
-    log_negatives: tf.Tensor | None,
     start: tf.Tensor,
     stop: tf.Tensor,
     reduction: Literal["mean", "log_sum"],
+    *,
+    log_sigmoid: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean over P of t, 0 if empty, or log of the sum of exp(t), LOG_ZERO if empty; and |P|.
 
-    t_ip is s_ip, or with n log_sigmoid(s_ip - n_i) = s_ip - log(exp(s_ip) + exp(n_i)).
-
     Args:
       anchors, contrast: tiles.
-      log_negatives: n, [T, b], or None.
       start, stop: int32 [T]; all positives of anchor tile i are in contrast tiles
         start[i] ... stop[i] - 1.
       reduction: "mean" or "log_sum".
+      log_sigmoid: whether t is log_sigmoid(s) instead of s.
 
     Returns:
       float32 [T, b] each; only the first has a gradient.
     """
-    n = () if log_negatives is None else (log_negatives,)
 
     def mask_of(i: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
         # Padding has the position -1; rows of labels share none with it.
         is_row = contrast.positions[j] >= 0
-        other = is_other_row(anchors, i, contrast, j)
-        return shares_label(anchors, i, contrast, j) & other & is_row
+        return (
+            shares_label(anchors, i, contrast, j) & is_other_row(anchors, i, contrast, j) & is_row
+        )
 
     @tf.custom_gradient
-    def sums_of(anchor_rows: tf.Tensor, contrast_rows: tf.Tensor, *n: tf.Tensor) -> Any:
+    def sums_of(anchor_rows: tf.Tensor, contrast_rows: tf.Tensor) -> Any:
         tiles = anchors._replace(rows=anchor_rows), contrast._replace(rows=contrast_rows)
 
         def terms(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """t, and the slope dt / ds."""
             s = similarities(tiles[0], i, tiles[1], j)
-            if not n:
-                return s, tf.ones_like(s)
-            difference = s - n[0][i][:, None]
-            return tf.math.log_sigmoid(difference), tf.sigmoid(-difference)
+            if log_sigmoid:
+                return tf.math.log_sigmoid(s), tf.sigmoid(-s)
+            return s, tf.ones_like(s)
 
         def anchor_tile(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def add(j: tf.Tensor, count: tf.Tensor, largest: tf.Tensor, total: tf.Tensor) -> Any:
@@ -78,7 +76,7 @@ def sums(
 
         values, counts = map_tiles(anchors, anchor_tile, (tf.float32, tf.float32))
 
-        def gradients_of(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def gradients_of(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def slopes(i: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
                 t, slope = terms(i, j)
                 if reduction == "mean":
@@ -87,21 +85,8 @@ def sums(
                     weight = tf.exp(tf.minimum(t - values[i][:, None], 0.0))
                 return tf.where(mask_of(i, j), upstream[i][:, None] * weight * slope, 0.0)
 
-            def log_negatives_gradient(i: tf.Tensor) -> tf.Tensor:
-                (total,) = fold(
-                    start[i],
-                    stop[i],
-                    lambda j, total: (total - tf.reduce_sum(slopes(i, j), axis=1),),
-                    tf.zeros_like(upstream[i]),
-                )
-                return total
-
-            row_gradients = gradients(*tiles, slopes, start, stop)
-            if not n:
-                return row_gradients
-            # t depends on s - n.
-            return *row_gradients, map_tiles(anchors, log_negatives_gradient, tf.float32)
+            return gradients(*tiles, slopes, start, stop)
 
         return (values, counts), gradients_of
 
-    return sums_of(anchors.rows, contrast.rows, *n)
+    return sums_of(anchors.rows, contrast.rows)

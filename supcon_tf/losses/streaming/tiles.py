@@ -10,7 +10,7 @@ from supcon_tf.losses.multiview import share_label
 # A tile of 1,008 x 1,008 similarities (4 MB) fits in the cache and keeps all cores busy.
 MAX_TILE_ROWS = 1008
 # Of the passes over positives only.
-MAX_POSITIVE_TILE_ROWS = 240
+MAX_POSITIVE_TILE_ROWS = 112
 
 
 class Tiles(NamedTuple):
@@ -19,6 +19,10 @@ class Tiles(NamedTuple):
     rows: tf.Tensor  # float32 [T, b, D], divided by the square root of the temperature
     labels: tf.Tensor  # int32 [T, b], or float32 [T, b, C] of zeros and ones
     positions: tf.Tensor  # int32 [T, b], the row's position in the contrast set; -1 for padding
+
+    def with_column(self, column: tf.Tensor) -> "Tiles":
+        """The tiles with one more number per row, [T, b]."""
+        return self._replace(rows=tf.concat([self.rows, column[..., None]], axis=-1))
 
 
 def split_into_tiles(values: tf.Tensor, max_rows: Any, *, padding: float = 0) -> tf.Tensor:
