@@ -198,7 +198,7 @@ def test_files_of_strangers_may_use_layers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "reference", ["keras.src.utils.file_utils.os.system", "losses.supcon.math.sqrt"]
+    "reference", ["keras.src.utils.file_utils.os.system", "losses.parametric_supcon.math.sqrt"]
 )
 def test_the_name_of_a_package_leads_to_no_other_package(reference):
     with pytest.raises(UserError, match=f"@{reference} is not a function or class of supcon_tf or"):
