@@ -5,6 +5,7 @@ from supcon_tf.evaluation.calibration import (
     expected_calibration_error,
     reliability,
 )
+from supcon_tf.evaluation.contrastive_accuracy import ContrastiveAccuracy
 from supcon_tf.evaluation.corruption_error import (
     CorruptionError,
     mean_corruption_error,
@@ -25,6 +26,7 @@ from supcon_tf.evaluation.metrics import (
 from supcon_tf.evaluation.projections import projection_measures
 
 __all__ = [
+    "ContrastiveAccuracy",
     "CorruptionError",
     "Reliability",
     "average_precisions",

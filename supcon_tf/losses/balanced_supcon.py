@@ -40,10 +40,10 @@ def balanced_supcon_loss(
     """Balanced supervised contrastive loss of each sample.
 
     A centre per class joins the contrast set. An anchor's loss is
-    -1/|P| sum_p log(exp(s_ip) / D_i), where P(i) contains the centre of its class and D_i is the sum
-    over classes c of the mean of exp(s_ij) over the rows of A(i) and the centre that belong to c. Large classes do not dominate
-    D_i, and every class is in it. The paper adds cross-entropy with logits + log class prior, times
-    1.0, and takes 0.35 times this loss.
+    -1/|P| sum_p log(exp(s_ip) / D_i), where P(i) contains the centre of its class. D_i is the sum
+    over classes of the mean of exp(s_ij) over the class's rows in A(i) and its centre: large
+    classes do not dominate it, and every class is in it. The paper adds cross-entropy of logits +
+    log class prior, times 1.0, and takes 0.35 times this loss.
 
     In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
     global batch.

@@ -105,7 +105,7 @@ class PerSampleLoss(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""
         with tf.name_scope(self.name):
-            if _in_symbolic_scope():
+            if in_symbolic_scope():
                 # On several replicas, Keras 3.15 builds a model from the mean of their batches:
                 # class numbers are floats in this call, but not in the training step.
                 shape = tf.shape(y_pred)[:1] if self.reduction in (None, "none") else []
@@ -140,7 +140,7 @@ def _check_weights(sample_weight: Any, values: tf.Tensor) -> tf.Tensor:
     return weights
 
 
-def _in_symbolic_scope() -> bool:
+def in_symbolic_scope() -> bool:
     """Whether Keras only computes shapes."""
     with keras.SymbolicScope() as scope:
         return scope.original_scope is not None

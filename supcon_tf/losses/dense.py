@@ -81,6 +81,15 @@ class DensePairs:
         terms = self._positive_terms(log_negatives)
         return _masked_log_sum(terms, self._positives), self._num_positives()
 
+    def nearest(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `pairs.Pairs`."""
+        s = tf.stop_gradient(self._similarities)
+        to_positive, to_negative = (
+            tf.reduce_max(tf.where(mask, s, LOG_ZERO), axis=1)
+            for mask in (self._positives, self._negatives)
+        )
+        return to_positive, to_negative
+
     def _positive_terms(self, log_negatives: tf.Tensor | None) -> tf.Tensor:
         if log_negatives is None:
             return self._similarities

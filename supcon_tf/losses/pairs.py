@@ -49,6 +49,10 @@ class Pairs(Protocol):
         """Log of the sum over P(i) of exp(t_ip), LOG_ZERO if empty, and |P(i)|: [R] each."""
         ...
 
+    def nearest(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The largest s_ij over P(i) and over N(i), LOG_ZERO if empty: [R] each, no gradient."""
+        ...
+
 
 class MultiviewBatch(NamedTuple):
     """The anchors and the contrast set of a batch.

@@ -78,6 +78,27 @@ def log_sums(
     return sums_of(anchors.rows, contrast.rows)
 
 
+@tf.function(autograph=False)
+def largest(anchors: Tiles, contrast: Tiles) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest s_ij over P and over N, LOG_ZERO if empty: [T, b] each."""
+
+    def anchor_tile(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def add(j: tf.Tensor, *found: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            s = similarities(anchors, i, contrast, j)
+            shares = shares_label(anchors, i, contrast, j)
+            in_set = is_other_row(anchors, i, contrast, j) & (contrast.positions[j] >= 0)
+            return tuple(
+                tf.maximum(old, tf.reduce_max(tf.where(mask & in_set, s, LOG_ZERO), axis=1))
+                for old, mask in zip(found, (shares, ~shares), strict=True)
+            )
+
+        empty = tf.fill(tf.shape(anchors.rows[i, :, 0]), LOG_ZERO)
+        return fold(0, num_tiles(contrast), add, empty, empty)
+
+    to_positive, to_negative = map_tiles(anchors, anchor_tile, (tf.float32, tf.float32))
+    return to_positive, to_negative
+
+
 def gradients(
     anchors: Tiles, contrast: Tiles, slopes: Any, start: Any = None, stop: Any = None
 ) -> tuple[tf.Tensor, tf.Tensor]:

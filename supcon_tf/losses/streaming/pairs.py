@@ -64,6 +64,13 @@ class StreamingPairs:
         """See `pairs.Pairs`."""
         return self._over_positives(log_negatives, "log_sum")
 
+    def nearest(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `pairs.Pairs`."""
+        max_rows = tiles.MAX_TILE_ROWS
+        largest = general.largest(self._anchors.tiles(max_rows), self._contrast.tiles(max_rows))
+        to_positive, to_negative = (self._anchors.in_batch_order(values) for values in largest)
+        return tf.stop_gradient(to_positive), tf.stop_gradient(to_negative)
+
     def _over_positives(
         self, log_negatives: tf.Tensor | None, reduction: Literal["mean", "log_sum"]
     ) -> tuple[tf.Tensor, tf.Tensor]:
