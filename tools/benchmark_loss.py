@@ -1,19 +1,21 @@
-"""Times SupCon losses, forward and backward, and measures their memory and accuracy.
+"""Times the contrastive losses, forward and backward, and measures their memory and accuracy.
 
 examples:
   python tools/benchmark_loss.py --rows 2048 8192 16384 --plot loss.png
+  python tools/benchmark_loss.py --rows 8192 --losses all --contenders streaming "torch formula"
   python tools/benchmark_loss.py --rows 2048 --peer_python /path/with/torch/bin/python
 
 Every contender runs in its own process, with the same features, labels and threads:
 
-  dense, streaming   supcon_tf.losses.supcon_loss
-  torch formula      Eq. 2 of arXiv 2004.11362 in PyTorch
-  torch library      pytorch_metric_learning.losses.SupConLoss
+  dense, streaming   the function of supcon_tf.losses, supcon_loss by default
+  torch formula      the loss's equation in PyTorch
+  torch library      pytorch_metric_learning.losses.SupConLoss, of loss supcon only
   floor, torch floor two N x D x N matrix products in TensorFlow and in PyTorch, a lower bound
 
 The extra `bench` installs the peers. The memory is the process's peak minus its peak after a small
 step. The gradient error is the largest difference to a float64 gradient, relative to that
-gradient's largest entry.
+gradient's largest entry, for loss supcon without options; for the others it is the difference to
+the formula in PyTorch, if that is measured.
 """
 
 import argparse
@@ -28,81 +30,66 @@ from typing import Any
 
 import contenders
 import numpy as np
+from benchmarked_losses import LOSSES, TEMPERATURE, tensorflow_loss, torch_formula
 from tqdm import tqdm
 
 Step = Callable[[], Any]
 
 TENSORFLOW = ("dense", "streaming", "floor")
 TORCH = ("torch formula", "torch library", "torch floor")
-TEMPERATURE = 0.1
+# These do not depend on the loss.
+WITHOUT_LOSS = ("floor", "torch floor", "torch library")
 
 
 def tensorflow_step(
-    name: str, features: np.ndarray, labels: np.ndarray, threads: int, options: dict[str, Any]
+    name: str, loss: str, features: np.ndarray, labels: np.ndarray, threads: int, options: Any
 ) -> Step:
     """A compiled step that returns the gradient of the mean loss as an array."""
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     import tensorflow as tf
 
-    from supcon_tf.losses import supcon_loss
-
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    rows, classes = tf.constant(features), tf.constant(labels)
-
-    @tf.function(autograph=False)
-    def floor(rows: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(tf.matmul(rows, rows, transpose_b=True), rows)
+    rows = tf.constant(features)
+    if name == "floor":
+        floor = tf.function(lambda x: tf.matmul(tf.matmul(x, x, transpose_b=True), x))
+        return lambda: floor(rows).numpy()
+    values = tensorflow_loss(loss, labels, features.shape[1], name, options)
 
     @tf.function(autograph=False)
     def gradient(rows: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            values = supcon_loss(
-                classes,
-                rows[:, None],
-                temperature=TEMPERATURE,
-                scale_by_temperature=False,
-                **{"implementation": name, **options},
-            )
-            loss = tf.reduce_mean(values)
-        return tape.gradient(loss, rows)
+            mean = tf.reduce_mean(values(rows))
+        return tape.gradient(mean, rows)
 
-    step = floor if name == "floor" else gradient
-    return lambda: step(rows).numpy()
+    return lambda: gradient(rows).numpy()
 
 
-def torch_step(name: str, features: np.ndarray, labels: np.ndarray, threads: int) -> Step:
+def torch_step(
+    name: str, loss: str, features: np.ndarray, labels: np.ndarray, threads: int
+) -> Step:
     """The same step in PyTorch."""
     import torch
 
     torch.set_num_threads(threads)
-    classes = torch.from_numpy(labels)
-
     if name == "torch floor":
         rows = torch.from_numpy(features)
         return lambda: ((rows @ rows.T) @ rows).numpy()
-
-    def formula(rows: Any) -> Any:
-        units = torch.nn.functional.normalize(rows, dim=1)
-        logits = units @ units.T / TEMPERATURE
-        others = ~torch.eye(len(rows), dtype=torch.bool)
-        positives = (classes[:, None] == classes[None, :]) & others
-        log_denominators = logits.masked_fill(~others, -torch.inf).logsumexp(1, keepdim=True)
-        log_ratios = (logits - log_denominators) * positives
-        return -(log_ratios.sum(1) / positives.sum(1).clamp(min=1)).mean()
 
     def library(rows: Any) -> Any:
         from pytorch_metric_learning.losses import SupConLoss
 
         # The library averages over the rows that have positives, the other losses over all rows.
         share = float(np.mean(np.bincount(labels)[labels] > 1))
-        return share * SupConLoss(temperature=TEMPERATURE)(rows, classes)
+        return share * SupConLoss(temperature=TEMPERATURE)(rows, torch.from_numpy(labels))
 
-    loss = formula if name == "torch formula" else library
+    values = library
+    if name == "torch formula":
+        values = torch_formula(loss, labels, features.shape[1])
 
     def step() -> np.ndarray:
         rows = torch.from_numpy(features).requires_grad_()
-        loss(rows).backward()
+        values(rows).mean().backward()
         assert rows.grad is not None
         return rows.grad.numpy()
 
@@ -142,21 +129,23 @@ def prepare(folder: Path, rows: int, dim: int, classes: int, *, has_gradient: bo
     features += rng.normal(size=(classes, dim))[labels].astype(np.float32)
     np.save(folder / "features.npy", features)
     np.save(folder / "labels.npy", labels)
-    (folder / "gradient.npy").unlink(missing_ok=True)
+    for file in folder.glob("gradient*.npy"):
+        file.unlink()
     if has_gradient:
-        np.save(folder / "gradient.npy", float64_gradient(features, labels))
+        np.save(folder / "gradient_supcon.npy", float64_gradient(features, labels))
 
 
 def measure(
-    name: str, folder: Path, threads: int, seconds: float, options: dict[str, Any]
+    name: str, loss: str, folder: Path, threads: int, seconds: float, options: dict[str, Any]
 ) -> dict[str, float]:
     """Warms up on 256 rows, then times steps on all of them."""
     features, labels = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 
     def make_step(num_rows: int) -> Step:
+        arrays = features[:num_rows], labels[:num_rows]
         if name in TENSORFLOW:
-            return tensorflow_step(name, features[:num_rows], labels[:num_rows], threads, options)
-        return torch_step(name, features[:num_rows], labels[:num_rows], threads)
+            return tensorflow_step(name, loss, *arrays, threads, options)
+        return torch_step(name, loss, *arrays, threads)
 
     make_step(256)()
     base = contenders.peak_mib()
@@ -168,16 +157,21 @@ def measure(
         step()
         times.append(time.perf_counter() - start)
     result = {"seconds": float(np.median(times)), "mebibytes": contenders.peak_mib() - base}
-    if (folder / "gradient.npy").exists() and "floor" not in name:
-        expected = np.load(folder / "gradient.npy")
+    file = folder / f"gradient_{loss}.npy"
+    if name == "torch formula" and not file.exists():
+        np.save(file, gradient)
+    elif file.exists() and "floor" not in name and not options:
+        expected = np.load(file)
         result["difference"] = float(np.abs(gradient - expected).max() / np.abs(expected).max())
     return result
 
 
-def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float] | None:
+def run_alone(
+    name: str, loss: str, folder: Path, args: argparse.Namespace
+) -> dict[str, float] | None:
     """Runs `measure` in a new process; None if that fails."""
     python = args.peer_python if name in TORCH else sys.executable
-    command = [python, __file__, "--measure", name, "--folder", str(folder)]
+    command = [python, __file__, "--measure", name, "--losses", loss, "--folder", str(folder)]
     command += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
     command += ["--options", json.dumps(args.options)]
     return contenders.run_alone(name, command, {"OMP_NUM_THREADS": str(args.threads)})
@@ -185,24 +179,25 @@ def run_alone(name: str, folder: Path, args: argparse.Namespace) -> dict[str, fl
 
 def show(results: list[dict[str, Any]]) -> None:
     """Prints the Markdown table and how time and memory grow."""
-    print("| rows | contender | seconds | times the floor | peak MiB | gradient error |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| rows | loss | contender | seconds | times the floor | peak MiB | gradient error |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     floors = {r["rows"]: r["seconds"] for r in results if r["name"] == "floor"}
     for r in results:
         floor = floors.get(r["rows"])
         ratio = f"{r['seconds'] / floor:.2f}" if floor else "-"
         error = f"{r['difference']:.1e}" if "difference" in r else "-"
         print(
-            f"| {r['rows']:,} | {r['name']} | {r['seconds']:.3g} | {ratio} | "
+            f"| {r['rows']:,} | {r['loss']} | {r['name']} | {r['seconds']:.3g} | {ratio} | "
             f"{r['mebibytes']:,.0f} | {error} |"
         )
-    for name in dict.fromkeys(r["name"] for r in results):
-        large = [r for r in results if r["name"] == name and r["rows"] >= 4096]
+    for loss, name in dict.fromkeys((r["loss"], r["name"]) for r in results):
+        large = [r for r in results if (r["loss"], r["name"]) == (loss, name) and r["rows"] >= 4096]
         if len(large) > 1:
             logs = np.log([[r["rows"], r["seconds"], max(r["mebibytes"], 1)] for r in large])
             time_slope, memory_slope = np.polyfit(logs[:, 0], logs[:, 1:], 1)[0]
             print(
-                f"{name}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f} from 4,096 rows"
+                f"{loss} {name}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f} from "
+                "4,096 rows"
             )
 
 
@@ -218,11 +213,14 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
         (axes[0], "seconds", "forward + backward, seconds"),
         (axes[1], "mebibytes", "peak memory above base, MiB"),
     ):
-        for name in dict.fromkeys(r["name"] for r in results):
-            points = [r for r in results if r["name"] == name]
+        for loss, name in dict.fromkeys((r["loss"], r["name"]) for r in results):
+            points = [r for r in results if (r["loss"], r["name"]) == (loss, name)]
             style = "--" if "floor" in name else "-"
             axis.plot(
-                [r["rows"] for r in points], [r[key] for r in points], f"o{style}", label=name
+                [r["rows"] for r in points],
+                [r[key] for r in points],
+                f"o{style}",
+                label=f"{loss} {name}",
             )
         axis.set(title=title, xlabel="rows", xscale="log", yscale="log")
         rows = sorted({r["rows"] for r in results})
@@ -240,6 +238,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--dim", type=int, default=128, help="numbers per row, default 128")
     parser.add_argument("--classes", type=int, default=1000, help="default 1,000")
+    parser.add_argument(
+        "--losses",
+        nargs="+",
+        default=["supcon"],
+        choices=("all", *LOSSES),
+        metavar="LOSS",
+        help=f"all, or some of {', '.join(LOSSES)}; default: supcon",
+    )
     parser.add_argument(
         "--contenders", nargs="+", choices=TENSORFLOW + TORCH, help="default: all of them"
     )
@@ -270,27 +276,33 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.measure:
-        figures = measure(args.measure, args.folder, args.threads, args.seconds, args.options)
+        (loss,) = args.losses
+        figures = measure(args.measure, loss, args.folder, args.threads, args.seconds, args.options)
         print(json.dumps(figures))
         return
+    losses = LOSSES if "all" in args.losses else args.losses
+    # The PyTorch formula first: the others of a loss are compared with it.
+    names = sorted(args.contenders or (*TENSORFLOW, *TORCH), key=lambda name: name not in TORCH)
     cases = [
-        (rows, name)
+        (rows, loss, name)
         for rows in args.rows
-        for name in args.contenders or (*TENSORFLOW, *TORCH)
-        if rows <= args.dense_limit or name == "streaming"
+        for loss in losses
+        for name in names
+        if (rows <= args.dense_limit or name == "streaming")
+        and (name not in WITHOUT_LOSS or loss == losses[0])
     ]
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepared = 0
-        for rows, name in tqdm(cases, unit="case", disable=None):
+        for rows, loss, name in tqdm(cases, unit="case", disable=None):
             if rows != prepared:
                 has_gradient = rows <= args.dense_limit and not args.options
                 prepare(folder, rows, args.dim, args.classes, has_gradient=has_gradient)
                 prepared = rows
-            measured = run_alone(name, folder, args)
+            measured = run_alone(name, loss, folder, args)
             if measured is not None:
-                results.append({"rows": rows, "name": name, **measured})
+                results.append({"rows": rows, "loss": loss, "name": name, **measured})
     show(results)
     contenders.write_json(args.json, results)
     if args.plot:
