@@ -3,18 +3,29 @@
 examples:
   python tools/plot_gradient_hardness.py --output=gradient_hardness.png
   python tools/plot_gradient_hardness.py --temperature=0.5 --positives=5
+  python tools/plot_gradient_hardness.py --losses --output=losses_hardness.png
 
 The gradient of an anchor's loss is a sum with one term per other row (Eq. 4-5 of arXiv 2004.11362).
 The picture shows the length of each term, as a share of the sum of lengths, against the row's
 similarity to the anchor. A positive is hard when its similarity is low, a negative when it is high.
 Normalisation multiplies each term by sqrt(1 - similarity^2), which suppresses the easy ones.
+With --losses the picture compares the losses of the family instead, with normalisation.
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 
 SUMMATIONS = ("outside", "inside")
+# Options of supcon_loss.
+LOSSES: dict[str, dict[str, Any]] = {
+    "SupCon": {},
+    "SupCon, L_in": {"summation": "inside"},
+    "decoupled": {"denominator": "only_negatives"},
+    "SINCERE": {"denominator": "one_positive"},
+    "eps-SupInfoNCE, margin 3": {"denominator": "one_positive", "margin": 3.0},
+}
 
 
 def gradient_terms(
@@ -52,6 +63,32 @@ def gradient_terms(
     return terms
 
 
+def loss_terms(
+    anchor: np.ndarray,
+    others: np.ndarray,
+    is_positive: np.ndarray,
+    *,
+    temperature: float,
+    **options: Any,
+) -> np.ndarray:
+    """Lengths of the terms of `supcon_loss`, [A], by automatic differentiation.
+
+    For unit rows, the term of row j in the anchor's gradient is as long as the gradient of the
+    anchor's loss with respect to row j. Negative where a step moves the two rows apart.
+    """
+    import tensorflow as tf
+
+    from supcon_tf.losses import supcon_loss
+
+    labels = np.concatenate([[0], np.where(is_positive, 0, 1)])
+    rows = tf.constant(np.concatenate([anchor[None], others])[:, None], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        loss = supcon_loss(labels, rows, temperature=temperature, **options)[0]
+    gradient = tape.gradient(loss, rows)[1:, 0].numpy()
+    return np.linalg.norm(gradient, axis=1) * np.where(gradient @ anchor > 0, -1, 1)
+
+
 def rows_at(similarities: np.ndarray, anchor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random unit rows with the given cosine similarities to a unit anchor."""
     directions = rng.normal(size=(len(similarities), len(anchor)))
@@ -61,6 +98,46 @@ def rows_at(similarities: np.ndarray, anchor: np.ndarray, rng: np.random.Generat
     return similarities[:, None] * anchor + across[:, None] * directions
 
 
+def example_rows(
+    num_positives: int, num_negatives: int, *, hardest: float = 0.9
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Similarities by kind, the anchor [D], the other rows [A, D] and which are positives [A]."""
+    rng = np.random.default_rng(0)
+    anchor = np.eye(128)[0]
+    similarities = {
+        "positives": np.linspace(-0.5, 1, num_positives),
+        "negatives": np.linspace(-1, hardest, num_negatives),
+    }
+    others = rows_at(np.concatenate(list(similarities.values())), anchor, rng)
+    return similarities, anchor, others, np.arange(len(others)) < num_positives
+
+
+def plot_losses(path: str, *, temperature: float, num_positives: int, num_negatives: int) -> None:
+    """Draws the losses of the family: positives left, negatives right."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    # As later in training, when few negatives are near.
+    similarities, anchor, others, is_positive = example_rows(
+        num_positives, num_negatives, hardest=0.5
+    )
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, options in LOSSES.items():
+        lengths = loss_terms(anchor, others, is_positive, temperature=temperature, **options)
+        shares = 100 * lengths / np.abs(lengths).sum()
+        for axis, kind in zip(axes, similarities, strict=True):
+            chosen = is_positive if kind == "positives" else ~is_positive
+            axis.plot(similarities[kind], shares[chosen], label=name)
+    for axis, kind, side in zip(axes, similarities, ("left", "right"), strict=True):
+        axis.set(title=kind, ylabel="% of all gradient terms, negative: pushed away")
+        axis.set_xlabel(f"similarity to the anchor (hard to the {side})")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
 def plot(path: str, *, temperature: float, num_positives: int, num_negatives: int) -> None:
     """Draws positives left, negatives right; with normalisation above, without below."""
     import matplotlib
@@ -68,14 +145,7 @@ def plot(path: str, *, temperature: float, num_positives: int, num_negatives: in
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    rng = np.random.default_rng(0)
-    anchor = np.eye(128)[0]
-    similarities = {
-        "positives": np.linspace(-0.5, 1, num_positives),
-        "negatives": np.linspace(-1, 0.9, num_negatives),
-    }
-    others = rows_at(np.concatenate(list(similarities.values())), anchor, rng)
-    is_positive = np.arange(len(others)) < num_positives
+    similarities, anchor, others, is_positive = example_rows(num_positives, num_negatives)
     figure, axes = pyplot.subplots(
         2, 2, figsize=(10, 7), layout="constrained", sharex="col", sharey="col"
     )
@@ -117,8 +187,9 @@ def main() -> None:
     parser.add_argument(
         "--negatives", type=int, default=450, help="number of negatives, default 450"
     )
+    parser.add_argument("--losses", action="store_true", help="compare the losses of the family")
     args = parser.parse_args()
-    plot(
+    (plot_losses if args.losses else plot)(
         args.output,
         temperature=args.temperature,
         num_positives=args.positives,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf.losses import supcon_loss
-from tools.plot_gradient_hardness import gradient_terms, rows_at
+from tools.plot_gradient_hardness import example_rows, gradient_terms, loss_terms, rows_at
 
 
 @pytest.mark.parametrize("summation", ["outside", "inside"])
@@ -63,3 +63,15 @@ def test_normalisation_scales_a_term_by_the_sine_of_its_angle():
         for normalize in (False, True)
     )
     np.testing.assert_allclose(through, plain * np.sqrt(1 - similarities**2), atol=1e-12)
+
+
+@pytest.mark.parametrize("summation", ["outside", "inside"])
+def test_lengths_by_differentiation_are_those_of_the_terms(summation):
+    _, anchor, others, is_positive = example_rows(5, 20)
+    terms = gradient_terms(
+        anchor, others, is_positive, temperature=0.5, summation=summation, normalize=True
+    )
+    options = {"summation": summation, "scale_by_temperature": False}
+    lengths = loss_terms(anchor, others, is_positive, temperature=0.5, **options)
+    np.testing.assert_allclose(np.abs(lengths), np.linalg.norm(terms, axis=1), rtol=1e-4, atol=1e-6)
+    assert (lengths[~is_positive] <= 0).all()
