@@ -168,12 +168,16 @@ class BatchMaker:
             # The first seed after those of the batch's views.
             number = self.batch_size * self.num_views + self.shard[0]
             rows = tf.one_hot(labels, self.num_classes) if labels.shape.rank == 1 else labels
-            images, targets = mixing(
-                views[:, 0],
-                tf.cast(rows, tf.float32),
-                seed=fold_in(fold_in(self.seed, step), number),
+            seed = fold_in(fold_in(self.seed, step), number)
+            # The same seed mixes all views of two images alike, as their target is one.
+            mixed_views, targets = zip(
+                *(
+                    mixing(view, tf.cast(rows, tf.float32), seed=seed)
+                    for view in tf.unstack(views, num=self.num_views, axis=1)
+                ),
+                strict=True,
             )
-            return images[:, None], targets
+            return tf.stack(mixed_views, axis=1), targets[0]
 
         return mixed
 

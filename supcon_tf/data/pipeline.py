@@ -48,8 +48,9 @@ def training_batches(
       seed: seed of order, views and mixing.
       samples_per_class: K for batches of B / K classes with K images each; None for the shuffled
         order.
-      mixing: `mixing.mixup` or `mixing.cutmix`, for batches of one view; labels are then rows
-        float32 [B, num_classes]. Each host mixes its own part of a batch.
+      mixing: `mixing.mixup` or `mixing.cutmix`; labels are then rows float32 [B, num_classes]. All
+        views of an image are mixed alike, with those of one other image. Each host mixes its own
+        part of a batch.
       defer_to_device: leave augmentation and scale to the training step. Images are then
         {"crops": [B, V, H, W, C] in [0, 1], "seeds": int64 [B, V]}.
       shard: (h, H) for the h-th of H equal parts of every batch, one for each host.
@@ -59,15 +60,15 @@ def training_batches(
 
     Raises:
       UserError: a batch that is larger than the split or no multiple of the classes or hosts,
-        class-balanced batches of a streamed split or without one label per image, or mixing with
-        several views or on the device.
+        class-balanced batches of a streamed split or without one label per image, or mixing on the
+        device.
     """
     _check_sizes(split, batch_size, num_views, shard)
     check_flag("pipeline.training_batches.defer_to_device", defer_to_device)
     if samples_per_class is not None:
         _check_balanced(split, batch_size, samples_per_class)
     if mixing is not None:
-        _check_mixing(mixing, num_views, num_classes, defer_to_device)
+        _check_mixing(mixing, num_classes, defer_to_device)
     return BatchMaker(
         split=split,
         preprocessing=preprocessing,
@@ -141,12 +142,11 @@ def _check_balanced(split: Split, batch_size: int, samples_per_class: int) -> No
         )
 
 
-def _check_mixing(mixing: Any, num_views: int, num_classes: int, defer_to_device: bool) -> None:
+def _check_mixing(mixing: Any, num_classes: int, defer_to_device: bool) -> None:
     setting = "pipeline.training_batches.mixing"
     if not callable(mixing):
         raise UserError(f"{setting} must be a function such as @mixing.mixup, got {mixing!r}")
-    if num_views != 1 or defer_to_device or num_classes < 1:
+    if defer_to_device or num_classes < 1:
         raise UserError(
-            "mixing is for stages that train on one view with labels, without defer_to_device: "
-            f"set {setting} = None"
+            f"mixing is for stages with labels, without defer_to_device: set {setting} = None"
         )

@@ -9,7 +9,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.losses.labels import to_tensor
 
 LossInput = Literal["projection", "logits", "prototypes", "logits_and_projection"]
-LossLabels = Literal["single", "multi", "any", "none"]
+LossLabels = Literal["single", "multi", "any", "soft", "none"]
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none")
 _KERAS_SINGLE_LABEL = (
@@ -51,7 +51,7 @@ def loss_input(loss: keras.losses.Loss) -> LossInput:
 
 
 def loss_labels(loss: keras.losses.Loss) -> LossLabels:
-    """The labels that a loss takes: "single" or "multi" per image, "any", or "none".
+    """The labels that a loss takes: "single" or "multi" per image, "any", "soft", or "none".
 
     Args and Raises: as in `loss_input`; the attribute of a custom loss is `labels`.
 
@@ -90,8 +90,8 @@ class PerSampleLoss(keras.losses.Loss):
 
     Attributes:
       input: the model output that the loss takes as `y_pred`.
-      labels: "single" (one class per image), "multi" (several or none), "any", or "none" (labels
-        are not used).
+      labels: "single" (one class per image), "multi" (several or none), "any", "soft" (rows of
+        weights, such as MixUp's), or "none" (labels are not used).
     """
 
     input: LossInput = "projection"

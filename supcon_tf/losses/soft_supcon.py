@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice, check_flag
-from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.base import LossLabels, PerSampleLoss
 from supcon_tf.losses.label_products import weighted_similarity
 from supcon_tf.losses.labels import check_same_length, require, to_tensor
 from supcon_tf.losses.multiview import (
@@ -137,6 +137,8 @@ class SoftSupConLoss(PerSampleLoss):
       >>> round(float(loss(tf.one_hot([0, 0, 1, 1], 2), features)), 4)
       0.5514
     """
+
+    labels: LossLabels = "soft"
 
     def __init__(
         self,

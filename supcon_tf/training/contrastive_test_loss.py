@@ -6,7 +6,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supcon_tf.data.pipeline import training_batches
-from supcon_tf.losses import SemiSupervisedLoss
+from supcon_tf.losses import SemiSupervisedLoss, loss_labels
 from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.objective import Objective
@@ -49,6 +49,9 @@ def contrastive_test_loss(
         # [parts, steps, rows, ...] -> [steps, parts * rows, ...]
         by_step = [np.concatenate(parts) for parts in zip(*projections, strict=True)]
         labels_by_step = [np.concatenate(parts) for parts in zip(*labels, strict=True)]
+        if loss_labels(loss) == "soft" and not data.source.is_multi_label:
+            one_hot = np.eye(data.source.num_classes, dtype=np.float32)
+            labels_by_step = [one_hot[numbers] for numbers in labels_by_step]
         values = [float(loss(y, z)) for y, z in zip(labels_by_step, by_step, strict=True)]
     except tf.errors.ResourceExhaustedError:
         print(f"{config.stage}: no test_loss, a batch of {batch_size} needs too much memory")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.evaluation import projection_measures
-from supcon_tf.losses import SimCLRLoss, SuNCEtLoss, SupConLoss
+from supcon_tf.losses import SimCLRLoss, SINCERELoss, SuNCEtLoss, SupConLoss
 from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.objective import Objective
@@ -111,7 +111,7 @@ class ProjectionWatch:
     @functools.cached_property
     def _collapsed_loss(self) -> float | None:
         """The loss of a whole batch of identical projections; None for losses of other kinds."""
-        if not isinstance(self._loss, SupConLoss | SimCLRLoss | SuNCEtLoss):
+        if not isinstance(self._loss, SupConLoss | SINCERELoss | SimCLRLoss | SuNCEtLoss):
             return None
         labels, size = self._batch[1], self._config.batch_size
         if labels is not None:

@@ -76,13 +76,24 @@ def compile_model(
 
 
 def _check_labels(objective: Objective, batches: StepBatches) -> None:
-    """Rejects mixed labels, from MixUp or CutMix, for losses of class memberships."""
+    """Rejects mixed labels, from MixUp or CutMix, for losses of class memberships; and others."""
+    is_mixed = batches.labels.dtype.is_floating
     for loss in objective.losses.values():
-        takes_mixed = loss_input(loss) == "logits" or isinstance(loss, SuNCEtLoss)
-        if batches.labels.dtype.is_floating and not takes_mixed and loss_labels(loss) != "none":
+        name, takes = type(loss).__name__, loss_labels(loss)
+        takes_mixed = (
+            loss_input(loss) == "logits"
+            or isinstance(loss, SuNCEtLoss)
+            or takes in ("soft", "none")
+        )
+        if is_mixed and not takes_mixed:
             raise UserError(
-                f"{type(loss).__name__} needs class memberships, mixed labels are none: set "
-                "pipeline.training_batches.mixing = None"
+                f"{name} needs class memberships, mixed labels are none: take "
+                "@losses.SoftSupConLoss() or set pipeline.training_batches.mixing = None"
+            )
+        if takes == "soft" and not is_mixed:
+            raise UserError(
+                f"{name} needs rows of class weights: set pipeline.training_batches.mixing = "
+                "@mixing.mixup, or take @losses.SupConLoss() for class numbers"
             )
 
 

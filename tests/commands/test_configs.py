@@ -119,6 +119,8 @@ KINDS = {
     "imagenet/n_pairs_resnet50.gin": ("pretrain",),
     "cifar10/max_margin_resnet50.gin": ("pretrain",),
     "cifar10_small/triplet.gin": ("pretrain",),
+    "cifar10_small/sincere.gin": ("pretrain",),
+    "cifar10_small/soft_mixup.gin": ("pretrain", "linear"),
     "cifar10/joint_resnet18.gin": ("pretrain",),
 }
 DISTINGUISHED = (

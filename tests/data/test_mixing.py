@@ -143,9 +143,9 @@ def test_mixed_batches_have_rows_as_labels_and_any_can_be_made_alone():
         np.testing.assert_array_equal(labels, of_alone)
 
 
-def test_mixing_several_views_or_on_the_device_is_rejected():
-    for options in ({"num_views": 2}, {"defer_to_device": True}, {"num_classes": 0}):
-        with pytest.raises(UserError, match="mixing is for stages that train on one view"):
+def test_mixing_without_labels_or_on_the_device_is_rejected():
+    for options in ({"defer_to_device": True}, {"num_classes": 0}):
+        with pytest.raises(UserError, match="mixing is for stages with labels, without defer_to"):
             batches(**options)
 
 
@@ -153,3 +153,22 @@ def test_mixing_several_views_or_on_the_device_is_rejected():
 def test_features_are_not_mixed(mix):
     with pytest.raises(UserError, match=r"got shape \(4, 7\): cached features cannot be mixed"):
         mix(tf.zeros([4, 7]), tf.eye(4), seed=0)
+
+
+@pytest.mark.parametrize("name", list(MIXINGS))
+def test_all_views_of_an_image_are_mixed_alike(name):
+    # Images of one colour, their class's: all views are equal, and a mixed one shows its target.
+    colors = tf.constant([-1.0, 0.0, 1.0])
+
+    def paint(images, rows, *, seed):
+        rows = tf.one_hot(tf.argmax(rows, axis=1), 3)
+        painted = tf.ones_like(images) * tf.linalg.matvec(rows, colors)[:, None, None, None]
+        return MIXINGS[name](painted, rows, seed=seed)
+
+    ((images, targets),) = batches(num_views=3, batch_size=8, mixing=paint)(0, 1)
+    assert images.shape == (8, 3, 8, 8, 3)
+    np.testing.assert_array_equal(images[:, 0], images[:, 1])
+    np.testing.assert_array_equal(images[:, 0], images[:, 2])
+    expected = tf.linalg.matvec(targets, colors)
+    np.testing.assert_allclose(tf.reduce_mean(images[:, 2], axis=[1, 2, 3]), expected, atol=1e-5)
+    assert len(np.unique(targets)) > 2

@@ -353,6 +353,11 @@ def test_mixed_labels_are_rejected_by_a_loss_of_memberships(compiled):
         )
 
 
+def test_soft_labels_need_mixed_images(compiled):
+    with pytest.raises(UserError, match="SoftSupConLoss needs rows of class weights: set"):
+        compiled(pretrain.run, model=lambda **_: contrastive(), loss=losses.SoftSupConLoss())
+
+
 def test_a_device_scores_at_most_its_training_batch(compiled, monkeypatch):
     sizes = []
 

@@ -18,9 +18,10 @@ def subset(
     per_class: int | None = None,
     fraction: float | None = None,
     list_file: str | None = None,
+    imbalance: float | None = None,
     seed: int = 0,
 ) -> Source:
-    """Keeps a part of the training images, chosen in one of four ways; other splits stay whole.
+    """Keeps a part of the training images, chosen in one of five ways; other splits stay whole.
 
     Args:
       source: with training images that are read by number.
@@ -31,10 +32,13 @@ def subset(
       fraction: share of each class to keep, in (0, 1], likewise; at least one image.
       list_file: a text file in UTF-8 with one image per line: the end of its path, such as
         "n01440764_10026.JPEG" or "cats/1.jpg", or its number in the stored order, from 0.
+      imbalance: size of the largest class over that of the smallest, >= 1, for a long-tailed set:
+        class c of C keeps n imbalance^(-c / (C - 1)) of the n images of the smallest class, rounded
+        down, at random (CIFAR-LT, Cao et al. 2019, arXiv 1906.07413).
       seed: seed of the random choice.
 
     Raises:
-      UserError: none or several of the four, a number out of range, a file that does not exist or
+      UserError: none or several of the five, a number out of range, a file that does not exist or
         names other images, a streamed split, or a choice by class without one label per image.
 
     Example:
@@ -45,19 +49,26 @@ def subset(
     check_source("sources.subset.source", source)
     check_integer("sources.subset.seed", seed, at_least=0)
     train = _indexed(source, "a subset")
-    ways = {"first": first, "per_class": per_class, "fraction": fraction, "list_file": list_file}
+    ways = {
+        "first": first,
+        "per_class": per_class,
+        "fraction": fraction,
+        "list_file": list_file,
+        "imbalance": imbalance,
+    }
     given = {name: value for name, value in ways.items() if value is not None}
     if len(given) != 1:
         raise UserError(
-            f"give one of first, per_class, fraction and list_file, got {given or 'none'}"
-            + (": set the others to None" if given else "")
+            "give one of first, per_class, fraction, list_file and imbalance, got "
+            f"{given or 'none'}" + (": set the others to None" if given else "")
         )
     if first is not None:
         numbers = _first_images(source, train, first)
     elif list_file is not None:
         numbers = _listed_images(source, train, list_file)
     else:
-        numbers = _images_of_each_class(source, train, per_class, fraction, seed)
+        counts = _class_counts(source, train, per_class, fraction, imbalance)
+        numbers = _images_of_each_class(train, counts, seed)
     return dataclasses.replace(source, train=train.take(numbers))
 
 
@@ -103,23 +114,44 @@ def _first_images(source: Source, train: IndexedSplit, first: int) -> np.ndarray
     return np.arange(first)
 
 
-def _images_of_each_class(
-    source: Source, train: IndexedSplit, per_class: int | None, fraction: float | None, seed: int
-) -> np.ndarray:
+def _class_counts(
+    source: Source,
+    train: IndexedSplit,
+    per_class: int | None,
+    fraction: float | None,
+    imbalance: float | None,
+) -> dict[int, int]:
+    """Label -> number of images to keep."""
     if fraction is None or source.has_labels:
         _check_single_label(source, "a subset by class")
-    if fraction is not None:
+    labels, sizes = np.unique(train.labels, return_counts=True)
+    if imbalance is not None:
+        check_number("sources.subset.imbalance", imbalance, at_least=1)
+        exponents = labels / max(source.num_classes - 1, 1)
+        # Rounding must not make 1 of 0.99999.
+        kept = np.floor(sizes.min() * float(imbalance) ** -exponents + 1e-9).astype(int)
+        if kept.min() < 1:
+            raise UserError(
+                f"sources.subset.imbalance must be at most {sizes.min()}, the images of the "
+                f"smallest class of {source.name!r}, got {imbalance}"
+            )
+    elif fraction is not None:
         check_number("sources.subset.fraction", fraction, above=0, at_most=1)
-    chosen = []
-    for label in np.unique(train.labels):
-        members = np.flatnonzero(train.labels == label)
-        count = max(1, round((fraction or 0) * len(members)))
-        if per_class is not None:
+        kept = np.maximum(1, np.round(fraction * sizes)).astype(int)
+    else:
+        for label, size in zip(labels, sizes, strict=True):
             where = f"sources.subset.per_class for class {source.class_names[label]!r}"
-            count = check_integer(where, per_class, at_least=1)
-            check_number(where, per_class, at_most=len(members))
+            check_number(where, check_integer(where, per_class, at_least=1), at_most=int(size))
+        kept = np.full(len(labels), per_class)
+    return dict(zip(labels.tolist(), kept.tolist(), strict=True))
+
+
+def _images_of_each_class(train: IndexedSplit, counts: dict[int, int], seed: int) -> np.ndarray:
+    chosen = []
+    for label, count in counts.items():
+        members = np.flatnonzero(train.labels == label)
         # Images without labels have the label -1, which is not a seed.
-        order = np.random.default_rng([seed, max(int(label), 0)]).permutation(len(members))
+        order = np.random.default_rng([seed, max(label, 0)]).permutation(len(members))
         chosen.append(members[order[:count]])
     return np.sort(np.concatenate(chosen))
 

@@ -120,11 +120,24 @@ def test_noise_depends_on_the_seed_and_grows_with_the_probability():
     np.testing.assert_array_equal(source.train.labels, source_of([200, 200]).train.labels)
 
 
+def test_imbalance_gives_classes_of_exponentially_falling_size():
+    source = source_of([500] * 10)
+    part = sources.subset(source, imbalance=100, seed=1)
+    # As in CIFAR-LT: 500 x 100^(-c / 9), rounded down.
+    expected = [500, 299, 179, 107, 64, 38, 23, 13, 8, 5]
+    assert np.bincount(part.train.labels).tolist() == expected
+    chosen = numbers_in(part.train)
+    np.testing.assert_array_equal(part.train.labels, source.train.labels[chosen])
+    assert np.bincount(sources.subset(source, imbalance=1).train.labels).tolist() == [500] * 10
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give one of first, per_class, fraction and list_file, got none"),
-        ({"first": 3, "per_class": 2}, r"and list_file, got {'first': 3, 'per_class': 2}"),
+        ({}, "give one of first, per_class, fraction, list_file and imbalance, got none"),
+        ({"imbalance": 0.5}, r"imbalance must be a number >= 1, got 0\.5"),
+        ({"imbalance": 9}, "imbalance must be at most 8, the images of the smallest class"),
+        ({"first": 3, "per_class": 2}, r"and imbalance, got {'first': 3, 'per_class': 2}"),
         ({"fraction": 1.5}, r"fraction must be a number > 0 and <= 1, got 1.5"),
         ({"first": 0}, "first must be an integer >= 1, got 0"),
         ({"first": 76}, "first must be a number <= 75, got 76"),
