@@ -90,9 +90,7 @@ def balanced_supcon_loss(
     # [C], of the rows in the contrast set.
     sizes = tf.math.bincount(tf.cast(batch.contrast_labels, tf.int32), minlength=num_classes)
     sizes = tf.cast(sizes * batch.contrast.shape[1], tf.float32)
-    centers = l2_normalize(tf.cast(centers, tf.float32)) * tf.math.rsqrt(
-        tf.convert_to_tensor(temperature, tf.float32)
-    )
+    centers = l2_normalize(tf.cast(centers, tf.float32)) * temperature**-0.5
     to_centers = tf.matmul(batch.anchor_rows(), centers, transpose_b=True)  # [R, C]
     own = tf.one_hot(batch.repeat_for_rows(labels), num_classes)
     to_own_center = tf.reduce_sum(own * to_centers, axis=1)

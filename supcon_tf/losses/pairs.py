@@ -102,7 +102,7 @@ def multiview_batch(
     """
     if normalize:
         features = l2_normalize(features)
-    features *= tf.math.rsqrt(tf.convert_to_tensor(temperature, tf.float32))
+    features *= temperature**-0.5
     contrast = distribution.gather(features)
     if contrast is not features:
         # The gather loses the static shape.

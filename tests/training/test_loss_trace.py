@@ -1,13 +1,14 @@
 """The losses of the first 20 steps on the digits are those of loss_traces.json.
 
-Numbers depend on the version of TensorFlow, the processor and the number of threads: with the same
-three they are equal to the last bit, with others nearly equal. To record a
-trace with all threads or one, run `python -m tests.training.test_loss_trace 0` or `1`.
+Numbers depend on the version of TensorFlow, the processor, the number of threads and oneDNN: with the
+same four they are equal to the last bit, with others nearly equal. To record a trace with all threads
+or one, run `TF_ENABLE_ONEDNN_OPTS=1 python -m tests.training.test_loss_trace 0` or `1`.
 """
 
 import functools
 import hashlib
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -24,14 +25,15 @@ TRACES = Path(__file__).with_name("loss_traces.json")
 
 
 def key():
-    """What the last bits depend on, such as "TensorFlow 2.21.0, processor 1f3a90c2, 1 threads"."""
+    """What the last bits depend on, such as "TensorFlow 2.21.0, processor 1f3a90c2, 1 threads, oneDNN 1"."""
     cpuinfo = Path("/proc/cpuinfo")
     # The sizes of caches change the order of sums.
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else [platform.processor()]
     parts = {line for line in lines if line.startswith(("model name", "cache size", "flags"))}
     processor = hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()[:8]
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return f"TensorFlow {tf.__version__}, processor {processor}, {threads} threads"
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default")
+    return f"TensorFlow {tf.__version__}, processor {processor}, {threads} threads, oneDNN {onednn}"
 
 
 def trace():
