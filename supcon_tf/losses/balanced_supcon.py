@@ -134,9 +134,9 @@ class BalancedSupConLoss(PerSampleLoss):
     `y_true` are class numbers or one-hot rows, `y_pred` the projections [N, V, D].
 
     Args:
-      centers: a function without arguments, such as `models.ClassCenters.centers` of a layer in the
-        model, that returns the centres [C, D]. The model trains its variables. A loss that was
-        loaded from a file has None: compile the loaded model with its own centres.
+      centers: a function without arguments that returns the centres [C, D], such as a method of a
+        layer in the model, which then trains its variables. A loss that was loaded from a file has
+        None: compile the loaded model with its own centres.
       temperature, implementation: as in `balanced_supcon_loss`.
       reduction: a Keras reduction; None returns [N] values.
       name: name of the loss.

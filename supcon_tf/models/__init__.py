@@ -12,6 +12,7 @@ from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
 from supcon_tf.models.momentum_encoder import MomentumProjection
 from supcon_tf.models.momentum_memory import find_memory, momentum_memory_model
 from supcon_tf.models.momentum_queue import KeyMemory, MemoryLoss
+from supcon_tf.models.parametric import parametric_model
 from supcon_tf.models.resnet import resnet, resnext
 from supcon_tf.models.swav import Prototypes, swav_model
 
@@ -38,6 +39,7 @@ __all__ = [
     "find_memory",
     "model_parts",
     "momentum_memory_model",
+    "parametric_model",
     "projection_head",
     "resnet",
     "resnext",

@@ -101,6 +101,14 @@ def pretraining_objective(
                 f"with a contrastive pretrain.run.loss, got {tuple(losses)}"
             )
         return classification_objective(losses["logits"], source, weight=weight)
+    if "logits_and_projection" in losses:
+        if len(losses) > 1 or joint_loss is not None:
+            raise UserError(
+                "ParametricSupConLoss trains encoder and classifier alone: give no other loss and "
+                f"no pretrain.run.classification_loss, got {tuple(losses)}"
+            )
+        _check_parametric(losses["logits_and_projection"], source)
+        return Objective(losses, dict.fromkeys(losses, weight), tuple(model_parts(model)))
     memory = find_memory(model)
     if memory is not None:
         losses = {output: MemoryLoss(each, memory) for output, each in losses.items()}
@@ -162,7 +170,22 @@ def classification_loss(
 
 def _trained_by(model: keras.Model) -> str:
     """The output that a model is built to be trained by; its logits may be a probe's."""
-    return next(name for name in ("prototypes", "projection", "logits") if name in model.output)
+    names = ("prototypes", "projection", "logits_and_projection", "logits")
+    return next(name for name in names if name in model.output)
+
+
+def _check_parametric(loss: keras.losses.Loss, source: Source) -> None:
+    """Requires one label per image, and the loss's number of classes."""
+    if source.is_multi_label:
+        raise UserError(
+            f"{type(loss).__name__} is for one label per image, those of {source.name!r} may have "
+            "several: take @losses.SupConLoss()"
+        )
+    if getattr(loss, "num_classes", source.num_classes) != source.num_classes:
+        raise UserError(
+            f"losses.{type(loss).__name__}.num_classes must be {source.num_classes}, the classes "
+            f"of {source.name!r}, got {loss.num_classes}"
+        )
 
 
 def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> None:
@@ -176,6 +199,7 @@ def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> N
             "pretrain.run.classification_loss",
             "projection": "pretrain.run.model = @models.contrastive_model",
             "prototypes": "pretrain.run.model = @swav.swav_model",
+            "logits_and_projection": "pretrain.run.model = @models.parametric_model",
         }
         raise UserError(
             f"{name} takes {output!r}, and the model is trained by {_trained_by(model)!r}: set "

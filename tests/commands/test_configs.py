@@ -121,6 +121,7 @@ KINDS = {
     "cifar10_small/triplet.gin": ("pretrain",),
     "cifar10_small/sincere.gin": ("pretrain",),
     "cifar10_small/soft_mixup.gin": ("pretrain", "linear"),
+    "cifar10_small/parametric.gin": ("pretrain",),
     "cifar10/joint_resnet18.gin": ("pretrain",),
 }
 DISTINGUISHED = (
@@ -225,6 +226,13 @@ def test_neighbors_use_only_the_labels_of_training(file):
         assert values_of(file)[name] == "%LABELLED", name
 
 
+PARAMETRIC = (
+    "models.parametric_model.encoder = @keras.Sequential()",
+    "models.parametric_model.projection = (16, 16)",
+    "losses.ParametricSupConLoss.num_classes = 2",
+)
+
+
 @pytest.mark.parametrize("file", KINDS)
 def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
     stages = KINDS[file]
@@ -244,6 +252,7 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
             "models.contrastive_model.projection = (16, 16)",
             "momentum_memory.momentum_memory_model.projection = (16, 16)",
             "views.Preprocessing.image_px = 16",
+            *(PARAMETRIC if file == "cifar10_small/parametric.gin" else ()),
             *(
                 f"{name}.run.{binding}"
                 for name in ("pretrain", "linear")
