@@ -6,6 +6,8 @@ are those with a probability of at least 0.5, separated by ";". An unreadable im
 left out. Until the output is complete, the predictions so far are in OUTPUT.partial, and they stay
 there if the command is stopped.
 
+A model whose graph uses files, Python or the network is refused, unless --trust is given.
+
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
   python -m supcon_tf.predict --export=/tmp/digits_model --images a.jpg b.png --output=two.csv
@@ -35,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.DEFINE_integer(
         "batch_size", 64, "images at a time, 64 by default", lower_bound=1, flag_values=options
     )
+    flags.DEFINE_boolean(
+        "trust",
+        False,
+        "run a model that uses files, Python or the network: only one whose source you trust",
+        flag_values=options,
+    )
     more_images = cli.parse(options, argv, __doc__, takes_paths=True)
     for name in ("export", "images", "output"):
         if not options[name].value:
@@ -51,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf.data.image_files import find_images
     from supcon_tf.evaluation.prediction import load_model, predictions
     from supcon_tf.evaluation.prediction_files import open_writer
+    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
 
+    if not options.trust:
+        check_untrusted_model(export)
     paths = find_images([*options.images, *more_images])
     model = load_model(export)
     with open_writer(output) as writer:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 
 from supcon_tf import run_lock
 from supcon_tf.errors import UserError
-from supcon_tf.files import replacing, write_text
+from supcon_tf.files import replacing
+from supcon_tf.json_files import read_json, write_checked_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,7 @@ class RunDir:
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{str(self.normalization_file)!r} is damaged, it must have means and deviations: "
-                "restore it, or start again in a new --workdir"
+                "remove it, and the same command makes it again"
             ) from None
 
     def set_normalization(self, means: Sequence[float], deviations: Sequence[float]) -> None:
@@ -233,28 +233,4 @@ class RunDir:
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         if self.is_chief:
-            write_json(path, content)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; an empty dict where there is no file.
-
-    Raises:
-      UserError: a damaged file.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        content = error
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{str(path)!r} is damaged ({content}): remove it, and the same command makes it again"
-        )
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replaces a JSON file."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+            write_checked_json(path, content)

@@ -8,7 +8,8 @@ import pytest
 
 from supcon_tf.errors import UserError
 from supcon_tf.files import expanded, replacing, write_text
-from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.json_files import read_json
+from supcon_tf.run_dir import RunDir
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError()])

@@ -17,7 +17,8 @@ from supcon_tf.evaluation import Reliability, reliability
 from supcon_tf.evaluation.classifiers import Classifier
 from supcon_tf.evaluation.thumbnails import resize_longer_side
 from supcon_tf.files import replacing
-from supcon_tf.run_dir import RunDir, read_json, write_json
+from supcon_tf.json_files import move_checked_json, read_json, write_checked_json
+from supcon_tf.run_dir import RunDir
 
 CLEAN = ("clean", 0)
 # Side of the example picture of each cell; smaller images keep their size.
@@ -76,7 +77,7 @@ def measure_all(
                 picture=pictures / run_dir.robustness_example(corruption, severity).name,
             )
             content = {"settings": settings, "class_names": list(class_names), "cells": cells}
-            write_json(file, content)
+            write_checked_json(file, content)
     if not is_same:
         _replace_finished(run_dir)
     return cells
@@ -90,7 +91,7 @@ def _replace_finished(run_dir: RunDir) -> None:
         for picture in pictures.iterdir():
             picture.replace(run_dir.robustness_examples / picture.name)
         pictures.rmdir()
-    run_dir.next_robustness_cells.replace(run_dir.robustness_cells)
+    move_checked_json(run_dir.next_robustness_cells, run_dir.robustness_cells)
 
 
 def _measure(

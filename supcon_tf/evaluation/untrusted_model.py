@@ -35,7 +35,9 @@ def check_untrusted_model(folder: Path) -> None:
         functions = {each.signature.name: each for each in graph.graph_def.library.function}
         waiting = list(graph.object_graph_def.concrete_functions)
         if not waiting:
-            raise UserError(f"the SavedModel in {str(folder)!r} is of TensorFlow 1: {trust}")
+            raise UserError(
+                f"the SavedModel in {str(folder)!r} is of TensorFlow 1 or has no functions: {trust}"
+            )
         # Saving and restoring are functions too, which nothing calls but TensorFlow itself.
         called: set[str] = set()
         while waiting:

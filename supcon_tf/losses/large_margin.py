@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Literal, get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_number
@@ -227,4 +228,5 @@ class MarginAnnealing(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = int(self.model.optimizer.iterations.value.numpy())
         for loss in self.losses:
-            loss.annealing.assign(self.annealing(step))
+            # TensorFlow would keep a Python number.
+            loss.annealing.assign(np.asarray(self.annealing(step), np.float32))

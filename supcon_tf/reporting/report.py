@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import math
 import os
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from supcon_tf.errors import UserError
+from supcon_tf.json_files import read_json
 from supcon_tf.reporting import page, sections
 from supcon_tf.reporting.robustness import read_measured, robustness
 from supcon_tf.reporting.scored_split import read_scored_split
-from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.run_dir import RunDir
 
 
 def write_report(run: RunDir | str | os.PathLike) -> Path:
@@ -120,14 +120,8 @@ def _how_to_train(run_dir: RunDir) -> str:
 
 def _read_metrics(run_dir: RunDir) -> dict[str, dict[str, Any]]:
     """Results of each stage, in the order the stages run."""
-    path = run_dir.metrics_file
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        return {stage: {**metrics[stage]} for stage in sections.in_order(metrics.keys())}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path} must hold one object per stage, got {error}: {_how_to_train(run_dir)}"
-        ) from error
+    metrics = run_dir.metrics()
+    return {stage: {**metrics[stage]} for stage in sections.in_order(metrics.keys())}
 
 
 def _finished(run_dir: RunDir) -> datetime.datetime:

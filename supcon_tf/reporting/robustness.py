@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supcon_tf.errors import UserError
+from supcon_tf.json_files import read_json
 from supcon_tf.reporting import robustness_plots
 from supcon_tf.reporting.page import as_run_dir
 from supcon_tf.reporting.plots import entry_style
 from supcon_tf.reporting.scored_split import image_uri
 from supcon_tf.reporting.sections import plot_json
-from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.run_dir import RunDir
 
 if TYPE_CHECKING:
     from supcon_tf.evaluation import Reliability

@@ -18,7 +18,8 @@ from supcon_tf.evaluation.classifiers import Classifier, saved_model
 from supcon_tf.evaluation.corruption_cells import CLEAN, cell_name, measure_all
 from supcon_tf.evaluation.corruption_error import averaged_corruptions
 from supcon_tf.files import expanded
-from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.json_files import read_json
+from supcon_tf.run_dir import RunDir
 from supcon_tf.training.run_data import run_images
 
 IMAGENET_CLASSES = 1000

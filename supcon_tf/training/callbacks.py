@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -121,7 +122,9 @@ def _report(record: dict[str, float], title: str) -> None:
     """Prints one line and writes TensorBoard scalars."""
     for name, value in record.items():
         if name not in ("epoch", "step"):
-            tf.summary.scalar(name, value, step=int(record["step"]))
+            # TensorFlow keeps every Python number that it has converted to a tensor.
+            step = np.asarray(record["step"], np.int64)
+            tf.summary.scalar(name, np.asarray(value, np.float32), step=step)
     shown = [
         f"{name.replace('_', ' ')} {value:.4f}"
         for name, value in record.items()
@@ -142,7 +145,8 @@ class CountSteps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # One execution may run several steps, and the last one fewer.
-        self.step.assign(self._before + min(batch + 1, self.params["steps"]))
+        step = self._before + min(batch + 1, self.params["steps"])
+        self.step.assign(np.asarray(step, np.int64))  # A Python number would stay in memory.
 
 
 def summary(logs: dict[str, Any]) -> dict[str, float]:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.run_dir import RunDir, read_json
+from supcon_tf.json_files import read_json
+from supcon_tf.run_dir import RunDir
 from supcon_tf.training.checkpoint_files import CheckpointFiles
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.files import sha256, sync
-from supcon_tf.run_dir import read_json, write_json
+from supcon_tf.json_files import read_json, write_json
 
 # A directory per checkpoint; before version 0.2.0, files without checksums.
 _NAME = re.compile(r"ckpt-(\d+)(\.index)?")

@@ -148,6 +148,27 @@ def test_labels_that_do_not_fit_the_model_are_rejected_first(
 
 
 def test_an_export_without_the_signature_is_rejected(images, tmp_path):
-    tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
+    module = TinyExport()
+    tf.saved_model.save(module, str(tmp_path / "other"), signatures={"another": module.answer})
     with pytest.raises(UserError, match="no signature 'serving_jpeg'"):
         run(tmp_path / "other", images, tmp_path / "out.npz")
+
+
+def test_a_model_that_uses_files_is_refused_unless_it_is_trusted(export, images, tmp_path):
+    written = str(tmp_path / "written")
+
+    module = TinyExport()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
+    def answer(encoded):
+        tf.io.write_file(written, "text")
+        return module.answer(encoded)
+
+    stranger = tmp_path / "stranger"
+    tf.saved_model.save(module, str(stranger), signatures={"serving_jpeg": answer})
+    (stranger / "labels.txt").write_bytes((export / "labels.txt").read_bytes())
+    with pytest.raises(UserError, match=r"has the operation WriteFile, .*--trust if you trust"):
+        run(stranger, images, tmp_path / "out.npz")
+    assert not os.path.exists(written)
+    run(stranger, images, tmp_path / "out.npz", "--trust")
+    assert os.path.exists(written)

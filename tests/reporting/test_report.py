@@ -309,7 +309,7 @@ def test_error_of_a_missing_file_has_the_command_that_writes_it(tmp_path, missin
 @pytest.mark.parametrize("text", ["{", "[1]", '{"pretrain": 3}'])
 def test_metrics_that_are_not_objects_are_rejected(tmp_path, text):
     (write_run(tmp_path) / "metrics.json").write_text(text)
-    with pytest.raises(UserError, match=r"metrics.json must hold one object per stage"):
+    with pytest.raises(UserError, match=r"metrics.json' is damaged"):
         write_report(tmp_path)
 
 

@@ -153,7 +153,11 @@ def test_checkpoints_of_an_older_version_are_continued(tmp_path, whole, capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, os.remove])
+def change_a_digit(file):
+    file.write_text(file.read_text().replace('"epoch": 1', '"epoch": 3'))
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, change_a_digit, os.remove])
 def test_a_damaged_curve_is_restored_from_the_checkpoints(stopped, whole, damage):
     damage(stopped / "curves.json")
     assert_continues(stopped, whole, steps=[4, 5, 6])
