@@ -1,4 +1,4 @@
-"""The small runs of chaos.py: starting them, striking them with a signal, comparing their results.
+"""The small runs of chaos.py: starting them and striking them with a signal; damages of files.
 
 As a script, it trains in its own process, which sends itself a signal at an event:
 
@@ -6,7 +6,6 @@ As a script, it trains in its own process, which sends itself a signal at an eve
 """
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ ENCODER = (
     "keras.layers.Conv2D.kernel_size = 3",
     "views.Preprocessing.image_px = 16",
 )
-STAGES = ("pretrain", "linear")
 COMMON = (
     *ENCODER[1:],
     "models.classification_model.encoder = @keras.Sequential()",
@@ -237,66 +234,6 @@ def sampled(run: Path, *, epochs: int) -> tuple[int, list[tuple[int, float, int]
                 samples.append(sample)
                 print("epoch {} {:.1f} MB {} open files".format(*sample), flush=True)
     return process.returncode, samples
-
-
-def difference(one: Path, other: Path) -> str:
-    """The first difference of two finished runs; "" if they are bit-identical."""
-    try:
-        return _difference(one, other)
-    except (OSError, ValueError, KeyError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def _difference(one: Path, other: Path) -> str:
-    from supcon_tf.errors import UserError
-    from supcon_tf.files import check_checksums
-
-    for stage in STAGES:
-        left, right = (
-            weights_of(run / "checkpoints" / stage / "model.keras") for run in (one, other)
-        )
-        if left.keys() != right.keys():
-            return f"{stage} has other weights"
-        for name, values in left.items():
-            if not np.array_equal(values, right[name]):
-                return f"{stage} {name}"
-    for name in ("curves.json", "metrics.json"):
-        left, right = (untimed(json.loads((run / name).read_text())) for run in (one, other))
-        if left != right:
-            return name
-    if not all((other / name).exists() for name in ("report.html", "export/saved_model.pb")):
-        return "report or export missing"
-    try:
-        check_checksums(other / "export")
-    except UserError as error:
-        return str(error)
-    is_whole = (other / "report.html").read_text().rstrip().endswith("</html>")
-    return "" if is_whole else "report is torn"
-
-
-def weights_of(file: Path) -> dict[str, np.ndarray]:
-    """All arrays of a .keras file."""
-    import h5py
-
-    found: dict[str, np.ndarray] = {}
-
-    def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with zipfile.ZipFile(file) as archive:
-        content = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(content) as weights:
-        weights.visititems(add)
-    return found
-
-
-def untimed(content: Any) -> Any:
-    """Without the measured times."""
-    if isinstance(content, dict):
-        timed = ("seconds", "images_per_second")
-        return {key: untimed(value) for key, value in content.items() if key not in timed}
-    return [untimed(value) for value in content] if isinstance(content, list) else content
 
 
 DAMAGES: dict[str, Callable[[Path], Any]] = {
