@@ -186,19 +186,29 @@ def plot(path: str, results: dict[str, dict[int, dict[str, Any]]]) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(LOGGED), figsize=(18, 4), layout="constrained")
-    for axis, key in zip(axes, LOGGED, strict=True):
+    figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
+    # Close to one: the distance from one tells more.
+    shown = {"mean cosine": lambda mean: 1 - mean, "effective rank": lambda mean: mean - 1}
+    titles = {
+        "mean cosine": "1 - mean cosine",
+        "effective rank": "effective rank - 1",
+        "gradient of the head": "gradient norm of the head",
+        "gradient of the encoder": "gradient norm of the encoder",
+    }
+    for axis, key in zip(axes.flat, LOGGED, strict=False):
         for name, runs in results.items():
             if runs:
-                lines = np.array([result["steps"][key] for result in runs.values()])
-                axis.plot(np.arange(1, lines.shape[1] + 1), lines.mean(0), label=name)
-        axis.set_title(key)
+                mean = np.mean([result["steps"][key] for result in runs.values()], axis=0)
+                values = shown.get(key, lambda mean: mean)(mean)
+                axis.plot(np.arange(1, len(values) + 1), values, label=name)
+        axis.set_title(titles.get(key, key))
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        if key.startswith("gradient"):
+        if key != "loss":
             axis.set_yscale("log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
-    figure.savefig(path, dpi=110)
+    axes[-1, -1].axis("off")
+    axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":
