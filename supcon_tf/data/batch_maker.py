@@ -169,7 +169,7 @@ class BatchMaker:
             number = self.batch_size * self.num_views + self.shard[0]
             rows = tf.one_hot(labels, self.num_classes) if labels.shape.rank == 1 else labels
             seed = fold_in(fold_in(self.seed, step), number)
-            # The same seed mixes all views of two images alike, as their target is one.
+            # The same seed mixes all views of two images alike, so that they share one target.
             mixed_views, targets = zip(
                 *(
                     mixing(view, tf.cast(rows, tf.float32), seed=seed)

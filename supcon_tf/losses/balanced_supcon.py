@@ -13,7 +13,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError, check_choice
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
 from supcon_tf.losses.label_products import weighted_similarity
-from supcon_tf.losses.labels import class_targets, require, to_tensor
+from supcon_tf.losses.labels import one_class_per_sample, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
@@ -85,7 +85,8 @@ def balanced_supcon_loss(
             f"{centers.shape}"
         )
     num_classes = centers.shape[0]
-    labels, validity = _class_numbers(labels, features, num_classes)
+    scores = tf.zeros([features.shape[0] or tf.shape(features)[0], num_classes])
+    labels, validity = one_class_per_sample(labels, scores)
     batch = multiview_batch(labels, features, temperature=temperature)
     # [C], of the rows in the contrast set.
     sizes = tf.math.bincount(tf.cast(batch.contrast_labels, tf.int32), minlength=num_classes)
@@ -187,19 +188,3 @@ class BalancedSupConLoss(PerSampleLoss):
     def get_config(self) -> dict[str, Any]:
         # The centres belong to the model; a copy of them would be others.
         return {**super().get_config(), **self.options, "centers": None}
-
-
-def _class_numbers(
-    labels: Any, features: tf.Tensor, num_classes: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Class numbers int64 [N] in [0, C) of class numbers or one-hot rows, and their validity."""
-    scores = tf.zeros([features.shape[0] or tf.shape(features)[0], num_classes])
-    labels, are_numbers, validity = class_targets(labels, scores)
-    if are_numbers:
-        return labels, validity
-    validity *= require(
-        tf.reduce_all(tf.reduce_max(labels, axis=1) == 1),
-        "label rows must be one-hot: mixed labels belong to soft_supcon_loss",
-        labels,
-    )
-    return tf.argmax(labels, axis=1), validity

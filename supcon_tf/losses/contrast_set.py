@@ -64,6 +64,10 @@ def contrast_set_supcon_loss(
     check_flag("scale_by_temperature", scale_by_temperature)
     check_flag("normalize", normalize)
     check_number("margin", margin, at_least=0)
+    if margin and denominator == "only_negatives":
+        raise UserError(
+            f"margin needs a denominator with positives, got {margin} with 'only_negatives'"
+        )
     anchors = as_views(features)
     contrast_features = to_tensor("contrast_features", contrast_features)
     contrast = as_views(contrast_features[:, None])  # [M, 1, D]

@@ -40,11 +40,16 @@ def weighted_similarity(
         label_sums = tf.matmul(tf.cast(batch.contrast_labels, tf.float64), values, transpose_a=True)
         sums = tf.matmul(u, label_sums)
         own = tf.reduce_sum(u * labels, axis=1, keepdims=True)
+    # The anchors' own rows of the contrast set, which may have no gradient.
+    own_rows = anchors
+    if batch.anchors is not batch.contrast:
+        own_rows = contrast[batch.first_row : batch.first_row + tf.shape(anchors)[0]]
+        own_rows = own_rows[:, : anchors.shape[1]]
     # [N, D + 1] -> [N, A]
     totals = tf.repeat(sums[:, -1:] - own, anchors.shape[1], axis=1)
-    products = tf.reduce_sum(anchors * (sums[:, None, :-1] - own[:, None] * anchors), axis=2)
+    products = tf.reduce_sum(anchors * (sums[:, None, :-1] - own[:, None] * own_rows), axis=2)
     # Without another row of its labels, rounding may leave a little more than nothing.
-    is_defined = totals > 1e-9 * tf.cast(own, tf.float64)
+    is_defined = totals > 1e-12 * own
     means = tf.where(is_defined, products / tf.where(is_defined, totals, 1.0), 0.0)
     return tuple(
         tf.cast(tf.reshape(x, [-1]), tf.float32) for x in (means, tf.where(is_defined, totals, 0.0))

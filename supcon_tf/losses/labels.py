@@ -62,7 +62,7 @@ def as_labels(
     if check_rows:
         per_view = "labels per view [N, V] are not supported, give one label per sample [N]"
         has_view_columns = labels.shape[1] == features.shape[1]
-        advice = "mixed or smoothed labels are not class memberships"
+        advice = "mixed or smoothed labels belong to soft_supcon_loss"
         if labels.dtype.is_integer and has_view_columns:
             advice = per_view
         validity *= require(
@@ -155,6 +155,27 @@ def class_targets(
         rows,
     )
     return rows, False, validity
+
+
+def one_class_per_sample(labels: Any, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Class numbers int64 [N] in [0, C), of class numbers or one-hot rows, and their validity.
+
+    Args:
+      labels: class numbers in [0, C), or one-hot rows [N, C].
+      scores: [N, C], of which only the shape matters.
+
+    Raises:
+      UserError: labels of another shape, dtype or value.
+    """
+    labels, are_numbers, validity = class_targets(labels, scores)
+    if are_numbers:
+        return labels, validity
+    validity *= require(
+        tf.reduce_all(tf.reduce_max(labels, axis=1) == 1),
+        "label rows must be one-hot: mixed labels belong to soft_supcon_loss",
+        labels,
+    )
+    return tf.argmax(labels, axis=1), validity
 
 
 def require(condition: tf.Tensor, message: str, labels: tf.Tensor) -> tf.Tensor:

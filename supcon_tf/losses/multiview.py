@@ -40,14 +40,14 @@ def l2_normalize(features: tf.Tensor) -> tf.Tensor:
 
 
 def check_temperature(temperature: Any) -> Any:
-    """Returns a number > 0, or a scalar tensor in float32, whose value is not checked.
+    """Returns a number > 0 as a float, or a scalar tensor in float32, whose value is not checked.
 
     Raises:
       UserError: another value or shape.
     """
     if not isinstance(temperature, tf.Tensor | tf.Variable | keras.Variable):
         check_number("temperature", temperature, above=0)
-        return temperature
+        return float(temperature)
     if len(temperature.shape):
         raise UserError(f"temperature must be a scalar, got shape {tuple(temperature.shape)}")
     return tf.cast(tf.convert_to_tensor(temperature), tf.float32)
@@ -94,15 +94,12 @@ def has_positive(
     contrast_labels: tf.Tensor,
     *,
     num_views: int,
-    positives_cap: int | None = None,
 ) -> tf.Tensor:
     """Whether a sample has a positive in the contrast set: bool [N]."""
     if num_views > 1:
         if labels.shape.rank == 1:
             return tf.ones_like(labels, tf.bool)
         return tf.reduce_any(labels > 0, axis=1)
-    if positives_cap == 0:
-        return tf.zeros(tf.shape(labels)[:1], tf.bool)
     if labels.shape.rank == 1:
         begin, end = class_ranges(labels, contrast_labels)
         return end - begin > 1
@@ -111,9 +108,7 @@ def has_positive(
     return tf.reduce_any((labels > 0) & is_shared, axis=1)
 
 
-def rescale_to_samples_with_positives(
-    values: tf.Tensor, labels: Any, features: Any, *, positives_cap: int | None = None
-) -> tf.Tensor:
+def rescale_to_samples_with_positives(values: tf.Tensor, labels: Any, features: Any) -> tf.Tensor:
     """Scales [N] values so that their mean is the mean over the samples with a positive.
 
     The counts are over the global batch, so all replicas use the same factor.
@@ -126,7 +121,6 @@ def rescale_to_samples_with_positives(
         labels,
         distribution.gather(labels),
         num_views=features.shape[1],
-        positives_cap=positives_cap,
     )
     return rescale_to_masked_mean(values, mask)
 

@@ -22,7 +22,7 @@ Entries = Literal["all", "negatives"]
 # Maximum number of similarities for which "auto" is dense (docs/loss.md). Above its limit,
 # self-contrast streaming is also faster; general streaming only saves memory.
 _MAX_DENSE_SELF_CONTRAST = 1024**2
-_MAX_DENSE_GENERAL = 4096**2
+MAX_DENSE_GENERAL = 4096**2
 
 
 class Pairs(Protocol):
@@ -102,13 +102,15 @@ def multiview_batch(
     """
     if normalize:
         features = l2_normalize(features)
-    features *= temperature**-0.5
     contrast = distribution.gather(features)
     if contrast is not features:
         # The gather loses the static shape.
         contrast.set_shape([None, *features.shape[1:]])
     if not contrast_gradient:
         contrast = tf.stop_gradient(contrast)
+    is_same = contrast is features
+    features = features * temperature**-0.5
+    contrast = features if is_same else contrast * temperature**-0.5
     return MultiviewBatch(
         labels=labels,
         anchors=features[:, :1] if anchors == "one_view" else features,
@@ -138,7 +140,7 @@ def make_pairs(
     needs_masks = positives_cap is not None or positive_mask is not None
     if implementation == "auto":
         self_contrast = batch.allows_self_contrast and batch.anchors is batch.contrast
-        max_dense = _MAX_DENSE_SELF_CONTRAST if self_contrast else _MAX_DENSE_GENERAL
+        max_dense = _MAX_DENSE_SELF_CONTRAST if self_contrast else MAX_DENSE_GENERAL
         sizes = (*batch.anchors.shape[:2], *batch.contrast.shape[:2])
         is_large = None in sizes or math.prod(sizes) > max_dense
         implementation = "streaming" if is_large and not needs_masks else "dense"

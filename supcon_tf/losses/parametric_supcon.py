@@ -15,7 +15,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 from supcon_tf.losses.label_products import weighted_similarity
-from supcon_tf.losses.labels import class_targets, require, to_tensor
+from supcon_tf.losses.labels import one_class_per_sample, require, to_tensor
 from supcon_tf.losses.multiview import as_views, check_temperature, reject_variable
 from supcon_tf.losses.pairs import Implementation, log_add, make_pairs, multiview_batch
 
@@ -88,27 +88,32 @@ def parametric_supcon_loss(
         log_prior = tf.cast(to_tensor("log_prior", log_prior), tf.float32)
         if log_prior.shape != [num_classes]:
             raise UserError(f"log_prior must be [{num_classes}], got shape {log_prior.shape}")
-        logits += log_prior
-    labels, are_numbers, validity = class_targets(labels, logits[:, 0])
-    if not are_numbers:
-        validity *= require(
-            tf.reduce_all(tf.reduce_max(labels, axis=1) == 1),
-            "label rows must be one-hot: mixed labels belong to soft_supcon_loss",
-            labels,
+        prior_validity = require(
+            tf.reduce_all(tf.math.is_finite(log_prior)),
+            "log_prior must be finite: leave out classes without training images",
+            log_prior,
         )
-        labels = tf.argmax(labels, axis=1)
+        logits += log_prior * prior_validity
+    labels, validity = one_class_per_sample(labels, logits[:, 0])
     batch = multiview_batch(labels, features, temperature=temperature)
     logits = tf.reshape(logits, [-1, num_classes])  # [N, V, C] -> [R, C]
+    largest = tf.reduce_max(logits, axis=1)
+    if gamma:
+        log_rows = make_pairs(batch, implementation=implementation).log_sum("all") + math.log(gamma)
+        largest = tf.maximum(largest, log_rows)
+    # All scores less the largest: huge ones would lose their last digits in the difference.
+    largest = tf.stop_gradient(largest)
+    logits -= largest[:, None]
     log_denominator = tf.reduce_logsumexp(logits, axis=1)
     if gamma:
-        pairs = make_pairs(batch, implementation=implementation)
-        log_denominator = log_add(log_denominator, pairs.log_sum("all") + math.log(gamma))
+        log_denominator = log_add(log_denominator, log_rows - largest)
     targets = tf.one_hot(batch.repeat_for_rows(labels), num_classes)
     targets = (1 - label_smoothing) * targets + label_smoothing / num_classes
-    class_score = tf.reduce_sum(targets * logits, axis=1)
+    # A class that a logit of -inf excludes has a target of 0.
+    class_score = tf.reduce_sum(tf.math.multiply_no_nan(logits, targets), axis=1)
     mean, count = weighted_similarity(batch)
     weight = beta + alpha * count
-    score = tf.math.divide_no_nan(beta * class_score + alpha * count * mean, weight)
+    score = tf.math.divide_no_nan(beta * class_score + alpha * count * (mean - largest), weight)
     losses = tf.where(weight > 0, log_denominator - score, 0.0)
     return batch.sample_means(losses) * validity
 
@@ -205,6 +210,8 @@ class ParametricSupConLoss(PerSampleLoss):
         }
         _check_options(**self.options)
         self.log_prior = None if log_prior is None else [float(x) for x in log_prior]
+        for number in self.log_prior or ():
+            check_number("log_prior", number)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""

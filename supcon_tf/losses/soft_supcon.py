@@ -39,7 +39,8 @@ def soft_supcon_loss(
     global batch.
 
     Args:
-      targets: one row per sample, [N, C] numbers >= 0 of any sum. A row of zeros has no positive.
+      targets: one row per sample, [N, C] floats >= 0 of any sum, or integers 0 and 1. A row of
+        zeros has no positive.
       features: [N, V, ...] of any float dtype, with V >= 1 views of each sample. Trailing axes are
         flattened to [N, V, D] and the computation is in float32.
       temperature: > 0, divides the similarities.
@@ -93,13 +94,18 @@ def _soft_supcon(targets: Any, features: Any, **options: Any) -> tuple[tf.Tensor
 def _as_targets(targets: Any, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Targets as float32 [N, C], and their validity."""
     targets = to_tensor("targets", targets)
-    if targets.shape.rank != 2:
+    if targets.shape.rank != 2 or targets.shape[1] == 1:
         raise UserError(
             f"targets must be rows [N, C], got shape {targets.shape}: supcon_loss takes class "
             "numbers"
         )
     validity = check_same_length(targets, features)
     rows = tf.cast(targets, tf.float32)
+    if targets.dtype.is_integer:
+        # Larger ones would be class numbers, such as labels per view.
+        validity *= require(
+            tf.reduce_all(rows <= 1), "integer targets must be 0 or 1: give weights as floats", rows
+        )
     validity *= require(
         tf.reduce_all((rows >= 0) & (rows < float("inf"))),
         "targets must be finite numbers >= 0",

@@ -21,6 +21,7 @@ from supcon_tf.losses.multiview import (
     share_label,
 )
 from supcon_tf.losses.pairs import (
+    MAX_DENSE_GENERAL,
     Implementation,
     MultiviewBatch,
     Pairs,
@@ -29,8 +30,7 @@ from supcon_tf.losses.pairs import (
 )
 from supcon_tf.losses.streaming.tiles import fold, merge_tiles, split_into_tiles, zeros_by_tile
 
-# Maximum number of similarities for which "auto" is dense, and of one tile when streaming.
-_MAX_DENSE = 4096**2
+# Maximum number of similarities of one tile.
 _MAX_TILE_SIMILARITIES = 2048**2
 # Lower bound of a class's sum of exponentials: its reciprocal, in the gradient, stays finite.
 _MIN_SUM = 1e-30
@@ -124,7 +124,7 @@ def _probability_losses(
     contrast = _rows(batch.contrast, batch.contrast_labels, contrast_probabilities, 0)
     if implementation == "auto":
         sizes = (anchors.features.shape[0], contrast.features.shape[0])
-        is_large = None in sizes or sizes[0] * sizes[1] > _MAX_DENSE
+        is_large = None in sizes or sizes[0] * sizes[1] > MAX_DENSE_GENERAL
         implementation = "streaming" if is_large else "dense"
     return (_streaming if implementation == "streaming" else _dense)(anchors, contrast)
 

@@ -17,7 +17,7 @@ from supcon_tf.errors import UserError, check_choice, check_flag, check_integer,
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
 from supcon_tf.losses.dense import LOG_ZERO
 from supcon_tf.losses.label_products import MultiLabel, label_weights, weighted_similarity
-from supcon_tf.losses.labels import as_labels, to_tensor
+from supcon_tf.losses.labels import as_labels, require, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
     check_temperature,
@@ -89,11 +89,14 @@ def supcon_loss(
         replicas, or with a temperature below 0.025 or in a tensor. With a positives_cap or a
         positive_mask it is dense.
       margin: >= 0, subtracted from a positive's similarity s_ip where it stands in a denominator.
+        With summation "inside" and "one_positive" every positive keeps a denominator of its own,
+        unlike the "in" form of Barbano et al.
       multi_label: what rows [N, C] with several labels count. "any": samples that share a label
-        are positives, all alike. "per_label": the mean over the anchor's labels of the loss with
-        the positives of this label (MulSupCon, Zhang & Wu, AAAI 2024); labels without a positive
-        are left out. "overlap": a positive's weight is the number of shared labels. The last two
-        need summation "outside" and another denominator than "one_positive".
+        are positives, all alike. "overlap": a positive's weight is the number of shared labels.
+        "per_label": the mean over the anchor's labels of the loss with the positives of this label
+        (MulSupCon, Zhang & Wu, AAAI 2024), without labels that have no positive. Denominators are
+        as for "any". The last two need summation "outside" and another denominator than
+        "one_positive".
       contrast_gradient: False for a gradient through the anchors only, as where the contrast set
         is detached.
       positive_mask: bool [N, N] of the global batch; entry i, j says whether sample j is a positive
@@ -144,6 +147,11 @@ def _supcon(
     first_row = distribution.first_row(tf.shape(features)[0])
     if positive_mask is not None and labels is not None:
         raise UserError("labels must be None with a positive_mask, which replaces them")
+    if positive_mask is not None and options["multi_label"] != "any":
+        raise UserError(
+            "multi_label is for rows of labels, got "
+            f"{options['multi_label']!r} with a positive_mask"
+        )
     labels, validity = as_labels(labels, features, first_row)
     batch = multiview_batch(
         labels,
@@ -158,7 +166,8 @@ def _supcon(
         raise UserError(f"positives_cap must be a multiple of the {num_views} views, got {cap}")
     has_masks = cap is not None or positive_mask is not None
     if positive_mask is not None:
-        positive_mask = _local_mask(positive_mask, batch)
+        positive_mask, is_square = _local_mask(positive_mask, batch)
+        validity *= is_square
     if has_masks and options["implementation"] == "streaming":
         raise UserError("a positive_mask needs implementation 'dense' or 'auto', got 'streaming'")
     pairs = make_pairs(
@@ -211,22 +220,23 @@ def losses_of_pairs(
             log_sum, count = pairs.positive_log_sum(log_negatives)
             mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
         return tf.where(count > 0, -mean - margin, 0.0), count > 0
-    if denominator == "all" and margin:
-        log_positives, _ = pairs.positive_log_sum()
-        log_denominator = log_add(pairs.log_sum("negatives"), log_positives - margin)
+    has_margin = denominator == "all" and margin > 0
+    if has_margin or summation == "inside":
+        log_sum, count = pairs.positive_log_sum()
+    if has_margin:
+        log_denominator = log_add(pairs.log_sum("negatives"), log_sum - margin)
     else:
         log_denominator = pairs.log_sum("all" if denominator == "all" else "negatives")
     if summation == "outside":
         mean, count = (positive_mean or pairs.positive_mean)()
     else:
-        log_sum, count = pairs.positive_log_sum()
         mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
     is_defined = (count > 0) & (log_denominator > LOG_ZERO / 2)
     return tf.where(is_defined, log_denominator - mean, 0.0), count > 0
 
 
-def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tf.Tensor:
-    """The rows of this replica's anchors of a mask of the global batch: bool [N, M]."""
+def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of this replica's anchors of a mask of the global batch, bool [N, M]; validity."""
     mask = to_tensor("positive_mask", positive_mask)
     if not mask.dtype.is_bool or mask.shape.rank != 2:
         raise UserError(
@@ -238,7 +248,13 @@ def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tf.Tensor:
             f"positive_mask must be [{num_samples}, {num_samples}], a row and a column per sample "
             f"of the global batch, got {mask.shape}"
         )
-    return mask[batch.first_row : batch.first_row + tf.shape(batch.anchors)[0]]
+    size = tf.shape(batch.contrast)[0]
+    validity = require(
+        tf.reduce_all(tf.shape(mask) == size),
+        "positive_mask must have a row and a column per sample of the global batch",
+        tf.shape(mask),
+    )
+    return mask[batch.first_row : batch.first_row + tf.shape(batch.anchors)[0]], validity
 
 
 def _check_options(

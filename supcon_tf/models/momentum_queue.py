@@ -149,7 +149,10 @@ class MemoryLoss(PerSampleLoss):
         name: str = "memory_loss",
     ):
         if not isinstance(loss, SupConLoss | SimCLRLoss):
-            raise UserError(f"a memory takes a SupConLoss or a SimCLRLoss, got {loss!r}")
+            raise UserError(
+                f"a memory takes a SupConLoss or a SimCLRLoss, got {type(loss).__name__}; SINCERE "
+                'is SupConLoss(denominator="one_positive")'
+            )
         if isinstance(loss, SimCLRLoss) and memory is not None and memory.contrast == "queue":
             raise UserError(
                 "SimCLRLoss with a memory has its positives in the batch, got contrast = 'queue': "

@@ -76,7 +76,7 @@ def compile_model(
 
 
 def _check_labels(objective: Objective, batches: StepBatches) -> None:
-    """Rejects mixed labels, from MixUp or CutMix, for losses of class memberships; and others."""
+    """Rejects mixed labels for losses of class memberships, and class numbers for soft ones."""
     is_mixed = batches.labels.dtype.is_floating
     for loss in objective.losses.values():
         name, takes = type(loss).__name__, loss_labels(loss)
@@ -90,7 +90,7 @@ def _check_labels(objective: Objective, batches: StepBatches) -> None:
                 f"{name} needs class memberships, mixed labels are none: take "
                 "@losses.SoftSupConLoss() or set pipeline.training_batches.mixing = None"
             )
-        if takes == "soft" and not is_mixed:
+        if takes == "soft" and batches.labels.shape.rank == 1:
             raise UserError(
                 f"{name} needs rows of class weights: set pipeline.training_batches.mixing = "
                 "@mixing.mixup, or take @losses.SupConLoss() for class numbers"

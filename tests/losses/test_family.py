@@ -224,8 +224,9 @@ def test_graph_and_compiled_execution_equal_eager(case, jit_compile, implementat
     assert relative_difference(gradient, expected[1]) <= 1e-5
 
 
+@pytest.mark.parametrize("first", [3, 5])
 @pytest.mark.parametrize("case", ["sincere", "per label", "soft", "balanced", "parametric"])
-def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implementation):
+def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, first, implementation):
     def loss(rows, features):
         options = {"temperature": 0.2, "implementation": implementation}
         labels, several, mixed, logits = (
@@ -246,15 +247,12 @@ def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implemen
 
     @tf.function(autograph=False)
     def on_replica():
-        start = 3 * tf.distribute.get_replica_context().replica_id_in_sync_group
-        rows = slice(start, start + 3)
-        return value_and_gradient_in_graph(functools.partial(loss, rows), features[:0], rows)
-
-    def value_and_gradient_in_graph(function, _, rows):
-        local = tf.ensure_shape(tf.constant(features)[rows], [3, 2, 5])
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        rows = slice(tf.constant([0, first])[replica], tf.constant([first, 6])[replica])
+        local = tf.ensure_shape(tf.constant(features)[rows], [None, 2, 5])
         with tf.GradientTape() as tape:
             tape.watch(local)
-            values = function(local)
+            values = loss(rows, local)
         return values, tape.gradient(values, local)
 
     strategy = two_replicas()
@@ -298,19 +296,16 @@ def test_soft_overlap_and_per_label_with_one_label_each_are_supcon(batch):
 
 @settings(max_examples=25, deadline=None)
 @given(batches)
-def test_a_loss_with_margin_0_is_the_loss_without(batch):
+def test_sincere_is_one_positive_and_a_margin_lowers_it(batch):
     labels, features = random_batch(batch)
-    expected = losses.supcon_loss(labels, features, denominator="one_positive")
-    assert_same(
-        losses.SINCERELoss(reduction=None).call(labels, features),
-        losses.SupConLoss(denominator="one_positive", reduction=None).call(labels, features),
-    )
-    assert_same(
-        losses.supcon_loss(labels, features, denominator="one_positive", margin=0.0), expected
-    )
+    actual = losses.SINCERELoss(reduction=None, scale_by_temperature=False).call(labels, features)
+    values = family_reference.margin(labels, features, temperature=0.1, margin=0.0)
+    shares = (labels[:, None] == labels[None, :]).sum(1) + features.shape[1] - 1 > 1
+    assert_same(actual, values / max(np.mean(shares), 1e-9))
     # A margin makes the positive's part of the denominator smaller, and so the loss.
+    without = losses.supcon_loss(labels, features, denominator="one_positive")
     with_margin = losses.supcon_loss(labels, features, denominator="one_positive", margin=0.5)
-    assert (with_margin.numpy() <= expected.numpy() + 1e-6).all()
+    assert (with_margin.numpy() <= without.numpy() + 1e-6).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -334,8 +329,8 @@ def test_parametric_without_class_scores_is_supcon(batch):
     assert_same(0.1 * actual, losses.supcon_loss(labels, features))
 
 
-def test_balanced_with_equal_classes_and_far_centers_averages_over_classes():
-    # Two classes of two samples, one view: D has, for each class, a mean; derive it by hand.
+def test_balanced_with_rows_at_their_centers_averages_over_classes():
+    # Every row of a class is at its centre: the class means are e and 1.
     features = np.array([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]], np.float32)
     value = losses.balanced_supcon_loss(
         [0, 0, 1, 1], features, np.eye(2, dtype=np.float32), temperature=1.0
@@ -360,25 +355,138 @@ def test_a_positive_mask_gives_the_loss_of_the_labels_that_it_stands_for():
     assert changed.numpy().tolist() == [True] + 6 * [False]
 
 
-@pytest.mark.parametrize("contrast_gradient", [True, False])
-def test_without_contrast_gradient_only_the_anchors_move(contrast_gradient, implementation):
-    features, labels = features_of(num_views=1), np.array([0, 0, 1, 1, 2, 2, 2])
-    _, gradient = value_and_gradient(
-        lambda x: losses.supcon_loss(
-            labels, x, contrast_gradient=contrast_gradient, implementation=implementation
-        ),
-        features,
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("labels", ["numbers", "overlap"])
+def test_a_detached_contrast_set_gives_the_anchors_gradient_only(labels, normalize, implementation):
+    features, temperature = features_of(), 0.5
+    rows = NUMBERS["unbalanced"] if labels == "numbers" else SEVERAL
+    memberships = SEVERAL if labels == "overlap" else np.eye(4)[rows]
+
+    def call(x, t):
+        return losses.supcon_loss(
+            rows,
+            x,
+            temperature=t,
+            multi_label="overlap" if labels == "overlap" else "any",
+            contrast_gradient=False,
+            normalize=normalize,
+            implementation=implementation,
+            **SCALED,
+        )
+
+    still = reference.normalized(features) if normalize else features.astype(np.float64)
+    names = list(np.ndindex(features.shape[:2]))
+
+    def loss_of_moved_anchors(moved, t):
+        """The sum of the losses where only the anchors move."""
+        total = 0.0
+        anchors = reference.normalized(moved) if normalize else moved
+        for name in names:
+            others = [other for other in names if other != name]
+            s = [float(anchors[name] @ still[other]) / t for other in others]
+            weights = [float(memberships[name[0]] @ memberships[other[0]]) for other in others]
+            if sum(weights):
+                total += reference.log_sum_exp(s) - np.dot(weights, s) / sum(weights)
+        return total / features.shape[1]
+
+    _, gradient = value_and_gradient(lambda x: call(x, temperature), features)
+    slopes = reference.finite_differences(
+        lambda moved: loss_of_moved_anchors(moved, temperature), features
     )
+    assert relative_difference(gradient, slopes) <= 2e-5
+    # The temperature divides both sides.
+    _, gradient = value_and_gradient(lambda t: call(features, t), np.float32(temperature))
+    slope = reference.finite_differences(
+        lambda t: loss_of_moved_anchors(features.astype(np.float64), float(t)), temperature
+    )
+    assert relative_difference(gradient, slope) <= 1e-4
 
-    def loss_of_first(moved):
-        """The first anchor's loss when it moves, in its own term only."""
-        rows = features.astype(np.float64).copy()
-        rows[0] = moved
-        return reference.supcon(labels, rows)[0][0]
 
-    own = reference.finite_differences(loss_of_first, features[0])
-    is_own = relative_difference(gradient[0], own) <= 1e-4
-    assert is_own != contrast_gradient
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_huge_and_excluding_logits_are_exact(shift):
+    logits = np.float32(shift) + LOGITS
+    labels, features = NUMBERS["unbalanced"], features_of()
+    actual = losses.parametric_supcon_loss(labels, logits, features, alpha=0.0, gamma=0.0)
+    _, expected = parametric_case(labels, logits, alpha=0.0, gamma=0.0)
+    np.testing.assert_allclose(actual, expected(features, temperature=0.1), rtol=2e-5)
+    # A logit of -inf excludes a class.
+    excluding = np.where(np.arange(4) == 2, -np.inf, LOGITS).astype(np.float32)
+    values, gradient = value_and_gradient(
+        lambda x: losses.parametric_supcon_loss(labels, excluding, x), features
+    )
+    renumbered, three = np.where(labels == 3, 2, labels), np.delete(LOGITS, 2, axis=1)
+    without = losses.parametric_supcon_loss(renumbered, three, features)
+    np.testing.assert_allclose(values, without, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_a_mask_of_another_size_is_an_error_in_a_graph_of_unknown_sizes():
+    spec = [tf.TensorSpec([None, None], tf.bool), tf.TensorSpec([None, 2, 5])]
+    loss = tf.function(
+        lambda mask, x: losses.supcon_loss(None, x, positive_mask=mask), input_signature=spec
+    )
+    assert loss(np.eye(7, dtype=bool), features_of()).shape == [7]
+    for shape in ((9, 7), (7, 1), (1, 7)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            loss(np.ones(shape, bool), features_of())
+
+
+def test_batches_of_unknown_size_and_labels_in_a_graph_equal_eager(implementation):
+    features, labels = features_of(), NUMBERS["unbalanced"].astype(np.int64)
+    options = {"temperature": 0.2, "implementation": implementation}
+    cases = [
+        (lambda y, x: losses.soft_supcon_loss(y, x, **options), MIXED.astype(np.float32)),
+        (lambda y, x: losses.balanced_supcon_loss(y, x, CENTERS, **options), labels),
+        (lambda y, x: losses.parametric_supcon_loss(y, x[:, 0, :4], x, **options), labels),
+    ]
+    for function, targets in cases:
+        specs = [
+            tf.TensorSpec([None, *targets.shape[1:]], targets.dtype),
+            tf.TensorSpec([None, 2, 5]),
+        ]
+        graph = tf.function(function, input_signature=specs, autograph=False)
+        actual = value_and_gradient(functools.partial(graph, targets), features)
+        expected = value_and_gradient(functools.partial(function, targets), features)
+        assert relative_difference(actual[0], expected[0]) <= 1e-5
+        assert relative_difference(actual[1], expected[1]) <= 1e-5
+
+
+def test_wrong_labels_give_nan_with_xla():
+    for function in (
+        lambda y, x: losses.balanced_supcon_loss(y, x, CENTERS),
+        lambda y, x: losses.parametric_supcon_loss(y, x[:, 0, :4], x),
+        lambda y, x: losses.soft_supcon_loss(tf.one_hot(y, 9) - 0.5, x),
+    ):
+        compiled = tf.function(function, jit_compile=True, autograph=False)
+        assert np.isnan(compiled(tf.constant([7] * 7), features_of())).all()
+
+
+class Centers(keras.layers.Layer):
+    """Passes its input on, and has centres of three classes."""
+
+    def build(self, _):
+        self.kernel = self.add_weight(shape=(3, 4), initializer="glorot_normal", name="kernel")
+
+    def call(self, inputs):
+        return inputs
+
+    def centers(self):
+        return self.kernel.value
+
+
+@pytest.mark.parametrize("replicas", [False, True])
+def test_fit_trains_the_centers_of_a_balanced_loss(replicas):
+    labels = np.arange(24) % 3
+    views = np.eye(4)[labels][:, None] + 0.1 * np.random.default_rng(0).normal(size=(24, 2, 4))
+    strategy = two_replicas() if replicas else tf.distribute.get_strategy()
+    with strategy.scope():
+        layer = Centers()
+        model = keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(4), layer])
+        model.compile("sgd", losses.BalancedSupConLoss(layer.centers), jit_compile=False)
+    before = layer.kernel.numpy().copy()
+    history = model.fit(views.astype(np.float32), labels, batch_size=24, epochs=3, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert not np.array_equal(before, layer.kernel.numpy())
 
 
 LOSSES = {
@@ -415,7 +523,16 @@ def test_a_balanced_loss_from_a_file_asks_for_its_centers():
     ("call", "says"),
     [
         (lambda x: losses.soft_supcon_loss([0, 1], x), r"must be rows \[N, C\].*supcon_loss takes"),
-        (lambda x: losses.soft_supcon_loss([[1.0], [-1.0]], x), "must be finite numbers >= 0"),
+        (lambda x: losses.soft_supcon_loss([[1.0, 0.0], [-1.0, 0.0]], x), "finite numbers >= 0"),
+        (lambda x: losses.soft_supcon_loss([[0], [1]], x), "supcon_loss takes class numbers"),
+        (lambda x: losses.soft_supcon_loss([[3, 3], [4, 4]], x), "must be 0 or 1: give weights as"),
+        (lambda x: losses.ParametricSupConLoss(2, log_prior=[0.0, -np.inf]), "log_prior must be"),
+        (lambda x: losses.parametric_supcon_loss([0, 1], np.eye(2, dtype="f"), x,
+                                                 log_prior=[0.0, -np.inf]), "must be finite"),
+        (lambda x: losses.supcon_loss(None, x, positive_mask=np.eye(2, dtype=bool),
+                                      multi_label="overlap"), "multi_label is for rows of labels"),
+        (lambda x: losses.contrast_set_supcon_loss([0, 1], x, [0], x[0, :1], margin=0.1,
+                                                   denominator="only_negatives"), "margin needs"),
         (lambda x: losses.soft_supcon_loss([[1.0, 0.0]], x), "must agree in N"),
         (lambda x: losses.balanced_supcon_loss([0, 5], x, np.eye(2, 5, dtype="f")), r"in \[0, 2\)"),
         (lambda x: losses.balanced_supcon_loss([0, 1], x, np.eye(3, dtype="f")), "have the 5 numbers"),

@@ -366,7 +366,7 @@ def test_auto_streams_large_batches_and_batches_of_unknown_size(monkeypatch):
     ):
         supcon_loss(np.zeros(5, int), features_of(5), **options)
     assert streamed == [5, None]
-    monkeypatch.setattr(pairs, "_MAX_DENSE_GENERAL", 8 * 8)
+    monkeypatch.setattr(pairs, "MAX_DENSE_GENERAL", 8 * 8)
     supcon_loss(np.zeros(5, int), features_of(5), normalize=False)
     assert streamed == [5, None, 5]
 

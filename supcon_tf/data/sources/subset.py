@@ -32,9 +32,9 @@ def subset(
       fraction: share of each class to keep, in (0, 1], likewise; at least one image.
       list_file: a text file in UTF-8 with one image per line: the end of its path, such as
         "n01440764_10026.JPEG" or "cats/1.jpg", or its number in the stored order, from 0.
-      imbalance: size of the largest class over that of the smallest, >= 1, for a long-tailed set:
-        class c of C keeps n imbalance^(-c / (C - 1)) of the n images of the smallest class, rounded
-        down, at random (CIFAR-LT, Cao et al. 2019, arXiv 1906.07413).
+      imbalance: about the size of the largest class over that of the smallest, >= 1, for a
+        long-tailed set: n imbalance^(-c / (C - 1)) random images of class c, rounded down, where n
+        is the size of the smallest class (CIFAR-LT, Cao et al. 2019, arXiv 1906.07413).
       seed: seed of the random choice.
 
     Raises:

@@ -80,15 +80,9 @@ class StreamingPairs:
             max_rows = min(max_rows, tiles.MAX_POSITIVE_TILE_ROWS)
         anchors, contrast = self._anchors.tiles(max_rows), self._contrast.tiles(max_rows)
         start, stop = self._anchors.positive_tiles(contrast, max_rows)
-        has_negatives = log_negatives is not None
-        if has_negatives:
-            # s - n is the product of rows with one more number each: n gets its gradient with them.
-            offsets = -self._anchors.tiles_of(log_negatives, max_rows)
-            anchors = anchors.with_column(offsets)
-            contrast = contrast.with_column(tf.ones_like(contrast.rows[..., 0]))
-        values, counts = positives.sums(
-            anchors, contrast, start, stop, reduction, log_sigmoid=has_negatives
-        )
+        if log_negatives is not None:
+            log_negatives = self._anchors.tiles_of(log_negatives, max_rows)
+        values, counts = positives.sums(anchors, contrast, log_negatives, start, stop, reduction)
         return self._anchors.in_batch_order(values), self._anchors.in_batch_order(counts)
 
 

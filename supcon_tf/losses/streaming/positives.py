@@ -20,20 +20,19 @@ from supcon_tf.losses.streaming.tiles import (
 def sums(
     anchors: Tiles,
     contrast: Tiles,
+    log_negatives: tf.Tensor | None,
     start: tf.Tensor,
     stop: tf.Tensor,
     reduction: Literal["mean", "log_sum"],
-    *,
-    log_sigmoid: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean over P of t, 0 if empty, or log of the sum of exp(t), LOG_ZERO if empty; and |P|.
 
     Args:
       anchors, contrast: tiles.
+      log_negatives: n, [T, b], for t_ip = log_sigmoid(s_ip - n_i); None for t_ip = s_ip.
       start, stop: int32 [T]; all positives of anchor tile i are in contrast tiles
         start[i] ... stop[i] - 1.
       reduction: "mean" or "log_sum".
-      log_sigmoid: whether t is log_sigmoid(s) instead of s.
 
     Returns:
       float32 [T, b] each; only the first has a gradient.
@@ -47,15 +46,16 @@ def sums(
         )
 
     @tf.custom_gradient
-    def sums_of(anchor_rows: tf.Tensor, contrast_rows: tf.Tensor) -> Any:
+    def sums_of(anchor_rows: tf.Tensor, contrast_rows: tf.Tensor, *n: tf.Tensor) -> Any:
         tiles = anchors._replace(rows=anchor_rows), contrast._replace(rows=contrast_rows)
 
         def terms(i: tf.Tensor, j: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """t, and the slope dt / ds."""
             s = similarities(tiles[0], i, tiles[1], j)
-            if log_sigmoid:
-                return tf.math.log_sigmoid(s), tf.sigmoid(-s)
-            return s, tf.ones_like(s)
+            if not n:
+                return s, tf.ones_like(s)
+            s -= n[0][i][:, None]
+            return tf.math.log_sigmoid(s), tf.sigmoid(-s)
 
         def anchor_tile(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def add(j: tf.Tensor, count: tf.Tensor, largest: tf.Tensor, total: tf.Tensor) -> Any:
@@ -76,7 +76,7 @@ def sums(
 
         values, counts = map_tiles(anchors, anchor_tile, (tf.float32, tf.float32))
 
-        def gradients_of(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def gradients_of(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
             def slopes(i: tf.Tensor, j: tf.Tensor) -> tf.Tensor:
                 t, slope = terms(i, j)
                 if reduction == "mean":
@@ -85,8 +85,15 @@ def sums(
                     weight = tf.exp(tf.minimum(t - values[i][:, None], 0.0))
                 return tf.where(mask_of(i, j), upstream[i][:, None] * weight * slope, 0.0)
 
-            return gradients(*tiles, slopes, start, stop)
+            if not n:
+                return gradients(*tiles, slopes, start, stop)
+            # A column of ones in the contrast set gives the sums of an anchor's slopes too.
+            zeros, ones = tf.zeros_like(anchor_rows[..., 0]), tf.ones_like(contrast_rows[..., 0])
+            columns = tiles[0].with_column(zeros), tiles[1].with_column(ones)
+            to_anchors, to_contrast = gradients(*columns, slopes, start, stop)
+            return to_anchors[..., :-1], to_contrast[..., :-1], -to_anchors[..., -1]
 
         return (values, counts), gradients_of
 
-    return sums_of(anchors.rows, contrast.rows)
+    n = () if log_negatives is None else (log_negatives,)
+    return sums_of(anchors.rows, contrast.rows, *n)
