@@ -35,7 +35,7 @@ class ContrastiveAccuracy(keras.metrics.Metric):
       >>> metric = ContrastiveAccuracy()
       >>> metric.update_state(tf.constant([0, 0, 1, 1]), features)
       >>> float(metric.result())
-      0.5
+      0.75
     """
 
     def __init__(self, name: str = "contrastive_accuracy", dtype: Any = None):
