@@ -84,7 +84,7 @@ def test_labelled_subset_can_be_listed_by_number_or_name(source, tmp_path):
     with pytest.raises(UserError, match="no list_file"):
         sources.subset(source, list_file=str(tmp_path / "none.txt"))
     with pytest.raises(
-        ValueError, match="give one of first, per_class, fraction and list_file, got"
+        ValueError, match="give one of first, per_class, fraction, list_file and imbalance, got"
     ):
         sources.subset(source, list_file="a.txt", fraction=0.1)
     with pytest.raises(UserError, match=r"must be a number > 0 and <= 1, got 1.5"):
