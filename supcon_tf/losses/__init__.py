@@ -12,14 +12,9 @@ from supcon_tf.losses.large_margin import (
 from supcon_tf.losses.parametric_supcon import ParametricSupConLoss, parametric_supcon_loss
 from supcon_tf.losses.semi_supervised import SemiSupervisedLoss
 from supcon_tf.losses.soft_supcon import SoftSupConLoss, soft_supcon_loss
+from supcon_tf.losses.special_cases import NPairsLoss, SimCLRLoss, SINCERELoss
 from supcon_tf.losses.suncet import SuNCEtLoss, suncet_loss
-from supcon_tf.losses.supcon import (
-    NPairsLoss,
-    SimCLRLoss,
-    SINCERELoss,
-    SupConLoss,
-    supcon_loss,
-)
+from supcon_tf.losses.supcon import SupConLoss, supcon_loss
 from supcon_tf.losses.swav import SwAVLoss, sinkhorn_knopp, swav_loss
 from supcon_tf.losses.triplet import TripletLoss, triplet_loss
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
-from supcon_tf.losses.label_products import weighted_similarity
+from supcon_tf.losses.label_sums import weighted_similarity
 from supcon_tf.losses.labels import one_class_per_sample, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
@@ -187,4 +187,4 @@ class BalancedSupConLoss(PerSampleLoss):
 
     def get_config(self) -> dict[str, Any]:
         # The centres belong to the model; a copy of them would be others.
-        return {**super().get_config(), **self.options, "centers": None}
+        return {**super().get_config(), "centers": None}

@@ -1,5 +1,7 @@
 """Base class of the losses, and the model output and labels that each loss takes."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import keras
@@ -89,6 +91,7 @@ class PerSampleLoss(keras.losses.Loss):
     replicas hold different numbers of rows. Keras averages the replicas' means instead.
 
     Attributes:
+      options: further arguments of the constructor, which `get_config` returns.
       input: the model output that the loss takes as `y_pred`.
       labels: "single" (one class per image), "multi" (several or none), "any", "soft" (rows of
         weights, such as MixUp's), or "none" (labels are not used).
@@ -96,11 +99,15 @@ class PerSampleLoss(keras.losses.Loss):
 
     input: LossInput = "projection"
     labels: LossLabels = "any"
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, *, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
         if reduction not in (*_REDUCTIONS, None):
             raise UserError(f"reduction must be one of {_REDUCTIONS} or None, got {reduction!r}")
         super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options}
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         """Reduces `call(y_true, y_pred)`; `sample_weight` [N] weights the anchors."""

@@ -1,14 +1,14 @@
 """SupCon of anchors with a separate contrast set, such as the keys of a queue."""
 
-from typing import Any, get_args
+from typing import Any
 
 import tensorflow as tf
 
-from supcon_tf.errors import UserError, check_choice, check_flag, check_number
+from supcon_tf.errors import UserError, check_flag
 from supcon_tf.losses.dense import DensePairs
 from supcon_tf.losses.labels import as_labels, to_tensor
 from supcon_tf.losses.multiview import as_views, check_temperature, l2_normalize, share_label
-from supcon_tf.losses.supcon import Denominator, Summation, losses_of_pairs
+from supcon_tf.losses.pairs import Denominator, Summation, check_formula, losses_of_pairs
 
 
 def contrast_set_supcon_loss(
@@ -59,15 +59,9 @@ def contrast_set_supcon_loss(
       [0.3133 0.    ]
     """
     temperature = check_temperature(temperature)
-    check_choice("summation", summation, get_args(Summation))
-    check_choice("denominator", denominator, get_args(Denominator))
+    check_formula(summation=summation, denominator=denominator, margin=margin)
     check_flag("scale_by_temperature", scale_by_temperature)
     check_flag("normalize", normalize)
-    check_number("margin", margin, at_least=0)
-    if margin and denominator == "only_negatives":
-        raise UserError(
-            f"margin needs a denominator with positives, got {margin} with 'only_negatives'"
-        )
     anchors = as_views(features)
     contrast_features = to_tensor("contrast_features", contrast_features)
     contrast = as_views(contrast_features[:, None])  # [M, 1, D]

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from supcon_tf.losses.multiview import share_label
 
+# The rows in a sum of exponentials.
+Entries = Literal["all", "negatives"]
 # The logarithm of an empty sum: adding any logit to it in float32 leaves it unchanged.
 LOG_ZERO = -1e30
 
@@ -58,9 +60,7 @@ class DensePairs:
             tf.reshape(~shares[:, None, :, None] & not_self, shape),
         )
 
-    def log_sum(
-        self, entries: Literal["all", "negatives"], row_log_weights: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def log_sum(self, entries: Entries, row_log_weights: tf.Tensor | None = None) -> tf.Tensor:
         """See `pairs.Pairs`."""
         mask = self._negatives
         if entries == "all":

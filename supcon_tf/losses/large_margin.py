@@ -179,7 +179,7 @@ class LargeMarginSoftmaxLoss(PerSampleLoss):
     def get_config(self) -> dict[str, Any]:
         # The current lambda, with the digits of a float32.
         annealing = float(str(self.annealing.numpy()))
-        return {**super().get_config(), **self.options, "annealing": annealing}
+        return {**super().get_config(), "annealing": annealing}
 
 
 class MarginAnnealing(keras.callbacks.Callback):

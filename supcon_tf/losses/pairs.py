@@ -6,18 +6,21 @@ temperature.
 """
 
 import math
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.dense import DensePairs
+from supcon_tf.errors import UserError, check_choice, check_number
+from supcon_tf.losses.dense import LOG_ZERO, DensePairs, Entries
 from supcon_tf.losses.multiview import l2_normalize
 from supcon_tf.losses.streaming import StreamingPairs, allows_self_contrast
 
 Anchors = Literal["all_views", "one_view"]
 Implementation = Literal["auto", "dense", "streaming"]
-Entries = Literal["all", "negatives"]
+Summation = Literal["outside", "inside"]
+Denominator = Literal["all", "one_positive", "only_negatives"]
 
 # Maximum number of similarities for which "auto" is dense (docs/loss.md). Above its limit,
 # self-contrast streaming is also faster; general streaming only saves memory.
@@ -154,3 +157,57 @@ def log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """log(exp(one) + exp(other)), also of LOG_ZERO."""
     larger = tf.maximum(one, other)
     return larger + tf.math.log1p(tf.exp(tf.minimum(one, other) - larger))
+
+
+def check_formula(*, summation: str, denominator: str, margin: float) -> None:
+    """Raises UserError for options of `losses_of_pairs` that are invalid or exclude each other."""
+    check_choice("summation", summation, get_args(Summation))
+    check_choice("denominator", denominator, get_args(Denominator))
+    check_number("margin", margin, at_least=0)
+    if margin and denominator == "only_negatives":
+        raise UserError(
+            f"margin needs a denominator with positives, got {margin} with 'only_negatives'"
+        )
+
+
+def losses_of_pairs(
+    pairs: Pairs,
+    *,
+    summation: Summation,
+    denominator: Denominator,
+    margin: float,
+    positive_mean: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """SupCon of each anchor row, and whether it has a positive.
+
+    Args:
+      pairs: of R anchor rows with their contrast set.
+      summation, denominator, margin: as in `supcon_loss`.
+      positive_mean: returns the mean of s_ip that summation "outside" takes, and a number that is 0
+        without a positive, [R] each; None for `pairs.positive_mean`.
+
+    Returns:
+      float32 [R], 0 where the loss is not defined and not multiplied by the temperature; bool [R].
+    """
+    if denominator == "one_positive":
+        # s_ip - log(exp(s_ip - margin) + sum over N) = margin + log_sigmoid(s_ip - n_i)
+        log_negatives = pairs.log_sum("negatives") + margin
+        if summation == "outside":
+            mean, count = pairs.positive_mean(log_negatives)
+        else:
+            log_sum, count = pairs.positive_log_sum(log_negatives)
+            mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
+        return tf.where(count > 0, -mean - margin, 0.0), count > 0
+    has_margin = denominator == "all" and margin > 0
+    if has_margin or summation == "inside":
+        log_sum, count = pairs.positive_log_sum()
+    if has_margin:
+        log_denominator = log_add(pairs.log_sum("negatives"), log_sum - margin)
+    else:
+        log_denominator = pairs.log_sum("all" if denominator == "all" else "negatives")
+    if summation == "outside":
+        mean, count = (positive_mean or pairs.positive_mean)()
+    else:
+        mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
+    is_defined = (count > 0) & (log_denominator > LOG_ZERO / 2)
+    return tf.where(is_defined, log_denominator - mean, 0.0), count > 0

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
-from supcon_tf.losses.label_products import weighted_similarity
+from supcon_tf.losses.label_sums import weighted_similarity
 from supcon_tf.losses.labels import one_class_per_sample, require, to_tensor
 from supcon_tf.losses.multiview import as_views, check_temperature, reject_variable
 from supcon_tf.losses.pairs import Implementation, log_add, make_pairs, multiview_batch
@@ -228,4 +228,4 @@ class ParametricSupConLoss(PerSampleLoss):
 
     def get_config(self) -> dict[str, Any]:
         own = {"num_classes": self.num_classes, "log_prior": self.log_prior}
-        return {**super().get_config(), **self.options, **own}
+        return {**super().get_config(), **own}

@@ -9,8 +9,8 @@ from supcon_tf.errors import UserError, check_number
 from supcon_tf.losses.base import LossLabels, PerSampleLoss, loss_input
 from supcon_tf.losses.labels import check_same_length, class_numbers, to_tensor
 from supcon_tf.losses.multiview import rescale_to_masked_mean
+from supcon_tf.losses.special_cases import SimCLRLoss
 from supcon_tf.losses.suncet import SuNCEtLoss
-from supcon_tf.losses.supcon import SimCLRLoss
 
 
 @keras.saving.register_keras_serializable(package="supcon_tf")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice, check_flag
 from supcon_tf.losses.base import LossLabels, PerSampleLoss
-from supcon_tf.losses.label_products import weighted_similarity
+from supcon_tf.losses.label_sums import weighted_similarity
 from supcon_tf.losses.labels import check_same_length, require, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
@@ -169,6 +169,3 @@ class SoftSupConLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples with a positive."""
         return rescale_to_masked_mean(*_soft_supcon(y_true, y_pred, **self.options))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}

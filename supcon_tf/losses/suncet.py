@@ -318,6 +318,3 @@ class SuNCEtLoss(PerSampleLoss):
         probabilities, _ = _class_probabilities(y_true, smoothing)
         labels = y_true if probabilities is None else probabilities
         return rescale_to_samples_with_positives(values, labels, y_pred)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}

@@ -1,4 +1,4 @@
-"""The supervised contrastive family: SupCon, SimCLR and N-pairs.
+"""SupCon, with the options of its family.
 
 Equations: Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362. A batch holds
 N samples of V views; every view is a row. For an anchor row i, A(i) are all other rows, P(i) the
@@ -6,17 +6,15 @@ rows of A(i) that share a label with it, N(i) the rest, and s_ij = z_i . z_j / t
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.errors import UserError, check_choice, check_flag, check_integer, check_number
-from supcon_tf.losses.base import LossLabels, PerSampleLoss
-from supcon_tf.losses.dense import LOG_ZERO
-from supcon_tf.losses.label_products import MultiLabel, label_weights, weighted_similarity
+from supcon_tf.errors import UserError, check_choice, check_flag, check_integer
+from supcon_tf.losses.base import PerSampleLoss
+from supcon_tf.losses.label_sums import MultiLabel, label_weights, weighted_similarity
 from supcon_tf.losses.labels import as_labels, require, to_tensor
 from supcon_tf.losses.multiview import (
     as_views,
@@ -26,16 +24,15 @@ from supcon_tf.losses.multiview import (
 )
 from supcon_tf.losses.pairs import (
     Anchors,
+    Denominator,
     Implementation,
     MultiviewBatch,
-    Pairs,
-    log_add,
+    Summation,
+    check_formula,
+    losses_of_pairs,
     make_pairs,
     multiview_batch,
 )
-
-Summation = Literal["outside", "inside"]
-Denominator = Literal["all", "one_positive", "only_negatives"]
 
 
 def supcon_loss(
@@ -88,7 +85,7 @@ def supcon_loss(
         4,096 x 4,096 without `normalize` or `contrast_gradient`, with "one_view", on several
         replicas, or with a temperature below 0.025 or in a tensor. With a positives_cap or a
         positive_mask it is dense.
-      margin: >= 0, subtracted from a positive's similarity s_ip where it stands in a denominator.
+      margin: >= 0, subtracted from the similarities s_ip of positives in denominators.
         With summation "inside" and "one_positive" every positive keeps a denominator of its own,
         unlike the "in" form of Barbano et al.
       multi_label: what rows [N, C] with several labels count. "any": samples that share a label
@@ -142,16 +139,11 @@ def _supcon(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The loss of each sample, float32 [N], and whether it has a positive, bool [N]."""
     _check_options(**options)
+    if positive_mask is not None:
+        _check_mask_options(labels, **options)
     temperature = check_temperature(options["temperature"])
     features = as_views(features)
     first_row = distribution.first_row(tf.shape(features)[0])
-    if positive_mask is not None and labels is not None:
-        raise UserError("labels must be None with a positive_mask, which replaces them")
-    if positive_mask is not None and options["multi_label"] != "any":
-        raise UserError(
-            "multi_label is for rows of labels, got "
-            f"{options['multi_label']!r} with a positive_mask"
-        )
     labels, validity = as_labels(labels, features, first_row)
     batch = multiview_batch(
         labels,
@@ -164,75 +156,43 @@ def _supcon(
     cap, num_views = options["positives_cap"], features.shape[1]
     if cap is not None and cap % num_views:
         raise UserError(f"positives_cap must be a multiple of the {num_views} views, got {cap}")
-    has_masks = cap is not None or positive_mask is not None
     if positive_mask is not None:
         positive_mask, is_square = _local_mask(positive_mask, batch)
         validity *= is_square
-    if has_masks and options["implementation"] == "streaming":
-        raise UserError("a positive_mask needs implementation 'dense' or 'auto', got 'streaming'")
     pairs = make_pairs(
         batch,
         implementation=options["implementation"],
         positives_cap=cap,
         positive_mask=positive_mask,
     )
-    multi_label, positive_mean = options["multi_label"], None
-    if labels.shape.rank == 1 or multi_label != "any":
-        weights = None if labels.shape.rank == 1 else label_weights(batch, multi_label)
+    positive_mean = None
+    if labels.shape.rank == 1 and cap is None and positive_mask is None:
+        positive_mean = functools.partial(weighted_similarity, batch)
+    elif options["multi_label"] != "any" and labels.shape.rank == 2:
+        weights = label_weights(batch, options["multi_label"])
         positive_mean = functools.partial(weighted_similarity, batch, weights)
     losses, has_positive = losses_of_pairs(
         pairs,
         summation=options["summation"],
         denominator=options["denominator"],
         margin=options["margin"],
-        positive_mean=None if has_masks else positive_mean,
+        positive_mean=positive_mean,
     )
     factor = temperature * validity if options["scale_by_temperature"] else validity
     has_positive = tf.reduce_any(tf.reshape(has_positive, [-1, batch.anchors.shape[1]]), axis=1)
     return batch.sample_means(losses) * factor, has_positive
 
 
-def losses_of_pairs(
-    pairs: Pairs,
-    *,
-    summation: Summation,
-    denominator: Denominator,
-    margin: float,
-    positive_mean: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """SupCon of each anchor row, and whether it has a positive.
-
-    Args:
-      pairs: of R anchor rows with their contrast set.
-      summation, denominator, margin: as in `supcon_loss`.
-      positive_mean: returns the mean of s_ip that summation "outside" takes, and a number that is 0
-        without a positive, [R] each; None for `pairs.positive_mean`.
-
-    Returns:
-      float32 [R], 0 where the loss is not defined and not multiplied by the temperature; bool [R].
-    """
-    if denominator == "one_positive":
-        # s_ip - log(exp(s_ip - margin) + sum over N) = margin + log_sigmoid(s_ip - n_i)
-        log_negatives = pairs.log_sum("negatives") + margin
-        if summation == "outside":
-            mean, count = pairs.positive_mean(log_negatives)
-        else:
-            log_sum, count = pairs.positive_log_sum(log_negatives)
-            mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
-        return tf.where(count > 0, -mean - margin, 0.0), count > 0
-    has_margin = denominator == "all" and margin > 0
-    if has_margin or summation == "inside":
-        log_sum, count = pairs.positive_log_sum()
-    if has_margin:
-        log_denominator = log_add(pairs.log_sum("negatives"), log_sum - margin)
-    else:
-        log_denominator = pairs.log_sum("all" if denominator == "all" else "negatives")
-    if summation == "outside":
-        mean, count = (positive_mean or pairs.positive_mean)()
-    else:
-        mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
-    is_defined = (count > 0) & (log_denominator > LOG_ZERO / 2)
-    return tf.where(is_defined, log_denominator - mean, 0.0), count > 0
+def _check_mask_options(labels: Any, *, implementation: str, multi_label: str, **_: Any) -> None:
+    """Rejects what cannot be combined with a positive_mask."""
+    if labels is not None:
+        raise UserError("labels must be None with a positive_mask, which replaces them")
+    if implementation == "streaming":
+        raise UserError("a positive_mask needs implementation 'dense' or 'auto', got 'streaming'")
+    if multi_label != "any":
+        raise UserError(
+            f"multi_label is for rows of labels, got {multi_label!r} with a positive_mask"
+        )
 
 
 def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -275,7 +235,7 @@ def _check_options(
     check_flag("scale_by_temperature", scale_by_temperature)
     check_flag("normalize", normalize)
     check_flag("contrast_gradient", contrast_gradient)
-    check_number("margin", margin, at_least=0)
+    check_formula(summation=summation, denominator=denominator, margin=margin)
     if positives_cap is not None:
         check_integer("positives_cap", positives_cap, at_least=0)
     if positives_cap is not None and implementation == "streaming":
@@ -284,17 +244,11 @@ def _check_options(
             "with 'streaming'"
         )
     for name, value, choices in (
-        ("summation", summation, Summation),
-        ("denominator", denominator, Denominator),
         ("anchors", anchors, Anchors),
         ("implementation", implementation, Implementation),
         ("multi_label", multi_label, MultiLabel),
     ):
         check_choice(name, value, get_args(choices))
-    if margin and denominator == "only_negatives":
-        raise UserError(
-            f"margin needs a denominator with positives, got {margin} with 'only_negatives'"
-        )
     if multi_label != "any" and (
         summation == "inside" or denominator == "one_positive" or positives_cap is not None
     ):
@@ -363,145 +317,3 @@ class SupConLoss(PerSampleLoss):
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values whose mean is the mean over the samples with a positive."""
         return rescale_to_masked_mean(*_supcon(y_true, y_pred, **self.options))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
-
-
-@keras.saving.register_keras_serializable(package="supcon_tf")
-class SINCERELoss(PerSampleLoss):
-    """SINCERE (Feeney & Hughes 2023, arXiv 2309.14277): `SupConLoss` with "one_positive".
-
-    A positive competes with the negatives only, so that a class does not push itself apart. With a
-    margin it is eps-SupInfoNCE (Barbano et al. 2023, arXiv 2211.05568, who take 0.25).
-
-    Args:
-      temperature, margin, scale_by_temperature, normalize, implementation: as in `supcon_loss`.
-      reduction, name: as in `SupConLoss`.
-
-    Example:
-      >>> import tensorflow as tf
-      >>> from supcon_tf.losses import SINCERELoss
-      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
-      >>> round(float(SINCERELoss(temperature=1.0)(tf.constant([0, 0, 1, 1]), features)), 4)
-      0.5514
-    """
-
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        margin: float = 0.0,
-        scale_by_temperature: bool = True,
-        normalize: bool = True,
-        implementation: Implementation = "auto",
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "sincere_loss",
-    ):
-        super().__init__(name=name, reduction=reduction)
-        reject_variable(temperature)
-        self.options: dict[str, Any] = {
-            "temperature": temperature,
-            "margin": margin,
-            "scale_by_temperature": scale_by_temperature,
-            "normalize": normalize,
-            "implementation": implementation,
-        }
-        _check_options(**self.options)
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples with a positive."""
-        return SupConLoss(denominator="one_positive", **self.options).call(y_true, y_pred)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
-
-
-@keras.saving.register_keras_serializable(package="supcon_tf")
-class SimCLRLoss(PerSampleLoss):
-    """NT-Xent (Chen et al. 2020): SupCon with every sample as its own class. Ignores labels.
-
-    Args:
-      temperature, normalize, implementation: as in `supcon_loss`.
-      scale_by_temperature: as in `supcon_loss`, but False by default, as in SimCLR's code.
-      reduction, name: as in `SupConLoss`.
-
-    Example:
-      >>> import tensorflow as tf
-      >>> from supcon_tf.losses import SimCLRLoss
-      >>> views = tf.constant([[[1., 0.], [1., 0.]], [[0., 1.], [0., 1.]]])
-      >>> round(float(SimCLRLoss(temperature=1.0)(None, views)), 4)
-      0.5514
-    """
-
-    labels: LossLabels = "none"
-
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        scale_by_temperature: bool = False,
-        normalize: bool = True,
-        implementation: Implementation = "auto",
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "simclr_loss",
-    ):
-        super().__init__(name=name, reduction=reduction)
-        reject_variable(temperature)
-        self.options: dict[str, Any] = {
-            "temperature": temperature,
-            "scale_by_temperature": scale_by_temperature,
-            "normalize": normalize,
-            "implementation": implementation,
-        }
-        _check_options(**self.options)
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values."""
-        del y_true
-        return supcon_loss(None, y_pred, **self.options)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}
-
-
-@keras.saving.register_keras_serializable(package="supcon_tf")
-class NPairsLoss(PerSampleLoss):
-    """N-pairs (Sohn 2016), a special case of SupCon: one view, one positive, temperature 1.
-
-    The positive of a sample is the first other sample of its class in the batch; the other
-    samples of the class are ignored.
-
-    Args:
-      normalize: as in `supcon_loss`.
-      reduction, name: as in `SupConLoss`.
-
-    Example:
-      >>> import tensorflow as tf
-      >>> from supcon_tf.losses import NPairsLoss
-      >>> features = tf.constant([[[1., 0.]], [[1., 0.]], [[0., 1.]], [[0., 1.]]])
-      >>> round(float(NPairsLoss()(tf.constant([0, 0, 1, 1]), features)), 4)
-      0.5514
-    """
-
-    def __init__(
-        self,
-        *,
-        normalize: bool = True,
-        reduction: str | None = "sum_over_batch_size",
-        name: str = "n_pairs_loss",
-    ):
-        super().__init__(name=name, reduction=reduction)
-        check_flag("normalize", normalize)
-        self.normalize = normalize
-
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """[N] values whose mean is the mean over the samples with a positive."""
-        y_pred = to_tensor("y_pred", y_pred)
-        if y_pred.shape.rank < 3 or y_pred.shape[1] != 1:
-            raise UserError(f"NPairsLoss takes one view [N, 1, D], got shape {y_pred.shape}")
-        loss = SupConLoss(temperature=1.0, positives_cap=1, normalize=self.normalize)
-        return loss.call(y_true, y_pred)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "normalize": self.normalize}

@@ -194,6 +194,3 @@ class TripletLoss(PerSampleLoss):
         """[N] values whose mean is the mean over the samples with a positive."""
         values = triplet_loss(y_true, y_pred, **self.options)
         return rescale_to_samples_with_positives(values, y_true, y_pred)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options}

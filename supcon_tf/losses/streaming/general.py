@@ -3,11 +3,11 @@
 `self_contrast` is cheaper where both are the same.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
-from supcon_tf.losses.dense import LOG_ZERO
+from supcon_tf.losses.dense import LOG_ZERO, Entries
 from supcon_tf.losses.streaming.tiles import (
     Tiles,
     fold,
@@ -26,7 +26,7 @@ def log_sums(
     anchors: Tiles,
     contrast: Tiles,
     log_weights: tf.Tensor | None,
-    entries: Literal["all", "negatives"],
+    entries: Entries,
 ) -> tf.Tensor:
     """Log of the sum over A or N of exp(s_ij + w_j), LOG_ZERO if empty: [T, b].
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from supcon_tf.losses.dense import LOG_ZERO
+from supcon_tf.losses.dense import LOG_ZERO, Entries
 from supcon_tf.losses.multiview import class_ranges
 from supcon_tf.losses.streaming import general, positives, self_contrast, tiles
 from supcon_tf.losses.streaming.tiles import Tiles, merge_tiles, split_into_tiles
@@ -38,9 +38,7 @@ class StreamingPairs:
         if anchors is not contrast:
             self._contrast = _OrderedRows(contrast_labels, contrast_labels, contrast, 0, num_views)
 
-    def log_sum(
-        self, entries: Literal["all", "negatives"], row_log_weights: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def log_sum(self, entries: Entries, row_log_weights: tf.Tensor | None = None) -> tf.Tensor:
         """See `pairs.Pairs`."""
         max_rows = tiles.MAX_TILE_ROWS
         anchors, contrast = self._anchors.tiles(max_rows), self._contrast.tiles(max_rows)

@@ -6,11 +6,11 @@ no maximum subtracted.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
-from supcon_tf.losses.dense import LOG_ZERO
+from supcon_tf.losses.dense import LOG_ZERO, Entries
 from supcon_tf.losses.streaming.tiles import (
     Tiles,
     fold,
@@ -29,7 +29,7 @@ def log_sums(
     tiles: Tiles,
     log_weights: tf.Tensor | None,
     stop: tf.Tensor,
-    entries: Literal["all", "negatives"],
+    entries: Entries,
 ) -> tf.Tensor:
     """Log of the sum over A or N of exp(s_ij + w_j), LOG_ZERO if empty: [T, b].
 
@@ -80,7 +80,7 @@ def log_sums(
 class _Exponentials:
     """exp(s) of pairs of tiles, 0 for pairs that are not in the sums."""
 
-    def __init__(self, tiles: Tiles, stop: tf.Tensor, entries: Literal["all", "negatives"]):
+    def __init__(self, tiles: Tiles, stop: tf.Tensor, entries: Entries):
         self._tiles, self._stop, self._entries = tiles, stop, entries
 
     def sum_over_pairs(self, terms: Callable[..., Any], like: tf.Tensor) -> tf.Tensor:
