@@ -18,7 +18,8 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
-from supcon_tf.files import check_checksums, check_links
+from supcon_tf.files import check_links
+from supcon_tf.json_files import check_checksums
 from supcon_tf.run_dir import RunDir
 
 

@@ -1,15 +1,11 @@
-"""Files that are written completely or not at all, also when the process or the machine stops."""
+"""Paths, and files that are written completely or not at all, also when the machine stops."""
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from supcon_tf.errors import UserError
-
-_CHECKSUMS = "checksums.json"
 
 
 def expanded(path: str | Path) -> Path:
@@ -66,39 +62,6 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
     """Replaces a file by this text in UTF-8."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors=errors)
-
-
-def sha256(file: Path) -> str:
-    """The checksum of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def write_checksums(folder: Path) -> None:
-    """Writes checksums.json with the checksums of all files below a directory."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    checksums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
-    write_text(folder / _CHECKSUMS, json.dumps(checksums, indent=2) + "\n")
-
-
-def check_checksums(folder: Path) -> None:
-    """Checks the files below a directory; nothing where there is no checksums.json.
-
-    Raises:
-      UserError: names a file that is missing or has changed.
-    """
-    if not (folder / _CHECKSUMS).is_file():
-        return
-    try:
-        checksums = dict(json.loads((folder / _CHECKSUMS).read_bytes()))
-    except (TypeError, ValueError):
-        raise UserError(f"{str(folder / _CHECKSUMS)!r} is damaged") from None
-    for name, expected in checksums.items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(f"{str(file)!r} is missing")
-        if sha256(file) != expected:
-            raise UserError(f"{str(file)!r} has changed since it was written")
 
 
 def sync(path: Path) -> None:

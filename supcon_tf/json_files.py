@@ -1,4 +1,4 @@
-"""The JSON files of a directory, and checksums.json, which tells a changed one."""
+"""JSON files, and checksums.json, which tells a changed file of a directory."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from supcon_tf.errors import UserError
-from supcon_tf.files import sha256, write_text
+from supcon_tf.files import write_text
 
 _CHECKSUMS = "checksums.json"
 
@@ -53,6 +53,33 @@ def move_checked_json(source: Path, target: Path) -> None:
     """Replaces a JSON file by another one of the same directory."""
     _record(target, sha256(source))
     source.replace(target)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes checksums.json with the checksums of all files below a directory."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    checksums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
+    write_json(folder / _CHECKSUMS, checksums)
+
+
+def check_checksums(folder: Path) -> None:
+    """Checks the files below a directory; nothing where there is no checksums.json.
+
+    Raises:
+      UserError: names a file that is damaged, missing or has changed.
+    """
+    for name, expected in read_json(folder / _CHECKSUMS).items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{str(file)!r} is missing")
+        if sha256(file) != expected:
+            raise UserError(f"{str(file)!r} has changed since it was written")
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _text(content: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def difference(one: Path, other: Path) -> str:
 
 def _difference(one: Path, other: Path) -> str:
     from supcon_tf.errors import UserError
-    from supcon_tf.files import check_checksums
+    from supcon_tf.json_files import check_checksums
 
     for stage in STAGES:
         left, right = (

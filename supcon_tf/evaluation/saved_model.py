@@ -13,7 +13,8 @@ from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.errors import UserError
-from supcon_tf.files import check_checksums, sync, write_checksums
+from supcon_tf.files import sync
+from supcon_tf.json_files import check_checksums, write_checksums
 from supcon_tf.models import class_scores, embedding_model, model_parts
 
 # One class name per line.

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.files import check_checksums
+from supcon_tf.json_files import check_checksums
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain, robustness
 from supcon_tf.training.checkpoint import restore_curves

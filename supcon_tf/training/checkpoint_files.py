@@ -12,8 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
-from supcon_tf.files import sha256, sync
-from supcon_tf.json_files import read_json, write_json
+from supcon_tf.files import sync
+from supcon_tf.json_files import read_json, sha256, write_json
 
 # A directory per checkpoint; before version 0.2.0, files without checksums.
 _NAME = re.compile(r"ckpt-(\d+)(\.index)?")

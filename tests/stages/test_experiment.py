@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from supcon_tf.files import write_checksums
+from supcon_tf.json_files import write_checksums
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment, linear
 
