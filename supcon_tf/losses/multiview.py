@@ -129,4 +129,7 @@ def rescale_to_masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Scales [N] values so that their global mean is the mean over `mask`, bool [N]."""
     # TensorFlow does not gather booleans.
     counted = distribution.gather(tf.cast(mask, tf.float32))
-    return tf.math.divide_no_nan(values, tf.reduce_mean(counted))
+    # reduce_mean of an empty batch is NaN.
+    size = tf.cast(tf.size(counted), tf.float32)
+    share = tf.math.divide_no_nan(tf.reduce_sum(counted), size)
+    return tf.math.divide_no_nan(values, share)

@@ -104,7 +104,8 @@ def _check_options(*, margin: float, mining: str, normalize: bool) -> None:
 def _distances(anchors: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:
     """||z_i - z_j||^2 - ||z_i||^2, float32 [R, S]: the anchor's length cancels in a triplet."""
     # Centring does not change distances, and differences of nearby rows keep their precision.
-    center = tf.stop_gradient(tf.reduce_mean(contrast, axis=0))
+    rows = tf.cast(tf.shape(contrast)[0], contrast.dtype)
+    center = tf.stop_gradient(tf.math.divide_no_nan(tf.reduce_sum(contrast, axis=0), rows))
     anchors, contrast = anchors - center, contrast - center
     products = tf.matmul(anchors, contrast, transpose_b=True)
     return tf.reduce_sum(tf.square(contrast), axis=1)[None, :] - 2.0 * products
