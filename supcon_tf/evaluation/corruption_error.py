@@ -142,26 +142,27 @@ def read_baseline(path: str | Path) -> dict[str, Sequence[float] | float]:
         whose robustness stage has measured all corruptions and severities.
 
     Raises:
-      UserError: no such file or directory, or invalid content.
+      UserError: no such file or directory, invalid content, or a run's metrics.json that has
+        changed since it was written.
     """
     file = expanded(path)
-    is_run = file.is_dir()
-    if is_run:
-        file = RunDir(file).metrics_file
+    run_dir = RunDir(file) if file.is_dir() else None
+    if run_dir is not None:
+        file = run_dir.metrics_file
     if not file.is_file():
         raise UserError(
             f"no baseline at {str(path)!r}: give a JSON file of errors, or a run directory "
             "whose robustness stage has finished"
         )
+    results = run_dir.metrics() if run_dir is not None else None
     try:
-        content = json.loads(file.read_text())
-        if not is_run:
-            return dict(content)
-        measured = content["robustness"]
+        if results is None:
+            return dict(json.loads(file.read_text()))
+        measured = results["robustness"]
         if measured["severities"] == list(SEVERITIES):
             return {**measured["errors"], "clean": measured["clean_error"]}
     except (KeyError, TypeError, ValueError) as error:
-        wanted = "results of a robustness stage" if is_run else "{corruption: errors}"
+        wanted = "{corruption: errors}" if results is None else "results of a robustness stage"
         raise UserError(f"{str(file)!r} has no {wanted}: {error}") from None
     raise UserError(
         f"{str(file)!r} has the severities {measured['severities']}: a baseline needs all of "

@@ -9,6 +9,7 @@ from supcon_tf.data.imagenet_c import CORRUPTIONS, EXTRA_CORRUPTIONS
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation import mean_corruption_error, read_baseline
 from supcon_tf.evaluation.corruption_error import ALEXNET
+from supcon_tf.run_dir import RunDir
 
 
 def random_errors(names=CORRUPTIONS, seed=0):
@@ -160,6 +161,16 @@ def test_another_run_is_a_baseline(tmp_path):
 def test_a_run_without_all_results_is_rejected_as_baseline(tmp_path, content, message):
     (tmp_path / "metrics.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
+        read_baseline(tmp_path)
+
+
+def test_a_changed_run_is_rejected_as_baseline(tmp_path):
+    run_dir = RunDir(tmp_path)
+    measured = {"errors": random_errors(), "clean_error": 0.25, "severities": [1, 2, 3, 4, 5]}
+    run_dir.set_metrics("robustness", measured)
+    text = run_dir.metrics_file.read_text()
+    run_dir.metrics_file.write_text(text.replace("0.25", "0.24"))
+    with pytest.raises(UserError, match=r"metrics\.json' is damaged"):
         read_baseline(tmp_path)
 
 
