@@ -22,6 +22,7 @@ from supcon_tf.evaluation.metrics import (
     mean_average_precision,
     mean_per_class_accuracy,
     top_k_accuracy,
+    worst_class_accuracy,
 )
 from supcon_tf.evaluation.projections import projection_measures
 
@@ -42,4 +43,5 @@ __all__ = [
     "reliability",
     "soft_neighbor_probabilities",
     "top_k_accuracy",
+    "worst_class_accuracy",
 ]

@@ -53,9 +53,27 @@ def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
       >>> mean_per_class_accuracy(scores, np.array([0, 0, 0, 1]))
       0.5
     """
+    return float(np.mean(_per_class_accuracies(scores, labels)))
+
+
+def worst_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Lowest top-1 accuracy of a class; arguments and errors as in `mean_per_class_accuracy`.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation import worst_class_accuracy
+      >>> scores = np.array([[1, 0], [1, 0], [1, 0], [0, 1]])
+      >>> worst_class_accuracy(scores, np.array([0, 0, 1, 1]))
+      0.5
+    """
+    return float(np.min(_per_class_accuracies(scores, labels)))
+
+
+def _per_class_accuracies(scores: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Top-1 accuracy of each class that has examples."""
     scores, labels = scores_and_labels(scores, labels)
     is_right = np.argmax(scores, axis=1) == labels
-    return float(np.mean([is_right[labels == c].mean() for c in np.unique(labels)]))
+    return [is_right[labels == c].mean() for c in np.unique(labels)]
 
 
 Interpolation = Literal["11_points", "none"]

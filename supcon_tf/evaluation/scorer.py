@@ -22,6 +22,7 @@ from supcon_tf.evaluation.metrics import (
     mean_average_precision,
     mean_per_class_accuracy,
     top_k_accuracy,
+    worst_class_accuracy,
 )
 from supcon_tf.models import ReplicatedModel, class_scores, embedding_model, model_parts
 from supcon_tf.run_dir import RunDir
@@ -60,6 +61,10 @@ class Scores:
     def mean_per_class(self) -> float:
         """Mean over the classes of the share of their images that are classified correctly."""
         return mean_per_class_accuracy(self.probabilities, self.labels)
+
+    def worst_class(self) -> float:
+        """Lowest share of a class's images that are classified correctly."""
+        return worst_class_accuracy(self.probabilities, self.labels)
 
     def by_neighbors(self, references: "Scores") -> dict[str, float]:
         """Accuracies of the classifiers that need labelled references and no training."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 from supcon_tf.losses.labels import check_same_length, class_targets, require, to_tensor
+from supcon_tf.losses.log_prior import LogPrior, add_log_prior, check_log_prior
 from supcon_tf.losses.multiview import rescale_to_masked_mean
 
 
@@ -17,7 +18,8 @@ class CrossEntropyLoss(PerSampleLoss):
     """Softmax cross-entropy of logits: - sum_c t_c log softmax(logits)_c.
 
     Label smoothing e replaces t by (1 - e) t + e / C. Keras has two classes; this one takes both
-    class numbers and rows, with smoothing.
+    class numbers and rows, with smoothing. With `log_prior` it is logit-adjusted cross-entropy for
+    long-tailed classes (Menon et al. 2021, arXiv 2007.07314, tau 1).
 
     `y_true` are class numbers in [0, C), integers [N] or [N, 1] or whole floats [N, 1], or rows
     [N, C] that sum to one, such as MixUp's and CutMix's; a row of zeros has loss 0. `y_pred` are
@@ -26,6 +28,8 @@ class CrossEntropyLoss(PerSampleLoss):
     Args:
       label_smoothing: e, in [0, 1).
       ignore_class: integer label of samples to exclude from the mean. Defaults to None.
+      log_prior: [C], log of each class's share of the training images, added to the logits; or
+        "source" in a stage, for the shares in its training images. Defaults to None.
       reduction: a Keras reduction; None returns [N] values.
       name: name of the loss.
 
@@ -52,6 +56,7 @@ class CrossEntropyLoss(PerSampleLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_class: int | None = None,
+        log_prior: LogPrior = None,
         reduction: str | None = "sum_over_batch_size",
         name: str = "cross_entropy_loss",
     ):
@@ -62,6 +67,7 @@ class CrossEntropyLoss(PerSampleLoss):
             raise UserError(f"ignore_class must be an integer or None, got {ignore_class!r}")
         self.label_smoothing = label_smoothing
         self.ignore_class = ignore_class
+        self.log_prior = check_log_prior(log_prior)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""
@@ -69,6 +75,7 @@ class CrossEntropyLoss(PerSampleLoss):
         labels, are_numbers, validity = class_targets(
             y_true, logits, ignore_class=self.ignore_class
         )
+        logits, prior_validity = add_log_prior(logits, self.log_prior)
         smoothing, mask = self.label_smoothing, None
         if are_numbers:
             if self.ignore_class is not None:
@@ -82,13 +89,14 @@ class CrossEntropyLoss(PerSampleLoss):
             values = (1.0 - smoothing) * values + smoothing * uniform
         if mask is not None:
             values = rescale_to_masked_mean(tf.where(mask, values, 0.0), mask)
-        return values * validity
+        return values * validity * prior_validity
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "label_smoothing": self.label_smoothing,
             "ignore_class": self.ignore_class,
+            "log_prior": self.log_prior,
         }
 
 

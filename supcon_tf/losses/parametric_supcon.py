@@ -6,7 +6,6 @@ in `supcon`.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, get_args
 
 import keras
@@ -15,7 +14,8 @@ import tensorflow as tf
 from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
 from supcon_tf.losses.label_sums import weighted_similarity
-from supcon_tf.losses.labels import one_class_per_sample, require, to_tensor
+from supcon_tf.losses.labels import one_class_per_sample, to_tensor
+from supcon_tf.losses.log_prior import LogPrior, add_log_prior, check_log_prior
 from supcon_tf.losses.multiview import as_views, check_temperature, reject_variable
 from supcon_tf.losses.pairs import Implementation, log_add, make_pairs, multiview_batch
 
@@ -84,17 +84,9 @@ def parametric_supcon_loss(
     features = as_views(features)
     logits = _logits_per_view(logits, features)
     num_classes = logits.shape[2]
-    if log_prior is not None:
-        log_prior = tf.cast(to_tensor("log_prior", log_prior), tf.float32)
-        if log_prior.shape != [num_classes]:
-            raise UserError(f"log_prior must be [{num_classes}], got shape {log_prior.shape}")
-        prior_validity = require(
-            tf.reduce_all(tf.math.is_finite(log_prior)),
-            "log_prior must be finite: leave out classes without training images",
-            log_prior,
-        )
-        logits += log_prior * prior_validity
+    logits, prior_validity = add_log_prior(logits, log_prior)
     labels, validity = one_class_per_sample(labels, logits[:, 0])
+    validity *= prior_validity
     batch = multiview_batch(labels, features, temperature=temperature)
     logits = tf.reshape(logits, [-1, num_classes])  # [N, V, C] -> [R, C]
     largest = tf.reduce_max(logits, axis=1)
@@ -167,7 +159,8 @@ class ParametricSupConLoss(PerSampleLoss):
       num_classes: C, the length of the logits.
       temperature, alpha, beta, gamma, label_smoothing, implementation: as in
         `parametric_supcon_loss`.
-      log_prior: as in `parametric_supcon_loss`, a sequence of numbers.
+      log_prior: as in `parametric_supcon_loss`, a sequence of numbers; or "source" in a stage, for
+        the shares of the classes in its training images.
       reduction: a Keras reduction; None returns [N] values.
       name: name of the loss.
 
@@ -192,7 +185,7 @@ class ParametricSupConLoss(PerSampleLoss):
         beta: float = 1.0,
         gamma: float = 1.0,
         label_smoothing: float = 0.0,
-        log_prior: Sequence[float] | None = None,
+        log_prior: LogPrior = None,
         implementation: Implementation = "auto",
         reduction: str | None = "sum_over_batch_size",
         name: str = "parametric_supcon_loss",
@@ -209,9 +202,7 @@ class ParametricSupConLoss(PerSampleLoss):
             "implementation": implementation,
         }
         _check_options(**self.options)
-        self.log_prior = None if log_prior is None else [float(x) for x in log_prior]
-        for number in self.log_prior or ():
-            check_number("log_prior", number)
+        self.log_prior = check_log_prior(log_prior)
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
         """[N] values."""

@@ -182,7 +182,7 @@ def _measure(value: float, key: str) -> str:
         return _duration(value)
     if key == "images_per_second":
         return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-    if key.endswith(("top_1", "top_5", "mean_per_class")) or "average_precision" in key:
+    if key.endswith(("top_1", "top_5", "_class")) or "average_precision" in key:
         return f"{value:.1%}"
     if key.endswith("mce"):
         return f"{value:.1f}"

@@ -87,6 +87,7 @@ def pretraining_objective(
       UserError: the model does not have a loss's output, or does not fit the loss.
     """
     losses = dict(loss) if isinstance(loss, Mapping) else {loss_input(loss): loss}
+    losses = {output: _with_log_prior(each, source) for output, each in losses.items()}
     for output, each in losses.items():
         _check_output(model, output, each)
         if not source.has_labels and loss_labels(each) != "none":
@@ -164,8 +165,15 @@ def classification_loss(
         and isinstance(loss, CrossEntropyLoss)
         and loss.ignore_class is None
     ):
-        return CrossEntropyLoss.from_config({**loss.get_config(), "ignore_class": ignore_class})
-    return loss
+        loss = CrossEntropyLoss.from_config({**loss.get_config(), "ignore_class": ignore_class})
+    return _with_log_prior(loss, source)
+
+
+def _with_log_prior(loss: keras.losses.Loss, source: Source) -> keras.losses.Loss:
+    """The loss with the shares of the source's classes, if its log_prior is "source"."""
+    if getattr(loss, "log_prior", None) != "source":
+        return loss
+    return type(loss).from_config({**loss.get_config(), "log_prior": source.log_prior})
 
 
 def _trained_by(model: keras.Model) -> str:

@@ -161,6 +161,7 @@ def _classifier_metrics(scores: Scores, source: Source, classifies: bool) -> dic
             "top_1": scores.top_k(1),
             "top_5": scores.top_k(5),
             "mean_per_class": scores.mean_per_class(),
+            "worst_class": scores.worst_class(),
         }
     by_class = average_precisions(scores.probabilities, scores.labels)
     named = zip(source.class_names, by_class.tolist(), strict=True)

@@ -10,11 +10,14 @@ from supcon_tf.evaluation import (
     mean_average_precision,
     mean_per_class_accuracy,
     top_k_accuracy,
+    worst_class_accuracy,
 )
 
 SCORES = np.random.default_rng(0).normal(size=(4, 3))
 LABELS = np.array([2, 0, 2, 1])
-MEASURES = pytest.mark.parametrize("measure", [top_k_accuracy, mean_per_class_accuracy])
+MEASURES = pytest.mark.parametrize(
+    "measure", [top_k_accuracy, mean_per_class_accuracy, worst_class_accuracy]
+)
 
 
 def test_top_k_accuracy_counts_the_class_among_the_k_highest_scores():
@@ -38,6 +41,12 @@ def test_mean_per_class_accuracy_weighs_classes_equally():
     value = mean_per_class_accuracy(kept, labels)
     assert value == pytest.approx(balanced_accuracy_score(labels, kept.argmax(axis=1)))
     assert abs(value - top_k_accuracy(kept, labels)) > 0.1
+
+
+def test_worst_class_accuracy_is_the_lowest_recall_of_a_class_with_examples():
+    labels = np.array([0] * 4 + [1] * 5 + [3] * 2)
+    predicted = np.array([0, 0, 0, 1, 1, 1, 0, 0, 3, 3, 3])  # Recalls 3/4, 2/5, 1; no class 2.
+    assert worst_class_accuracy(np.eye(4)[predicted], labels) == 2 / 5
 
 
 def interpolated_loop(scores, targets):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supcon_tf.errors import UserError
 from supcon_tf.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 
 RNG = np.random.default_rng(0)
@@ -46,6 +47,41 @@ def test_the_gradient_is_probability_minus_smoothed_target(labels):
     probabilities = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
     expected = probabilities - (0.9 * targets + 0.1 / 5)
     np.testing.assert_allclose(tape.gradient(value, scores), expected, atol=1e-6)
+
+
+PRIOR = np.log([0.4, 0.3, 0.15, 0.1, 0.05])
+
+
+@pytest.mark.parametrize("labels", [NUMBERS, ROWS])
+def test_logit_adjusted_values_and_gradients_equal_the_float64_loop(labels):
+    scores = tf.Variable(SCORES, dtype=tf.float32)
+    loss = CrossEntropyLoss(log_prior=PRIOR, label_smoothing=0.1, reduction=None)
+    with tf.GradientTape() as tape:
+        values = loss(labels, scores)
+        total = tf.reduce_sum(values)
+    targets = np.eye(5)[labels] if labels.ndim == 1 else labels
+    np.testing.assert_allclose(values, loop(targets, SCORES + PRIOR, 0.1), rtol=2e-5)
+    weights = np.exp(SCORES) * np.exp(PRIOR)
+    expected = weights / weights.sum(axis=1, keepdims=True) - (0.9 * targets + 0.1 / 5)
+    np.testing.assert_allclose(tape.gradient(total, scores), expected, atol=1e-6)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    np.testing.assert_array_equal(again.log_prior, PRIOR)
+
+
+def test_a_uniform_log_prior_changes_nothing():
+    scores = tf.constant(SCORES, tf.float32)
+    adjusted = CrossEntropyLoss(log_prior=[float(np.log(0.2))] * 5)(NUMBERS, scores)
+    np.testing.assert_allclose(adjusted, CrossEntropyLoss()(NUMBERS, scores), rtol=1e-6)
+
+
+def test_log_prior_source_outside_of_a_stage_is_rejected():
+    loss = CrossEntropyLoss(log_prior="source")
+    with pytest.raises(UserError, match=r"log_prior must be numbers \[5\] here, got 'source'"):
+        loss(NUMBERS, tf.constant(SCORES, tf.float32))
+    with pytest.raises(
+        UserError, match="log_prior must be numbers, 'source' or None, got 'uniform'"
+    ):
+        CrossEntropyLoss(log_prior="uniform")
 
 
 def test_bfloat16_and_huge_scores_stay_finite():

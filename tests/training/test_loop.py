@@ -56,6 +56,7 @@ def test_a_finished_run_has_all_files(finished):
     assert metrics["linear"]["top_5"] == 1.0
     # Both classes have the same number of images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
+    assert metrics["linear"]["worst_class"] <= metrics["linear"]["mean_per_class"]
 
 
 def test_measured_normalization_is_kept_with_the_run(finished):

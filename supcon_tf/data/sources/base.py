@@ -65,6 +65,31 @@ class Source:
         """Whether an image may have several labels, given as rows of 0 and 1 [C]."""
         return self.train.is_multi_label
 
+    @property
+    def log_prior(self) -> tuple[float, ...]:
+        """Log of each class's share of the training images, for losses of long-tailed classes.
+
+        Raises:
+          UserError: images that cannot be counted by class, or a class without training images.
+        """
+        wanted = "log_prior = 'source' needs one label for each training image"
+        fix = "set log_prior to numbers or None"
+        if not self.has_labels or self.is_multi_label:
+            there = "may have several" if self.is_multi_label else "have none"
+            raise UserError(f"{wanted}, those of {self.name!r} {there}: {fix}")
+        if isinstance(self.train, StreamedSplit):
+            raise UserError(
+                f"{wanted}, known before training, but {self.name!r} is streamed: {fix}, or set "
+                'sources.tfds.cache = "disk"'
+            )
+        counts = np.bincount(self.train.labels, minlength=self.num_classes)
+        if not counts.all():
+            raise UserError(
+                f"log_prior = 'source' needs training images of each class, {self.name!r} has none "
+                f"of {self.class_names[counts.argmin()]!r}: {fix}"
+            )
+        return tuple(np.log(counts / counts.sum()).tolist())
+
 
 def check_source(setting: str, source: Any) -> None:
     """Raises a UserError unless the value of this setting is a Source."""
