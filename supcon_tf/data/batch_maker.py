@@ -32,6 +32,8 @@ class BatchMaker:
     num_classes: int
     seed: int
     samples_per_class: int | None
+    samples_in_a_row: int | None
+    repeat_images: bool
     mixing: Mixing | None
     defer_to_device: bool
     shard: tuple[int, int]
@@ -130,6 +132,8 @@ class BatchMaker:
                 stop=stop,
                 num_classes=size // samples,
                 samples_per_class=samples,
+                samples_in_a_row=self.samples_in_a_row,
+                repeat_images=self.repeat_images,
             )
         first = self.shard[0] * self._share
         return numbers.reshape(stop - start, size)[:, first : first + self._share]

@@ -27,6 +27,8 @@ def training_batches(
     num_classes: int,
     seed: int,
     samples_per_class: int | None = None,
+    samples_in_a_row: int | None = None,
+    repeat_images: bool = False,
     mixing: Mixing | None = None,
     defer_to_device: bool = False,
     shard: tuple[int, int] = (0, 1),
@@ -48,6 +50,10 @@ def training_batches(
       seed: seed of order, views and mixing.
       samples_per_class: K for batches of B / K classes with K images each; None for the shuffled
         order.
+      samples_in_a_row: images of a class that follow each other in such a batch, a divisor of K;
+        then come those of the next class, and so on in turn. None for all K.
+      repeat_images: use an image of a class with fewer than K images more than once in a batch, in
+        other views, instead of an error.
       mixing: `mixing.mixup` or `mixing.cutmix`; labels are then rows float32 [B, num_classes]. All
         views of an image are mixed alike, with those of one other image. Each host mixes its own
         part of a batch.
@@ -63,10 +69,12 @@ def training_batches(
         class-balanced batches of a streamed split or without one label per image, or mixing on the
         device.
     """
-    _check_sizes(split, batch_size, num_views, shard)
+    repeats = repeat_images and samples_per_class is not None
+    _check_sizes(split, batch_size, num_views, shard, repeats=repeats)
     check_flag("pipeline.training_batches.defer_to_device", defer_to_device)
+    check_flag("pipeline.training_batches.repeat_images", repeat_images)
     if samples_per_class is not None:
-        _check_balanced(split, batch_size, samples_per_class)
+        _check_balanced(split, batch_size, samples_per_class, samples_in_a_row)
     if mixing is not None:
         _check_mixing(mixing, num_classes, defer_to_device)
     return BatchMaker(
@@ -78,6 +86,8 @@ def training_batches(
         num_classes=num_classes,
         seed=seed,
         samples_per_class=samples_per_class,
+        samples_in_a_row=samples_in_a_row,
+        repeat_images=repeat_images,
         mixing=mixing,
         defer_to_device=defer_to_device,
         shard=shard,
@@ -106,10 +116,12 @@ def _evaluation_view(preprocessing: Preprocessing) -> Callable[[tf.Tensor], tf.T
     return tf.function(lambda image: preprocessing.evaluation_view(decode(image)), autograph=False)
 
 
-def _check_sizes(split: Split, batch_size: int, num_views: int, shard: tuple[int, int]) -> None:
+def _check_sizes(
+    split: Split, batch_size: int, num_views: int, shard: tuple[int, int], *, repeats: bool
+) -> None:
     check_integer("batch_size", batch_size, at_least=1)
     check_integer("num_views", num_views, at_least=1)
-    if batch_size > split.num_examples:
+    if batch_size > split.num_examples and not repeats:
         raise UserError(
             f"batch_size must be at most the {split.num_examples} training images, got "
             f'{batch_size}: lower it, as by --gin_param="pretrain.run.batch_size = '
@@ -123,7 +135,9 @@ def _check_sizes(split: Split, batch_size: int, num_views: int, shard: tuple[int
         )
 
 
-def _check_balanced(split: Split, batch_size: int, samples_per_class: int) -> None:
+def _check_balanced(
+    split: Split, batch_size: int, samples_per_class: int, samples_in_a_row: int | None
+) -> None:
     setting = "pipeline.training_batches.samples_per_class"
     check_integer(setting, samples_per_class, at_least=1)
     if isinstance(split, StreamedSplit):
@@ -140,6 +154,14 @@ def _check_balanced(split: Split, batch_size: int, samples_per_class: int) -> No
             f"batch_size must be a multiple of samples_per_class, got {batch_size} and "
             f"{samples_per_class}"
         )
+    if samples_in_a_row is not None:
+        setting = "pipeline.training_batches.samples_in_a_row"
+        check_integer(setting, samples_in_a_row, at_least=1)
+        if samples_per_class % samples_in_a_row:
+            raise UserError(
+                f"{setting} must divide samples_per_class, got {samples_in_a_row} and "
+                f"{samples_per_class}"
+            )
 
 
 def _check_mixing(mixing: Any, num_classes: int, defer_to_device: bool) -> None:

@@ -60,17 +60,27 @@ class IndexedSplit:
         return np.concatenate(orders)[start - first * size : stop - first * size]
 
     def balanced_numbers(
-        self, *, seed: int, start: int, stop: int, num_classes: int, samples_per_class: int
+        self,
+        *,
+        seed: int,
+        start: int,
+        stop: int,
+        num_classes: int,
+        samples_per_class: int,
+        samples_in_a_row: int | None = None,
+        repeat_images: bool = False,
     ) -> np.ndarray:
         """The image numbers of class-balanced batches start ... stop - 1.
 
         Each round shuffles the classes and cuts them into batches of `num_classes`; a remainder is
         dropped. Each class has an endless shuffled order of its images, and each round takes the
         next `samples_per_class` of them; the remainder of an epoch is skipped, so that no image is
-        twice in a batch.
+        twice in a batch. With `repeat_images`, a class with fewer images than that goes on with its
+        next epochs.
 
         Returns:
-          int64 [stop - start, num_classes * samples_per_class], class by class.
+          int64 [stop - start, num_classes * samples_per_class], class by class, or the classes in
+          turn with `samples_in_a_row` images each.
 
         Raises:
           UserError: fewer classes, or fewer images of a class, than asked for.
@@ -82,10 +92,11 @@ class IndexedSplit:
                 f"{num_classes} classes, got {len(classes)}: raise samples_per_class or lower "
                 "batch_size"
             )
-        if counts.min() < samples_per_class:
+        if counts.min() < samples_per_class and not repeat_images:
             raise UserError(
                 f"samples_per_class must be at most {counts.min()}, the number of images of class "
-                f"{classes[counts.argmin()]}, got {samples_per_class}"
+                f"{classes[counts.argmin()]}, got {samples_per_class}: lower it, or set "
+                "repeat_images = True"
             )
         members = [np.flatnonzero(self.labels == label) for label in classes]
         batches_per_round = len(classes) // num_classes
@@ -95,16 +106,25 @@ class IndexedSplit:
             return np.random.default_rng([seed, 1, number, epoch]).permutation(members[number])
 
         def images(number: int, round_number: int) -> np.ndarray:
-            epoch, part = divmod(round_number, int(counts[number]) // samples_per_class)
-            return class_order(number, epoch)[part * samples_per_class :][:samples_per_class]
+            size, wanted = int(counts[number]), samples_per_class
+            if size >= wanted:
+                epoch, part = divmod(round_number, size // wanted)
+                return class_order(number, epoch)[part * wanted :][:wanted]
+            first = round_number * wanted
+            epochs = range(first // size, -(-(first + wanted) // size))
+            orders = np.concatenate([class_order(number, epoch) for epoch in epochs])
+            return orders[first % size :][:wanted]
 
         batches = []
         for step in range(start, stop):
             round_number, batch = divmod(step, batches_per_round)
             order = np.random.default_rng([seed, 0, round_number]).permutation(len(classes))
             chosen = order[batch * num_classes : (batch + 1) * num_classes]
-            batches.append(np.concatenate([images(number, round_number) for number in chosen]))
-        return np.array(batches, np.int64)
+            batches.append([images(number, round_number) for number in chosen])
+        in_a_row = samples_in_a_row or samples_per_class
+        shape = stop - start, num_classes, samples_per_class // in_a_row, in_a_row
+        in_turn = np.array(batches, np.int64).reshape(shape).swapaxes(1, 2)
+        return in_turn.reshape(stop - start, num_classes * samples_per_class)
 
     def in_order(self) -> tf.data.Dataset:
         """Every (image, label) once, in the stored order."""

@@ -62,7 +62,7 @@ class SimCLRLoss(PerSampleLoss):
     """NT-Xent (Chen et al. 2020): SupCon with every sample as its own class. Ignores labels.
 
     Args:
-      temperature, normalize, implementation: as in `supcon_loss`.
+      temperature, normalize, implementation, contrast_gradient: as in `supcon_loss`.
       scale_by_temperature: as in `supcon_loss`, but False by default, as in SimCLR's code.
       reduction, name: as in `SupConLoss`.
 
@@ -83,6 +83,7 @@ class SimCLRLoss(PerSampleLoss):
         scale_by_temperature: bool = False,
         normalize: bool = True,
         implementation: Implementation = "auto",
+        contrast_gradient: bool = True,
         reduction: str | None = "sum_over_batch_size",
         name: str = "simclr_loss",
     ):
@@ -92,6 +93,7 @@ class SimCLRLoss(PerSampleLoss):
             "scale_by_temperature": scale_by_temperature,
             "normalize": normalize,
             "implementation": implementation,
+            "contrast_gradient": contrast_gradient,
         }
         self._supcon = SupConLoss(**self.options)
 

@@ -184,6 +184,39 @@ def test_each_replica_has_its_share_of_both_parts(source):
             assert sorted(own.numpy() >= 0) == [False] * 4
 
 
+def test_a_labelled_row_can_have_views_of_two_images_of_its_class(source):
+    labelled = sources.subset(source, per_class=4)
+    options = {"labelled_classes": 3, "samples_per_class": 4, "views_per_labelled_image": 1}
+    for images, labels in batches_of(source, labelled, **options)(0, 8):
+        labels = labels.numpy()
+        # 12 labelled images in 6 rows of two views; all 8 unlabelled ones in two views.
+        assert images.shape == (14, 2, 4, 4, 3)
+        first, second = numbers_of(images), numbers_of(images[:, 1:])
+        is_labelled = labels >= 0
+        np.testing.assert_array_equal(first[~is_labelled], second[~is_labelled])
+        np.testing.assert_array_equal(first[is_labelled] % 3, labels[is_labelled])
+        np.testing.assert_array_equal(second[is_labelled] % 3, labels[is_labelled])
+        assert len({*first[is_labelled], *second[is_labelled]}) == 12
+
+
+def test_replicas_have_the_same_labelled_classes(source):
+    labelled = sources.subset(source, per_class=4)
+    made = batches_of(source, labelled, samples_per_class=4, views_per_labelled_image=1)
+    strategy = two_replicas()
+    for _, labels in distribution.distribute_batches(strategy, lambda *p: made(*p[2:]), 0, 5):
+        one, other = (set(own.numpy()) for own in strategy.experimental_local_results(labels))
+        assert one == other
+        assert len(one) == 3  # Two classes, and -1.
+
+
+def test_small_classes_repeat_their_labelled_images(source):
+    labelled = sources.subset(source, per_class=2)
+    options = {"samples_per_class": 4, "repeat_images": True}
+    ((images, labels),) = batches_of(source, labelled, **options)(0, 1)
+    numbers = numbers_of(images)[labels.numpy() >= 0]
+    assert sorted(np.unique(numbers, return_counts=True)[1]) == [2, 2, 2, 2]
+
+
 def test_multi_crop_batches_have_the_same_images_in_other_crops(source):
     big = dataclasses.replace(
         source,
@@ -235,12 +268,34 @@ def test_invalid_options_are_rejected(source):
         with pytest.raises(
             UserError,
             match=rf"semi_supervised\.batches\.labelled_classes must be in 1 \.\.\. 3 and "
-            rf"\.samples_per_class in 1 \.\.\. 4, .* got {classes} and {samples}",
+            rf"\.samples_per_class in 1 \.\.\. 4 \(or .* got {classes} and {samples}",
         ):
             batches_of(source, labelled, **options)
     for name in ("labelled_classes", "samples_per_class"):
         with pytest.raises(UserError, match=f"{name} must be an integer >= 1, got 0"):
             batches_of(source, labelled, **{name: 0})
+    for options, message in (
+        (
+            {"views_per_labelled_image": 0},
+            "views_per_labelled_image must be an integer >= 1, got 0",
+        ),
+        ({"views_per_labelled_image": 3}, "must divide the 2 views, .* got 3 and 2"),
+        (
+            {"views_per_labelled_image": 1, "samples_per_class": 3},
+            r"\.samples_per_class must be a multiple of their quotient, got 1 and 3",
+        ),
+        (
+            {"views_per_labelled_image": 1, "views": multi_crop.batches},
+            "must be None for multi-crop, got 1",
+        ),
+        (
+            {"views_per_labelled_image": 1, "labelled_classes": 3, "shard": (0, 2)},
+            "the 3 labelled rows of a batch must be a multiple of the 2 hosts",
+        ),
+        ({"repeat_images": "yes"}, "repeat_images must be True or False, got 'yes'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            batches_of(source, labelled, **options)
     with pytest.raises(UserError, match="labelled must be a source such as"):
         batches_of(source, "digits")
     unlabelled = IndexedSplit(np.full(4, -1), lambda number: number)

@@ -131,6 +131,34 @@ def test_no_image_repeats_within_a_balanced_batch():
         split.balanced_numbers(seed=3, start=0, stop=1, num_classes=3, samples_per_class=3)
 
 
+def test_small_classes_repeat_their_images_in_a_balanced_batch():
+    split = labelled([3, 8, 5])
+    options = {"seed": 3, "num_classes": 3, "samples_per_class": 5, "repeat_images": True}
+    numbers = split.balanced_numbers(start=0, stop=30, **options)
+    # 150 images of the class of three, each 50 times; a batch has one order of them and two more.
+    times = np.bincount(numbers.ravel(), minlength=16)[split.labels == 0]
+    assert times.tolist() == [50, 50, 50]
+    for batch in numbers:
+        counts = np.bincount(batch, minlength=16)
+        assert counts[split.labels == 0].min() >= 1
+        assert counts[split.labels != 0].max() == 1
+    alone = split.balanced_numbers(start=17, stop=18, **options)
+    np.testing.assert_array_equal(alone, numbers[17:18])
+
+
+def test_classes_of_a_balanced_batch_can_come_in_turn():
+    split = labelled([9, 7, 8])
+    options = {"seed": 3, "start": 2, "stop": 4, "num_classes": 3, "samples_per_class": 6}
+    for batch, in_turn in zip(
+        split.balanced_numbers(**options),
+        split.balanced_numbers(**options, samples_in_a_row=2),
+        strict=True,
+    ):
+        a, b, c = batch[:6], batch[6:12], batch[12:]
+        turns = [*a[:2], *b[:2], *c[:2], *a[2:4], *b[2:4], *c[2:4], *a[4:], *b[4:], *c[4:]]
+        assert in_turn.tolist() == turns
+
+
 def test_classes_dropped_from_a_round_are_random():
     split = labelled([4, 4, 4, 4, 4])
     numbers = split.balanced_numbers(seed=3, start=0, stop=1000, num_classes=2, samples_per_class=1)

@@ -402,6 +402,19 @@ def test_a_detached_contrast_set_gives_the_anchors_gradient_only(labels, normali
     assert relative_difference(gradient, slope) <= 1e-4
 
 
+def test_simclr_with_a_detached_contrast_set_has_half_the_gradient():
+    # s_ij is symmetric, so the two sides' gradients are equal where all exponentials are.
+    features = np.eye(6, 4 * 3, dtype=np.float32).reshape(3, 2, 12)
+    whole, anchors = (
+        value_and_gradient(
+            lambda x, flag=flag: losses.SimCLRLoss(contrast_gradient=flag)(None, x), features
+        )[1]
+        for flag in (True, False)
+    )
+    assert np.abs(anchors).max() > 0.01
+    np.testing.assert_allclose(anchors, whole / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e4])
 def test_huge_and_excluding_logits_are_exact(shift):
     logits = np.float32(shift) + LOGITS

@@ -334,6 +334,7 @@ def test_the_n_pairs_positive_is_the_first_other_sample_of_the_class():
             name="mine",
         ),
         SimCLRLoss(temperature=0.2, scale_by_temperature=True, normalize=False, name="mine"),
+        SimCLRLoss(contrast_gradient=False, implementation="dense"),
         NPairsLoss(normalize=False, reduction="sum", name="mine"),
     ],
 )

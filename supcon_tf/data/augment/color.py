@@ -94,6 +94,7 @@ def random_color_matrix(
     grey_seed: tf.Tensor,
     strength: float = 1.0,
     jitter: Jitter = "tensorflow",
+    grey_probability: float = 0.2,
 ) -> tf.Tensor:
     """Jitter and grey as one colour matrix per image, with the same random numbers.
 
@@ -108,7 +109,7 @@ def random_color_matrix(
     unchanged = (0.0 if jitter == "tensorflow" else 1.0, 1.0, 1.0, 0.0)
     amounts = [tf.where(jittered, *each) for each in zip(draw[1:], unchanged, strict=True)]
     draw = JitterDraw(draw.order, *amounts)
-    grey = uniforms(grey_seed, 1)[:, 0] < 0.2
+    grey = uniforms(grey_seed, 1)[:, 0] < grey_probability
 
     height, width = image_size(images)
     # With static sizes, tf.data fuses this with the transposition at the end of the batched crop.

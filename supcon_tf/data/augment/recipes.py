@@ -17,7 +17,7 @@ from supcon_tf.data.augment.color import (
     random_color_matrix,
     random_grey,
 )
-from supcon_tf.data.augment.dispatch import map_images
+from supcon_tf.data.augment.dispatch import apply_where, map_images
 from supcon_tf.data.augment.operations import OPERATIONS, Ranges, apply_in_turn, parameter
 from supcon_tf.data.augment.policies import PolicyName
 from supcon_tf.data.augment.rng import split, uniforms
@@ -55,15 +55,20 @@ def simclr(
     jitter: Jitter = "tensorflow",
     blur_probability: float = 0.5,
     warp_probability: float = 0.0,
+    grey_probability: float = 0.2,
+    solarize_probability: float = 0.0,
+    equalize_probability: float = 0.0,
     exact: bool = True,
     static_shapes: bool = False,
 ) -> tf.Tensor:
-    """SimCLR's augmentation after the crop: colour jitter, grey, warp, blur.
+    """SimCLR's augmentation after the crop: colour jitter, grey, warp, blur; others as options.
 
     Chen et al. 2020, arXiv 2002.05709, appendix A: brightness, contrast, saturation and hue change
     in random order with probability 0.8, and the image becomes grey with probability 0.2. The warp
     is an option of the released SupCon code. That code rounds to uint8 after the crop, the jitter
     and grey, and at magnitude 0 skips grey, warp and blur too; this function does neither.
+    Solarize and Equalize, after grey, are those of SuNCEt's released code for CIFAR-10; they work
+    on the image rounded to uint8.
 
     Args:
       image: float32 [..., H, W, 3] in [0, 1], already cropped.
@@ -75,15 +80,19 @@ def simclr(
         blends with grey).
       blur_probability: of a Gaussian blur with sigma uniform in [0.1, 2] pixels.
       warp_probability: of a smooth warp.
+      grey_probability: of a grey image.
+      solarize_probability: of inverting the values above a threshold uniform in [0, 256).
+      equalize_probability: of equalising the histogram of each channel.
       exact: False computes jitter and grey as one colour matrix per image, an approximation
         described at `color.random_color_matrix`.
-      static_shapes: compute every step for every image, for XLA. Requires exact = False.
+      static_shapes: compute every step for every image, for XLA. Requires exact = False and no
+        warp, Solarize or Equalize.
 
     Returns:
       float32 [..., H, W, 3] in [0, 1].
 
     Raises:
-      UserError: an option is out of range, or static_shapes is combined with exact or a warp.
+      UserError: an option is out of range, or static_shapes is combined with what it excludes.
 
     Example:
       >>> import tensorflow as tf
@@ -95,17 +104,22 @@ def simclr(
     check_flag("exact", exact)
     check_flag("static_shapes", static_shapes)
     _check_simclr(strength, jitter, blur_probability, warp_probability)
-    if static_shapes and (exact or warp_probability):
+    check_number("grey_probability", grey_probability, at_least=0, at_most=1)
+    check_number("solarize_probability", solarize_probability, at_least=0, at_most=1)
+    check_number("equalize_probability", equalize_probability, at_least=0, at_most=1)
+    has_tones = bool(solarize_probability or equalize_probability)
+    if static_shapes and (exact or warp_probability or has_tones):
         raise UserError(
-            "static_shapes needs exact = False and warp_probability = 0, got "
-            f"exact = {exact} and warp_probability = {warp_probability}"
+            "static_shapes needs exact = False and warp_probability, solarize_probability and "
+            f"equalize_probability = 0, got exact = {exact}, {warp_probability}, "
+            f"{solarize_probability} and {equalize_probability}"
         )
 
     def augmented(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        color_seed, grey_seed, warp_seed, blur_seed = tf.unstack(split(seeds, 4), axis=1)
+        color_seed, grey_seed, warp_seed, blur_seed, tone_seed = tf.unstack(split(seeds, 5), axis=1)
         if exact:
             images = random_color_jitter(images, seed=color_seed, strength=strength, jitter=jitter)
-            images = random_grey(images, seed=grey_seed)
+            images = random_grey(images, seed=grey_seed, probability=grey_probability)
         else:
             images = random_color_matrix(
                 images,
@@ -113,7 +127,10 @@ def simclr(
                 grey_seed=grey_seed,
                 strength=strength,
                 jitter=jitter,
+                grey_probability=grey_probability,
             )
+        if has_tones:
+            images = _random_tones(images, tone_seed, solarize_probability, equalize_probability)
         images = random_warp(images, seed=warp_seed, probability=warp_probability)
         return random_blur(
             images, seed=blur_seed, probability=blur_probability, static_shapes=static_shapes
@@ -251,6 +268,25 @@ def stacked_randaugment(
         return random_blur(images, seed=blur, probability=blur_probability)
 
     return apply_batched(image, seed, augmented)
+
+
+def _random_tones(
+    images: tf.Tensor, seeds: tf.Tensor, solarize_probability: float, equalize_probability: float
+) -> tf.Tensor:
+    """Solarize, then Equalize, each with its probability; other images are not rounded."""
+    numbers = uniforms(seeds, 3)
+    is_applied = numbers[:, :2] < [[solarize_probability, equalize_probability]]
+    names = ("Solarize", "Equalize")
+    operations = tf.where(
+        is_applied, [[OPERATIONS.index(name) for name in names]], OPERATIONS.index("Identity")
+    )
+    thresholds = tf.tile(256.0 * numbers[:, 2:], [1, 2])  # Equalize takes none.
+
+    def applied(part: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        of_rows = [tf.gather(each, rows) for each in (seeds, operations, thresholds)]
+        return _apply_sampled(part, of_rows[0], lambda _: (of_rows[1], of_rows[2]))
+
+    return apply_where(images, tf.reduce_any(is_applied, axis=1), applied)
 
 
 def _apply_sampled(

@@ -1,11 +1,13 @@
 """The augmentations: reproducible per seed, ranges and shapes, frequency of each step."""
 
+import collections
 import functools
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
 from scipy import stats
 
 from supcon_tf.data import augment
@@ -17,6 +19,9 @@ RECIPES = {
     "identity": augment.identity,
     "simclr": functools.partial(augment.simclr, warp_probability=0.5),
     "simclr_torchvision": functools.partial(augment.simclr, strength=0.5, jitter="torchvision"),
+    "simclr_tones": functools.partial(
+        augment.simclr, grey_probability=0.0, solarize_probability=0.5, equalize_probability=0.5
+    ),
     "autoaugment": augment.autoaugment,
     "randaugment": augment.randaugment,
     "stacked_randaugment": functools.partial(augment.stacked_randaugment, warp_probability=0.5),
@@ -119,8 +124,16 @@ def test_simclr_with_static_shapes_compiles_under_xla():
         np.testing.assert_allclose(alone, plain[number], atol=5e-6)
 
 
-@pytest.mark.parametrize("options", [{"exact": True}, {"exact": False, "warp_probability": 0.1}])
-def test_static_shapes_with_exact_or_warp_is_rejected(options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exact": True},
+        {"exact": False, "warp_probability": 0.1},
+        {"exact": False, "solarize_probability": 0.1},
+        {"exact": False, "equalize_probability": 0.1},
+    ],
+)
+def test_static_shapes_with_exact_warp_or_tones_is_rejected(options):
     with pytest.raises(UserError, match="static_shapes needs exact = False and warp_probability"):
         augment.simclr(noise(2, 2), seed=0, static_shapes=True, **options)
 
@@ -153,6 +166,45 @@ def test_simclr_at_zero_strength_without_blur_only_makes_grey():
     assert np.all(result[~unchanged][..., :1] == result[~unchanged])
     # Binomial(400, 0.8): standard deviation of the share 0.02.
     assert abs(unchanged.mean() - 0.8) < 0.08
+
+
+def test_simclr_solarizes_and_equalizes_as_pillow_does_with_their_probabilities():
+    pixels = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    solarized = {ImageOps.solarize(picture, at).tobytes(): at for at in range(256)}
+    solarized.pop(picture.tobytes(), None)
+    equalized = {
+        ImageOps.equalize(ImageOps.solarize(picture, at)).tobytes(): at for at in range(257)
+    }
+    images = tf.tile(tf.constant(pixels / 255.0, tf.float32)[None], [500, 1, 1, 1])
+    results = augment.simclr(
+        images, seed=tf.range(500, dtype=tf.int64), strength=0, blur_probability=0,
+        grey_probability=0, solarize_probability=0.2, equalize_probability=0.4,
+    )  # fmt: skip
+    counts, thresholds = collections.Counter(), []
+    for result in np.rint(results.numpy() * 255).astype(np.uint8):
+        rows = result.tobytes()
+        if rows == picture.tobytes():
+            counts["none"] += 1
+        elif rows in solarized:
+            counts["solarized"] += 1
+            thresholds.append(solarized[rows])
+        else:
+            counts["equalized" if equalized[rows] == 256 else "both"] += 1
+    names = ("none", "solarized", "equalized", "both")
+    observed, expected = [counts[name] for name in names], [240, 60, 160, 40]
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+    assert stats.kstest(np.array(thresholds) / 256, "uniform").pvalue > 1e-3
+
+
+def test_simclr_can_leave_out_grey():
+    image = noise(8, 8)
+    images, seeds = tf.tile(image[None], [50, 1, 1, 1]), tf.range(50, dtype=tf.int64)
+    for exact in (True, False):
+        result = augment.simclr(
+            images, seed=seeds, strength=0, blur_probability=0, grey_probability=0, exact=exact
+        )
+        np.testing.assert_allclose(result, images, atol=1e-6)
 
 
 def test_randaugment_without_layers_rounds_to_uint8():
@@ -270,6 +322,9 @@ def test_simclr_and_stacked_randaugment_apply_steps_in_order(monkeypatch):
             {"warp_probability": -1},
             r"warp_probability must be a number >= 0 and <= 1, got -1",
         ),
+        (augment.simclr, {"grey_probability": 2}, "grey_probability must be a number .*got 2"),
+        (augment.simclr, {"solarize_probability": -1}, "solarize_probability must .*got -1"),
+        (augment.simclr, {"equalize_probability": "1"}, "equalize_probability must .*got '1'"),
         (augment.autoaugment, {"policy": "v0"}, r"policy must be one of .*'svhn'.*got 'v0'"),
         (augment.randaugment, {"layers": -1}, r"layers must be an integer >= 0, got -1"),
         (augment.randaugment, {"layers": 1.5}, r"layers must be an integer >= 0, got 1.5"),
