@@ -6,6 +6,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
+from supcon_tf.models.freezing import freeze
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
 from supcon_tf.models.initializers import FanInUniform
 from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
@@ -37,6 +38,7 @@ __all__ = [
     "contrastive_model",
     "embedding_model",
     "find_memory",
+    "freeze",
     "model_parts",
     "momentum_memory_model",
     "parametric_model",

@@ -79,7 +79,7 @@ class ReplicatedModel(keras.Model):
         num_replicas = strategy.num_replicas_in_sync
         if num_replicas == 1 or not self.compiled:
             return
-        for optimizer in _with_inner(self.optimizer):
+        for optimizer in with_inner(self.optimizer):
             _check_optimizer(optimizer, strategy)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             raise UserError(
@@ -163,9 +163,9 @@ def _check_optimizer(
         )
 
 
-def _with_inner(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
+def with_inner(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.Optimizer]:
     """The optimizer, and the optimizers inside a `MultiOptimizer` or a `LossScaleOptimizer`."""
     yield optimizer
     inner = getattr(optimizer, "inner_optimizer", None)
     for part in (*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", ())):
-        yield from _with_inner(part)
+        yield from with_inner(part)

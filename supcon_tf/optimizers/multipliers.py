@@ -13,8 +13,10 @@ def multiply_learning_rates(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     multipliers: Mapping[str, float],
+    *,
+    parts: Mapping[str, Sequence[keras.Variable]] | None = None,
 ) -> None:
-    """Multiplies the learning rate of the variables that match a pattern, as in fine-tuning.
+    """Multiplies the learning rate of some variables, as in fine-tuning.
 
     Adam and LARS would normalise a scaled gradient, so the rate itself is multiplied. An L2 weight
     decay is multiplied with it, as in a parameter group of PyTorch. A saved optimizer does not keep
@@ -23,12 +25,13 @@ def multiply_learning_rates(
     Args:
       optimizer: built for `variables`; it is changed in place.
       variables: the variables that the optimizer was built for.
-      multipliers: {regular expression that is searched in `variable.path`: factor >= 0}. The first
-        match counts; variables without a match keep the full rate.
+      multipliers: {name of a part, or regular expression that is searched in `variable.path`:
+        factor >= 0}. The first match counts; variables without a match keep the full rate.
+      parts: name of a part, such as "encoder" -> its variables, whatever their paths.
 
     Raises:
-      UserError: for a negative factor, an invalid pattern or one that matches no variable, an
-        optimizer that wraps others, or one with Keras' decoupled weight decay, which does not
+      UserError: for a negative factor, an invalid pattern, a pattern or part without a variable,
+        an optimizer that wraps others, or one with Keras' decoupled weight decay, which does not
         follow the multipliers.
 
     Example:
@@ -43,13 +46,20 @@ def multiply_learning_rates(
       ([0.75], [0.5])
     """
     _check_optimizer(optimizer)
+    members = {name: {id(variable) for variable in part} for name, part in (parts or {}).items()}
+
+    def matches(pattern: str, variable: keras.Variable) -> bool:
+        if pattern in members:
+            return id(variable) in members[pattern]
+        return re.search(pattern, variable.path) is not None
+
     for pattern in check_patterns("learning rate multipliers", multipliers):
         check_number(f"the multiplier of {pattern!r}", multipliers[pattern], at_least=0)
-        if not any(re.search(pattern, variable.path) for variable in variables):
-            paths = [variable.path for variable in variables]
+        if not any(matches(pattern, variable) for variable in variables):
+            paths = [*(parts or ()), *(variable.path for variable in variables)]
             raise UserError(f"no variable matches {pattern!r}, known are {', '.join(paths[:12])}")
     factors = [
-        next((multipliers[p] for p in multipliers if re.search(p, variable.path)), 1.0)
+        next((multipliers[p] for p in multipliers if matches(p, variable)), 1.0)
         for variable in variables
     ]
     update_step = optimizer.update_step

@@ -36,6 +36,8 @@ def run(
     encoder: str | None = None,
     classifier: str | None = None,
     learning_rate_multipliers: Mapping[str, float] | None = None,
+    freeze_through: str | None = None,
+    freeze_batch_norm: bool = False,
     zero_init: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
@@ -59,9 +61,8 @@ def run(
       loss, encoder, zero_init, classification_head: as in `linear.run`.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
         `.keras` file with a classifier; None for a new classifier.
-      learning_rate_multipliers: regular expression -> factor for the variables whose path
-        contains it (the first that does); 1 for the others. {"^stem_|^group[12]_": 0.1} trains
-        the lower half of a `models.resnet` at a tenth of the rate, and 0 freezes weights.
+      learning_rate_multipliers, freeze_through, freeze_batch_norm: as in `pretrain.run`; the
+        encoder of a run starts with all its layers training.
       weight_decay: L2 weight decay of encoder and classifier, not of batch normalisation.
       precision: dtype policy of new layers; the encoder keeps its own. "mixed_float16" scales the
         loss.
@@ -87,6 +88,8 @@ def run(
         clip_norm=clip_norm,
         gradient_cache_chunk=gradient_cache_chunk,
         learning_rate_multipliers=learning_rate_multipliers,
+        freeze_through=freeze_through,
+        freeze_batch_norm=freeze_batch_norm,
         checkpoints_to_keep=checkpoints_to_keep,
         checkpoint_minutes=checkpoint_minutes,
         checkpoint_steps=checkpoint_steps,

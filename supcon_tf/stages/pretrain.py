@@ -54,6 +54,9 @@ def run(
     callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
     snapshot_every: int | None = None,
     support: Source | None = None,
+    learning_rate_multipliers: Mapping[str, float] | None = None,
+    freeze_through: str | None = None,
+    freeze_batch_norm: bool = False,
 ) -> None:
     """Trains an encoder and writes its model and results into the run directory.
 
@@ -104,6 +107,16 @@ def run(
         which no choice depends on. None for no snapshots.
       support: its training images are the references of the neighbour classifiers, for studies
         where only these labels are known; None for the training images of `source`.
+      learning_rate_multipliers: name of a part of the model ("encoder", "projection_head",
+        "prototypes", "classifier") or regular expression -> factor for the learning rate of its
+        variables, or of those whose path contains the expression; the first match counts, and 1
+        is for the others. {"encoder": 0.1} trains a pretrained encoder at a tenth of the rate,
+        {"^stem_|^group[12]_": 0.1} the lower half of a `models.resnet`.
+      freeze_through: name of a layer of the encoder, or how the names of a block start, such as
+        "group2" of a `models.resnet`: the last layer with such a name and all before it do not
+        train. None freezes no first layers.
+      freeze_batch_norm: run the encoder's batch normalisation with its moving averages and train
+        neither them nor its scale and offset, as for pretrained encoders and small batches.
 
     Raises:
       UserError: a value out of range, a support of other classes, a loss that does not fit the
@@ -125,6 +138,9 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         checkpoint_minutes=checkpoint_minutes,
         checkpoint_steps=checkpoint_steps,
+        learning_rate_multipliers=learning_rate_multipliers,
+        freeze_through=freeze_through,
+        freeze_batch_norm=freeze_batch_norm,
         snapshot_every=snapshot_every,
         callbacks=callbacks,
     )

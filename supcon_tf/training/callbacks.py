@@ -11,6 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supcon_tf.errors import Stopped, UserError
+from supcon_tf.models.distributed import with_inner
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.results import EpochMeasures
@@ -41,6 +42,7 @@ class EndEpochs(keras.callbacks.Callback):
     ):
         super().__init__()
         self.last_end: int | None = None
+        self._trained: list[np.ndarray] | None = None
         self._traced_steps = 0
         self._bar = tqdm(disable=True)
         self._progress, self._epochs, self._config = progress, epochs, config
@@ -70,6 +72,7 @@ class EndEpochs(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         self._bar.close()
+        self._restore_trained()  # `fit` has just made the averages the weights.
 
     def _begin_epoch(self, seconds_before: float = 0.0) -> None:
         self._begun = time.perf_counter()
@@ -93,8 +96,9 @@ class EndEpochs(keras.callbacks.Callback):
         steps, since = done - self._traced_steps, self._traced_at
         if not steps:
             steps, since = done, self._begun
-        # As `fit` does at its end: with use_ema the averages become the weights.
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self._average_weights()
+        measures = {} if self._measures is None else self._measures(self._epochs[step])
+        self._restore_trained()
         if self._measures is not None:
             record = {
                 "epoch": self._epochs[step],
@@ -103,7 +107,7 @@ class EndEpochs(keras.callbacks.Callback):
                 "learning_rate": float(self.model.optimizer.learning_rate),
                 "seconds": now - self._start,
                 "images_per_second": steps * self._config.batch_size / (now - since),
-                **self._measures(self._epochs[step]),
+                **measures,
             }
             self._progress.end_epoch(record, best_by=self._measures.best_by)
             _report(record, self._title(step))
@@ -113,6 +117,19 @@ class EndEpochs(keras.callbacks.Callback):
         if step < max(self._epochs):
             self.model.reset_metrics()
             self._begin_epoch()
+
+    def _average_weights(self) -> None:
+        """Makes the moving averages the weights, for optimizers with use_ema."""
+        optimizer, variables = self.model.optimizer, self.model.trainable_variables
+        if any(each.use_ema for each in with_inner(optimizer)):
+            self._trained = [variable.numpy() for variable in variables]
+            optimizer.finalize_variable_values(variables)
+
+    def _restore_trained(self) -> None:
+        """Training goes on from the weights that the steps gave, not from their averages."""
+        if self._trained is not None:
+            for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
+                variable.assign(value)
 
     def _title(self, end: int) -> str:
         return f"{self._config.stage} epoch {self._epochs[end]}/{self._config.epochs}"

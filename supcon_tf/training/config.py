@@ -32,7 +32,8 @@ class TrainingConfig:
       jit_compile: compile the step with XLA.
       clip_norm: largest global norm of the whole batch's gradient; None for no limit.
       gradient_cache_chunk: samples that go through the encoder at a time; None for all at once.
-      learning_rate_multipliers: regular expression of variable paths -> factor.
+      learning_rate_multipliers: part or regular expression of variable paths -> factor.
+      freeze_through, freeze_batch_norm: layers of the encoder to freeze, as in `models.freeze`.
       checkpoints_to_keep: number of recent checkpoints to keep.
       checkpoint_minutes, checkpoint_steps: also saves within an epoch after this time or number of
         steps since the last checkpoint; None for no limit of steps.
@@ -56,6 +57,8 @@ class TrainingConfig:
     clip_norm: float | None = None
     gradient_cache_chunk: int | None = None
     learning_rate_multipliers: Mapping[str, float] | None = None
+    freeze_through: str | None = None
+    freeze_batch_norm: bool = False
     checkpoints_to_keep: int = 3
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int | None = None

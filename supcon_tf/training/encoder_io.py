@@ -47,6 +47,11 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     file = encoder_file(path)
     model = _load_model(file)
     encoder = embedding_model(model) if has_heads(model) else model
+    if encoder is not model:
+        # What its own training froze is a setting of that stage. Set twice: Keras does not pass a
+        # value on to the layers if the model already has it.
+        encoder.trainable = False
+        encoder.trainable = True
     if len(encoder.inputs) != 1 or len(encoder.outputs) != 1:
         raise UserError(
             f"the encoder in {str(file)!r} must have one input and one output, got "

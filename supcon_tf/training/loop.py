@@ -96,6 +96,8 @@ def fit(
                 )
     if measures.best_by is not None and run_dir.is_chief:
         progress.restore_best()
+    # With use_ema the averages of the last or best epoch become the weights.
+    model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 def _fit_steps(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError
 from supcon_tf.losses import SuNCEtLoss, loss_input, loss_labels
-from supcon_tf.models import MemoryLoss, ReplicatedModel
+from supcon_tf.models import MemoryLoss, ReplicatedModel, find_memory, freeze
 from supcon_tf.optimizers import apply_weight_decay, multiply_learning_rates
 from supcon_tf.training.batches import StepBatches, TrainingData
 from supcon_tf.training.config import TrainingConfig
@@ -42,13 +42,17 @@ def compile_model(
       UserError: settings that exclude each other.
     """
     _check_labels(objective, batches)
+    _freeze(network, parts["encoder"], config)
     with config.strategy.scope():
         optimizer = config.build_optimizer(batches.num_examples)
         _apply_weight_decay(optimizer, config.weight_decay, parts, objective.trained_parts)
         optimizer.build(network.trainable_variables)
         if config.learning_rate_multipliers:
             multiply_learning_rates(
-                optimizer, network.trainable_variables, config.learning_rate_multipliers
+                optimizer,
+                network.trainable_variables,
+                config.learning_rate_multipliers,
+                parts={name: part.trainable_variables for name, part in parts.items()},
             )
         model = network
         if batches.is_deferred:
@@ -95,6 +99,18 @@ def _check_labels(objective: Objective, batches: StepBatches) -> None:
                 f"{name} needs rows of class weights: set pipeline.training_batches.mixing = "
                 "@mixing.mixup, or take @losses.SupConLoss() for class numbers"
             )
+
+
+def _freeze(network: keras.Model, encoder: keras.Model, config: TrainingConfig) -> None:
+    if config.freeze_through is None and config.freeze_batch_norm is False:
+        return
+    if find_memory(network) is not None:
+        # The momentum encoder copies the variables that train, in their order.
+        raise UserError(
+            f"{config.stage}.run.freeze_through and .freeze_batch_norm are not for a model with a "
+            "momentum encoder: set them to None and False"
+        )
+    freeze(encoder, through=config.freeze_through, batch_norm=config.freeze_batch_norm)
 
 
 def _apply_weight_decay(

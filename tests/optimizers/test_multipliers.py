@@ -76,6 +76,25 @@ def test_first_matching_pattern_sets_the_multiplier():
     np.testing.assert_allclose(low.numpy(), [0.5, -2.5, 2.5])
 
 
+def test_a_part_is_found_by_its_variables_and_not_by_their_paths():
+    backbone, head = variable("head_like_kernel"), variable("conv1_kernel")
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build([backbone, head])
+    multiply_learning_rates(
+        optimizer,
+        [backbone, head],
+        {"head": 0.5, "kernel": 0.1},
+        parts={"encoder": [backbone], "head": [head]},
+    )
+    optimizer.apply([np.ones(3, "float32")] * 2)
+    np.testing.assert_allclose(head.numpy(), [0.5, -2.5, 2.5])
+    np.testing.assert_allclose(backbone.numpy(), [0.9, -2.1, 2.9])
+    with pytest.raises(UserError, match="no variable matches 'decoder', known are encoder, head, "):
+        multiply_learning_rates(
+            optimizer, [backbone], {"decoder": 0.1}, parts={"encoder": [backbone], "head": [head]}
+        )
+
+
 def test_wrong_patterns_and_multipliers_are_rejected():
     low = variable("low_kernel")
     optimizer = keras.optimizers.SGD(1.0)

@@ -401,6 +401,70 @@ def test_key_encoder_starts_from_the_loaded_weights(trained, compiled):
         np.testing.assert_array_equal(copy.numpy(), weight.numpy())
 
 
+def test_pretraining_multiplies_rates_by_part_and_freezes(compiled):
+    images = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(4, 3, name="block1_conv")(images)
+    x = keras.layers.BatchNormalization(name="block1_bn")(x)
+    x = keras.layers.Conv2D(4, 3, activation="tanh", name="classifier_like")(x)
+    x = keras.layers.BatchNormalization(name="last_bn")(x)
+    built = models.contrastive_model(
+        keras.Model(images, keras.layers.GlobalAveragePooling2D()(x)),
+        image_shape=SHAPE,
+        projection=(3,),
+        num_classes=10,
+    )
+    got = compiled(
+        pretrain.run,
+        model=lambda **_: built,
+        loss=losses.SupConLoss(temperature=0.5),
+        learning_rate_multipliers={"encoder": 0.25, "classifier": 0.0},
+        freeze_through="block1",
+        freeze_batch_norm=True,
+    )
+    model = got["model"]
+    views, labels = next(iter(got["batches"](0, 1)))
+    with tf.GradientTape() as tape:
+        # In inference mode, as all batch normalisation is frozen.
+        projection = model(views, training=False)["projection"]
+        value = losses.SupConLoss(temperature=0.5)(labels["projection"], projection)
+    parts = models.model_parts(model)
+    before = {name: part.get_weights() for name, part in parts.items()}
+    trained = [
+        *parts["encoder"].get_layer("classifier_like").trainable_variables,
+        *parts["projection_head"].trainable_variables,
+    ]
+    gradients = tape.gradient(value, [variable.value for variable in trained])
+    assert [variable.path for variable in parts["encoder"].trainable_variables] == [
+        "classifier_like/kernel", "classifier_like/bias",
+    ]  # fmt: skip
+    steps = {id(v): step for v, step in zip(
+        model.trainable_variables, moved(model, views, labels), strict=True
+    )}  # fmt: skip
+    for variable, gradient, factor in zip(trained, gradients, [0.25, 0.25, 1.0], strict=True):
+        np.testing.assert_allclose(steps[id(variable)], factor * gradient, rtol=1e-4, atol=1e-6)
+    for weight, start in zip(parts["classifier"].get_weights(), before["classifier"], strict=True):
+        np.testing.assert_array_equal(weight, start)
+    for layer in ("block1_conv", "block1_bn", "last_bn"):
+        assert not parts["encoder"].get_layer(layer).trainable
+    unchanged = [
+        np.array_equal(weight, start)
+        for weight, start in zip(parts["encoder"].get_weights(), before["encoder"], strict=True)
+    ]
+    assert unchanged.count(False) == 2
+
+
+def test_freezing_is_rejected_with_a_momentum_encoder(compiled):
+    with pytest.raises(UserError, match=r"pretrain\.run\.freeze_through .* momentum encoder"):
+        compiled(
+            pretrain.run,
+            model=lambda **_: momentum_memory_model(
+                encoder(), image_shape=SHAPE, projection=(3,), num_classes=10, memory_size=8
+            ),
+            loss=losses.SupConLoss(),
+            freeze_through="conv",
+        )
+
+
 def test_finetune_loads_the_classifier_and_scales_learning_rates_by_pattern(trained, compiled):
     folder, _, linear = trained
     got = compiled(

@@ -343,6 +343,51 @@ def test_measures_see_averaged_weights(tmp_path):
     np.testing.assert_array_equal(kernels, averages)
 
 
+def averaging_model(kernel=None):
+    model = counting_model(kernel)
+    averaging = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
+    model.compile(averaging, {"logits": "mse"})
+    averaging.build(model.trainable_variables)
+    return model
+
+
+def test_averages_follow_all_steps_and_do_not_change_the_training(tmp_path):
+    plain, kernels = counting_model(3.0), []
+    plain.compile(keras.optimizers.Adam(0.01), {"logits": "mse"})
+    plain.optimizer.build(plain.trainable_variables)
+    keep = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: kernels.append(plain.layers[-1].kernel.numpy())
+    )
+    train_counting(plain, tmp_path / "plain", [], callbacks=[lambda steps: keep])
+    expected = kernels[0]
+    for kernel in kernels[1:]:
+        expected = 0.5 * expected + 0.5 * kernel
+
+    whole = averaging_model(3.0)
+    train_counting(whole, tmp_path / "whole", [], one_pipeline=False)
+    np.testing.assert_allclose(whole.layers[-1].kernel.numpy(), expected, rtol=1e-6)
+
+    train_counting(averaging_model(3.0), tmp_path / "parts", [], epochs=2)
+    for seen in ([5, 6], []):  # The rest, and a run that was killed before it saved its results.
+        model, steps = averaging_model(), []
+        train_counting(model, tmp_path / "parts", steps)
+        assert steps == seen
+        np.testing.assert_array_equal(
+            model.layers[-1].kernel.numpy(), whole.layers[-1].kernel.numpy()
+        )
+
+
+def test_the_best_epoch_is_kept_with_its_averages(tmp_path):
+    model, kernels, accuracies = averaging_model(3.0), [], iter([0.2, 0.9, 0.5])
+
+    def accuracy():
+        kernels.append(model.layers[-1].kernel.numpy())
+        return next(accuracies)
+
+    train_counting(model, tmp_path, [], accuracy=accuracy)
+    np.testing.assert_array_equal(model.layers[-1].kernel.numpy(), kernels[1])
+
+
 def test_too_short_input_is_reported(tmp_path):
     steps = numbered_steps([])
     with (
