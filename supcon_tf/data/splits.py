@@ -22,6 +22,8 @@ class IndexedSplit:
       paths: the files in the same order; () without files.
       reads_batches: whether `read` also takes numbers [B] and returns pixels [B, H, W, C].
       in_memory: whether `read` never waits for a disk.
+      names: returns the data set's own names of the images, such as the ids of a TFDS set; None
+        where it has none.
     """
 
     labels: np.ndarray
@@ -29,6 +31,7 @@ class IndexedSplit:
     paths: tuple[str, ...] = ()
     reads_batches: bool = False
     in_memory: bool = False
+    names: Callable[[], tuple[str, ...]] | None = None
 
     @property
     def num_examples(self) -> int:
@@ -135,11 +138,13 @@ class IndexedSplit:
         """A split of the images with these numbers, in this order."""
         chosen = tf.constant(numbers, tf.int64)
         paths = tuple(self.paths[number] for number in numbers) if self.paths else ()
+        names = self.names
         return dataclasses.replace(
             self,
             labels=self.labels[numbers],
             read=lambda number: self.read(tf.gather(chosen, number)),
             paths=paths,
+            names=names and (lambda: tuple(np.array(names())[numbers].tolist())),
         )
 
     def example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

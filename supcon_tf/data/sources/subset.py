@@ -1,6 +1,8 @@
 """A part of a source's training images, or wrong labels: for studies of small and noisy data."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,10 @@ def subset(
       per_class: number of images to keep of each class, at random. A smaller number keeps a part
         of what a larger one keeps.
       fraction: share of each class to keep, in (0, 1], likewise; at least one image.
-      list_file: a text file in UTF-8 with one image per line: the end of its path, such as
-        "n01440764_10026.JPEG" or "cats/1.jpg", or its number in the stored order, from 0.
+      list_file: a text file in UTF-8 with one image per line: the end of its path or of its name in
+        a TFDS set, such as "n01440764_10026.JPEG" or "cats/1.jpg", or its number. That is the one
+        in the name, 17 for "train_00017", where a TFDS set has such names, as cifar10; otherwise
+        the place in the stored order, from 0.
       imbalance: about the size of the largest class over that of the smallest, >= 1, for a
         long-tailed set: n imbalance^(-c / (C - 1)) random images of class c, rounded down, where n
         is the size of the smallest class (CIFAR-LT, Cao et al. 2019, arXiv 1906.07413).
@@ -157,28 +161,40 @@ def _images_of_each_class(train: IndexedSplit, counts: dict[int, int], seed: int
 
 
 def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.ndarray:
-    """The numbers of the images that a file lists, in the stored order."""
+    """The places in the stored order of the images that a file lists, sorted."""
     lines = _lines(list_file)
-    numbers_by_end: dict[Path, list[int]] = {}
+    names = train.paths or (train.names() if train.names is not None else ())
+    places = _places_by_number(train, names)
+    places_by_end: dict[Path, list[int]] = {}
     depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
-    for number, path in enumerate(train.paths if depths else ()):
+    for place, name in enumerate(names if depths else ()):
         for depth in depths:
-            end = Path(*Path(path).parts[-depth:])
-            numbers_by_end.setdefault(end, []).append(number)
+            end = Path(*Path(name).parts[-depth:])
+            places_by_end.setdefault(end, []).append(place)
     chosen = set()
     for line in lines:
-        if line.isdecimal() and int(line) < train.num_examples:
-            found = [int(line)]
+        if line.isdecimal() and int(line) in places:
+            found = [places[int(line)]]
         else:
-            found = numbers_by_end.get(Path(line), [])
+            found = places_by_end.get(Path(line), [])
         if len(found) != 1:
-            advice = "give the end of its path" if train.paths else "give its number"
+            advice = "give the end of its path" if names else "give its number"
             raise UserError(
                 f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
                 f"images of {source.name!r}, got {len(found)}: {advice}"
             )
         chosen.update(found)
     return np.array(sorted(chosen), np.int64)
+
+
+def _places_by_number(train: IndexedSplit, names: Sequence[str]) -> dict[int, int]:
+    """Number of an image in a list -> its place in the stored order."""
+    if not train.paths:
+        # TFDS shuffles a set before storing it; its names have the original numbers.
+        numbers = [int(match[1]) for name in names if (match := re.search(r"_(\d+)$", name))]
+        if names and len(set(numbers)) == train.num_examples:
+            return {number: place for place, number in enumerate(numbers)}
+    return {place: place for place in range(train.num_examples)}
 
 
 def _lines(list_file: str) -> list[str]:

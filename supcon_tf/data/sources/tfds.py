@@ -1,10 +1,11 @@
 """A TensorFlow Datasets set as a source."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from supcon_tf.data.sources.tfds_builder import find_builder, other_versions
 from supcon_tf.data.splits import IndexedSplit, Split, StreamedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer, check_number, check_text
 from supcon_tf.files import expanded
+from supcon_tf.json_files import read_json, write_json
 
 # The cache "auto" keeps sets of at most this size in memory.
 IN_MEMORY_BYTES = 2 << 30
@@ -24,6 +26,10 @@ IN_MEMORY_BYTES = 2 << 30
 # Batches of larger images would take much memory at once.
 _LARGEST_BATCHED_PX = 96
 _READ_AT_ONCE = 1024
+# Features that name an image, such as those of imagenet2012 and cifar10.
+_NAME_KEYS = ("file_name", "filename", "image/filename", "id")
+
+_Batch = TypeVar("_Batch")
 
 Cache = Literal["auto", "memory", "disk", "none"]
 
@@ -166,21 +172,26 @@ class _Reader:
             cache = "memory" if fits else "none"
         if cache == "none":
             return StreamedSplit(num_examples, self.one_pass)
+        names_key = next((key for key in _NAME_KEYS if key in self.builder.info.features), None)
         if cache == "disk":
-            batches = self._batches(self.one_pass(None), num_examples)
-            return cached_split(cache_dir / self._cache_name(), batches, num_examples)
+            batches = self._batches(self.one_pass(None))
+            folder = cache_dir / self._cache_name()
+            split = cached_split(folder, batches, num_examples)
+            names = names_key and functools.partial(self._cached_names, names_key, folder)
+            return dataclasses.replace(split, names=names)
         examples = self.one_pass(None)
         if one_size:
             examples = examples.map(
                 lambda image, label: (decode(image), label), num_parallel_calls=tf.data.AUTOTUNE
             )
-        parts, labels = zip(*self._batches(examples, num_examples), strict=True)
+        parts, labels = zip(*self._batches(examples), strict=True)
         images = tf.constant(np.concatenate(parts))
         return IndexedSplit(
             np.concatenate(labels).astype(np.int64),
             lambda number: tf.gather(images, number),
             reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
             in_memory=True,
+            names=names_key and functools.partial(self._names, names_key),
         )
 
     def one_pass(self, seed: int | None) -> tf.data.Dataset:
@@ -197,6 +208,27 @@ class _Reader:
             # TFDS shuffles the files only.
             examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
         return examples.map(lambda example: (example[self.image_key], self._label(example)))
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        """The names of the images in the stored order, without decoding images."""
+        import tensorflow_datasets
+
+        examples = self.builder.as_dataset(
+            split=self.split,
+            decoders=tensorflow_datasets.decode.PartialDecoding({key: True}),
+            read_config=tensorflow_datasets.ReadConfig(try_autocache=False),
+        )
+        names = examples.map(lambda example: example[key])
+        batches = names.batch(_READ_AT_ONCE).as_numpy_iterator()
+        return tuple(name.decode() for batch in self._progress(batches) for name in batch)
+
+    def _cached_names(self, key: str, folder: Path) -> tuple[str, ...]:
+        file = folder / "names.json"
+        names = read_json(file)
+        if not names:
+            names = {key: self._names(key)}
+            write_json(file, names)
+        return tuple(names[key])
 
     def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
         if self.label_key is None:
@@ -239,14 +271,16 @@ class _Reader:
         return "-".join([*parts, folder]).replace("/", "-") + ".cache"
 
     # A generator, so that reading starts with the first batch.
-    def _batches(
-        self, examples: tf.data.Dataset, num_examples: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield from tqdm(
-            # In batches, as iterating in Python over single images is slow.
-            examples.batch(_READ_AT_ONCE).prefetch(tf.data.AUTOTUNE).as_numpy_iterator(),
+    def _batches(self, examples: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        # In batches, as iterating in Python over single images is slow.
+        batches = examples.batch(_READ_AT_ONCE).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        yield from self._progress(batches)
+
+    def _progress(self, batches: Iterable[_Batch]) -> Iterable[_Batch]:
+        return tqdm(
+            batches,
             desc=f"reading {self.builder.info.name} {self.split}",
-            total=-(-num_examples // _READ_AT_ONCE),
+            total=-(-self._num_examples() // _READ_AT_ONCE),
             unit=f" x {_READ_AT_ONCE} images",
             leave=False,
             disable=None,

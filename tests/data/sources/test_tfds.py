@@ -29,6 +29,7 @@ def tfds_dir(tmp_path_factory):
                 {
                     "image": rng.integers(0, 256, (8, 8, 3)).astype(np.uint8),
                     "label": number % 3,
+                    "id": f"train_{size - 1 - number:05d}",
                 },
             )
 
@@ -41,6 +42,7 @@ def tfds_dir(tmp_path_factory):
                     {
                         "image": tfds.features.Image(shape=(8, 8, 3)),
                         "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+                        "id": tfds.features.Text(),
                     }
                 ),
                 supervised_keys=("image", "label"),
@@ -108,6 +110,29 @@ def test_all_caches_give_the_same_images_in_the_same_order(tfds_dir, tmp_path):
     # Named after set, split, and the hash of the set's folder.
     folders = sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir())
     assert folders == ["little-1.0.0-test", "little-1.0.0-train"]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_images_can_be_listed_by_the_numbers_and_names_of_the_set(tfds_dir, tmp_path, cache):
+    source = sources.tfds("little", data_dir=tfds_dir, cache=cache, cache_dir=str(tmp_path))
+    names = source.train.names()
+    assert sorted(names) == [f"train_{number:05d}" for number in range(30)]
+    # The set has its images in another order than the numbers.
+    assert names != tuple(sorted(names))
+    listed = tmp_path / "list.txt"
+    listed.write_text("17\ntrain_00004\n")
+    part = sources.subset(source, list_file=str(listed)).train
+    assert sorted(part.names()) == ["train_00004", "train_00017"]
+    # The label of number n is (29 - n) % 3.
+    labels = dict(zip(part.names(), part.labels.tolist(), strict=True))
+    assert labels == {"train_00017": 0, "train_00004": 1}
+    listed.write_text("30\n")
+    with pytest.raises(UserError, match=r"'30' .* must name one of the 30 training images"):
+        sources.subset(source, list_file=str(listed))
+    if cache == "disk":
+        again = sources.tfds("little", data_dir=tfds_dir, cache=cache, cache_dir=str(tmp_path))
+        assert again.train.names() == names
+        assert len(list(tmp_path.rglob("names.json"))) == 1
 
 
 def test_slices_have_separate_caches(tfds_dir, tmp_path):
