@@ -144,7 +144,7 @@ class IndexedSplit:
             labels=self.labels[numbers],
             read=lambda number: self.read(tf.gather(chosen, number)),
             paths=paths,
-            names=names and (lambda: tuple(np.array(names())[numbers].tolist())),
+            names=None if names is None else lambda: tuple(np.array(names())[numbers].tolist()),
         )
 
     def example(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -320,6 +320,7 @@ def test_invalid_options_are_rejected(source):
 A_QUARTER = (
     "SOURCE = @sources.folder()",
     "views.Preprocessing.normalization = None",
+    "finetune/views.Preprocessing.image_px = 16",
     "sources.subset.fraction = 0.25",
     "finetune.run.batch_size = 7",
     "finetune.run.epochs = 1",
@@ -357,7 +358,7 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
     # If labelled rows may end, each epoch has its own pipeline with batches of one shape.
     assert stretches == [(0, 3), (3, 7), (0, 1)]
     chunk = "pretrain.run.gradient_cache_chunk = 8"
-    with pytest.raises(UserError, match=r"must divide the 12 rows of a batch, .* included, got 8"):
+    with pytest.raises(UserError, match=r"must divide the 10 rows of a batch, .* included, got 8"):
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 

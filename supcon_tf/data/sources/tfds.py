@@ -177,8 +177,11 @@ class _Reader:
             batches = self._batches(self.one_pass(None))
             folder = cache_dir / self._cache_name()
             split = cached_split(folder, batches, num_examples)
-            names = names_key and functools.partial(self._cached_names, names_key, folder)
-            return dataclasses.replace(split, names=names)
+            if names_key is None:
+                return split
+            return dataclasses.replace(
+                split, names=functools.partial(self._cached_names, names_key, folder)
+            )
         examples = self.one_pass(None)
         if one_size:
             examples = examples.map(
@@ -191,7 +194,7 @@ class _Reader:
             lambda number: tf.gather(images, number),
             reads_batches=one_size and max(shape[:2]) <= _LARGEST_BATCHED_PX,
             in_memory=True,
-            names=names_key and functools.partial(self._names, names_key),
+            names=functools.partial(self._names, names_key) if names_key else None,
         )
 
     def one_pass(self, seed: int | None) -> tf.data.Dataset:
