@@ -6,6 +6,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
+from supcon_tf.models.encoders import InputScaling, pretrained
 from supcon_tf.models.freezing import freeze
 from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
 from supcon_tf.models.initializers import FanInUniform
@@ -25,6 +26,7 @@ if keras.backend.backend() != "tensorflow":
 
 __all__ = [
     "FanInUniform",
+    "InputScaling",
     "KeyMemory",
     "L2Normalization",
     "LargeMarginHead",
@@ -42,6 +44,7 @@ __all__ = [
     "model_parts",
     "momentum_memory_model",
     "parametric_model",
+    "pretrained",
     "projection_head",
     "resnet",
     "resnext",
