@@ -173,6 +173,8 @@ def test_a_failed_training_names_its_log(tmp_path):
         ("digits_stability", 28),
         ("cifar10_small", 16),
         ("cifar10_small_rates", 24),
+        ("cifar10_factors", 62),
+        ("imagenet_factors", 64),
         ("cifar10_semi", 8),
         ("cifar10_semi_rates", 4),
     ],
