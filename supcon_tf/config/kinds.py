@@ -1,6 +1,7 @@
 """Kinds of values: which a parameter takes, by its annotation, and whether a gin value is one."""
 
 import collections.abc
+import functools
 import inspect
 import types
 import typing
@@ -54,7 +55,11 @@ def parameters(selector: str, modules: Mapping[str, str]) -> Mapping[str, inspec
       selector: a name in a gin file, such as "losses.SupConLoss".
       modules: name in gin files -> module.
     """
-    found = resolve(selector, modules)
+    return _parameters_of(resolve(selector, modules))
+
+
+@functools.cache
+def _parameters_of(found: Any) -> Mapping[str, inspect.Parameter]:
     makers = [found]
     if inspect.isclass(found):
         bases = [vars(base) for base in found.__mro__[:-1]]
@@ -70,7 +75,7 @@ def parameters(selector: str, modules: Mapping[str, str]) -> Mapping[str, inspec
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in signature):
             break
     named.pop("self", None)
-    return named
+    return types.MappingProxyType(named)
 
 
 def _hints(function: Any) -> dict[str, Any]:
