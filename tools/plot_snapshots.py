@@ -1,16 +1,20 @@
-"""Fine-tunes every snapshot of some pretraining runs and plots accuracy against epochs.
+"""Fine-tunes every snapshot of some pretraining runs and plots accuracy against epochs and views.
 
 The runs need pretrain.run.snapshot_every, which saves a model and measures kNN top-1 every few
 epochs. Each snapshot is fine-tuned with its run's config.gin, into finetuned/EPOCH in the run
 directory. Finished fine-tunings are not repeated, so the same command resumes after an
-interruption. The picture has the fine-tuned top-1 on the left and kNN top-1 on the right, both on
-the test split. The tables also show the epoch when each run reaches the first run's best.
+interruption. The picture has fine-tuned top-1 and top-5 and kNN top-1, on the test split: above
+against epochs of pretraining, below against the views that pretraining has put through the encoder
+until then, labelled ones included. With --gain, a last column has the difference of two runs'
+fine-tuned top-1. The tables also show when each run reaches the first run's best, and the share of
+the views that this saves.
 
 examples:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
-      --run="SimCLR + SuNCEt=runs/semi/SuNCEt"
+      --run="SimCLR + SuNCEt=runs/semi/SuNCEt" --gain="SimCLR + SuNCEt over SimCLR"
 """
 
+import ast
 import itertools
 import os
 import re
@@ -21,22 +25,22 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from supcon_tf import cli
+from supcon_tf import cli, config
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
-from supcon_tf.studies.study import accuracy
 from supcon_tf.study import train_in_subprocess
 
-Points = dict[int, float]  # Epoch -> top-1.
+Points = dict[int, float]  # Epoch -> accuracy.
 
 
-def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
-    """Fine-tunes the snapshot of an epoch, unless that is done already, and returns its top-1."""
+def fine_tuned(run: Path, epoch: int, *, threads: int) -> dict[str, float]:
+    """Fine-tunes the snapshot of an epoch, unless that is done, and returns the measures."""
     pretrained = RunDir(run)
     curve = pretrained.curve("pretrain")
-    done = accuracy({"finetune": pretrained.metrics().get("finetune", {})})
+    done = pretrained.metrics().get("finetune", {})
     # The run has already fine-tuned its last model, unless it kept the best one on validation.
-    if done is not None and epoch == curve[-1]["epoch"] and "validation_accuracy" not in curve[-1]:
+    is_last = epoch == curve[-1]["epoch"] and "validation_accuracy" not in curve[-1]
+    if is_last and "top_1" in done:
         return done
     snapshot = pretrained.model("pretrain", epoch).resolve()
     settings = (
@@ -45,7 +49,35 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> float:
     )
     folder = run / "finetuned" / f"{epoch:04d}"
     folder.parent.mkdir(exist_ok=True)
-    return train_in_subprocess([str(pretrained.config)], settings, folder, None, threads)
+    train_in_subprocess([str(pretrained.config)], settings, folder, None, threads)
+    return RunDir(folder).metrics()["finetune"]
+
+
+def views_by_epoch(run: Path) -> Points:
+    """Epoch -> millions of views that pretraining has put through the encoder until its end."""
+    resolved = config.parse([str(RunDir(run).config)], [])
+    values = config.parameter_values(resolved, macros=True)
+
+    def number(name: str, default: float = 0) -> float:
+        text = values.get(name, "None")
+        return default if text == "None" else float(text)
+
+    views = 2.0
+    if values["pretrain.run.model"].startswith("@swav."):
+        views = sum(crops[1] for crops in ast.literal_eval(values["multi_crop.batches.crops"]))
+    per_step = number("pretrain.run.batch_size") * views
+    name = "semi_supervised.batches"
+    labelled = number(f"{name}.labelled_classes") * number(f"{name}.samples_per_class")
+    labelled *= number(f"{name}.views_per_labelled_image", views)
+    if not values["pretrain.run.batches"].startswith("@semi_supervised."):
+        labelled = 0.0
+    curve = RunDir(run).curve("pretrain")
+    epochs, steps = curve[-1]["epoch"], curve[-1]["step"]
+    last = steps * min(1.0, number(f"{name}.labelled_epochs", epochs) / epochs)
+    return {
+        int(row["epoch"]): (row["step"] * per_step + min(row["step"], last) * labelled) / 1e6
+        for row in curve
+    }
 
 
 def snapshots(run: Path) -> list[int]:
@@ -61,34 +93,56 @@ def knn_top_1(run: Path) -> Points:
     return {int(row["epoch"]): row["knn_top_1"] for row in curve if "knn_top_1" in row}
 
 
-def plot(path: str, panels: dict[str, dict[str, Points]], title: str) -> None:
-    """Draws a panel per kind of accuracy, with a line per run."""
+def gain(points: Points, base: Points) -> Points:
+    """The difference of two accuracies at the epochs that both have."""
+    return {epoch: points[epoch] - base[epoch] for epoch in points if epoch in base}
+
+
+def plot(
+    path: str, panels: dict[str, dict[str, Points]], views: dict[str, Points], title: str
+) -> None:
+    """Draws a column per kind of accuracy, with a line per run: against epochs and views."""
     from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(10, 4), layout="constrained")
-    for axis, (kind, lines) in zip(axes, panels.items(), strict=True):
-        for marker, (name, points) in zip(itertools.cycle("os^Dvx"), lines.items()):
-            axis.plot(list(points), [100 * y for y in points.values()], marker=marker, label=name)
-        axis.set_title(kind)
-        axis.set_xlabel("epochs of pretraining")
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axis.set_ylabel("top-1, %")
-        axis.grid(alpha=0.3)
-    names = axes[0].get_legend_handles_labels()
+    size = (4.2 * len(panels), 7.5)
+    figure, axes = pyplot.subplots(
+        2, len(panels), figsize=size, layout="constrained", squeeze=False
+    )
+    markers = dict(zip(views, itertools.cycle("os^Dvx")))
+    colors = dict(zip(views, itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])))
+    for column, (kind, lines) in zip(axes.T, panels.items(), strict=True):
+        for name, points in lines.items():
+            style = {"marker": markers[name], "color": colors[name], "label": name}
+            shown = [100 * y for y in points.values()]
+            column[0].plot(list(points), shown, **style)
+            column[1].plot([views[name][epoch] for epoch in points], shown, **style)
+        column[0].set_title(kind)
+        column[0].set_xlabel("epochs of pretraining")
+        column[0].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        column[1].set_xlabel("million views of pretraining")
+        for axis in column:
+            axis.set_ylabel("%")
+            axis.grid(alpha=0.3)
+    names = axes[0, 0].get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
-def table(lines: dict[str, Points]) -> str:
-    """Accuracies by epoch, and the epoch when each run reaches the first run's best."""
-    best = max(next(iter(lines.values())).values())
+def table(lines: dict[str, Points], views: dict[str, Points]) -> str:
+    """Accuracies by epoch, and when each run reaches the first run's best."""
+    first, points = next(iter(lines.items()))
+    best = max(points.values())
+    wanted = views[first][next(epoch for epoch, value in points.items() if value == best)]
     epochs = sorted({epoch for points in lines.values() for epoch in points})
     rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]
     for name, points in lines.items():
-        reached = [epoch for epoch, top_1 in points.items() if top_1 >= best]
-        when = f"{best:.4f} at epoch {reached[0]}" if reached else f"never {best:.4f}"
+        reached = [epoch for epoch, value in points.items() if value >= best]
+        when = f"never {best:.4f}"
+        if reached:
+            saved = 1 - views[name][reached[0]] / wanted
+            when = f"{best:.4f} at epoch {reached[0]}, {100 * saved:.0f} % of the views saved"
         cells = [f"{points[epoch]:.4f}" if epoch in points else "-" for epoch in epochs]
         rows.append(f"{name:<28}" + "".join(f"{cell:>8}" for cell in cells) + f"   {when}")
     return "\n".join(rows)
@@ -104,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "processes", 1, "fine-tunings at a time, default 1", lower_bound=1, flag_values=args
     )
     flags.DEFINE_string("output", "epochs.png", "picture to write", flag_values=args)
+    flags.DEFINE_multi_string("gain", [], '"NAME over NAME": two names of --run', flag_values=args)
     flags.DEFINE_string("title", "", "title of the picture", flag_values=args)
     cli.parse(args, argv, __doc__)
     if not args.run:
@@ -119,25 +174,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not separator or not snapshots(Path(folder)) or not knn_top_1(Path(folder)):
             raise UserError(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
         runs[name] = Path(folder)
+    gains = {pair: pair.split(" over ") for pair in args.gain}
+    for pair, names in gains.items():
+        if len(names) != 2 or not set(names) <= set(runs):
+            raise UserError(f"--gain must be 'NAME over NAME' of {list(runs)}, got {pair!r}")
     work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]
     threads = max(1, (os.cpu_count() or 1) // args.processes)
 
-    def tune(item: tuple[str, int]) -> float:
+    def tune(item: tuple[str, int]) -> dict[str, float]:
         name, epoch = item
         return fine_tuned(runs[name], epoch, threads=threads)
 
     with ThreadPoolExecutor(args.processes) as pool:
         results = list(tqdm(pool.map(tune, work), total=len(work), unit="run"))
-    tuned: dict[str, Points] = {name: {} for name in runs}
-    for (name, epoch), top_1 in zip(work, results, strict=True):
-        tuned[name][epoch] = top_1
-    panels = {
-        "fine-tuned": tuned,
-        "kNN": {name: knn_top_1(folder) for name, folder in runs.items()},
-    }
+    panels: dict[str, dict[str, Points]] = {}
+    for kind, measure in (("fine-tuned, top-1", "top_1"), ("fine-tuned, top-5", "top_5")):
+        panels[kind] = {name: {} for name in runs}
+        for (name, epoch), metrics in zip(work, results, strict=True):
+            panels[kind][name][epoch] = metrics[measure]
+    panels["kNN, top-1"] = {name: knn_top_1(folder) for name, folder in runs.items()}
+    views = {name: views_by_epoch(folder) for name, folder in runs.items()}
     for kind, lines in panels.items():
-        print(f"{kind}\n{table(lines)}\n")
-    plot(args.output, panels, args.title)
+        print(f"{kind}\n{table(lines, views)}\n")
+    if gains:
+        tuned = panels["fine-tuned, top-1"]
+        panels["gain of fine-tuned top-1"] = {
+            name: gain(tuned[name], tuned[base]) for name, base in gains.values()
+        }
+    plot(args.output, panels, views, args.title)
     print(args.output)
 
 

@@ -1,30 +1,64 @@
-"""Accuracy against epochs: table and picture of several runs."""
+"""Accuracy against epochs and views: tables and pictures of several runs."""
 
 import pytest
 
+from supcon_tf import config
 from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
 from tools import plot_snapshots
 
-LINES = {"SimCLR": {2: 0.4, 4: 0.5}, "SuNCEt": {1: 0.3, 4: 0.6}}
+LINES = {"SimCLR": {2: 0.4, 4: 0.5}, "SuNCEt": {1: 0.3, 4: 0.6}, "SwAV": {1: 0.2, 2: 0.4}}
+VIEWS = {"SimCLR": {2: 1.0, 4: 2.0}, "SuNCEt": {1: 0.75, 4: 1.5}, "SwAV": {1: 2.0, 2: 4.0}}
 
 
-def test_table_has_a_column_per_epoch():
-    head, *rows = (line.split() for line in plot_snapshots.table(LINES).splitlines())
+def test_table_has_a_column_per_epoch_and_the_views_saved():
+    head, *rows = (line.split() for line in plot_snapshots.table(LINES, VIEWS).splitlines())
     assert head == ["1", "2", "4"]
-    assert rows == [
-        ["SimCLR", "-", "0.4000", "0.5000", "0.5000", "at", "epoch", "4"],
-        ["SuNCEt", "0.3000", "-", "0.6000", "0.5000", "at", "epoch", "4"],
+    assert [" ".join(row) for row in rows] == [
+        "SimCLR - 0.4000 0.5000 0.5000 at epoch 4, 0 % of the views saved",
+        "SuNCEt 0.3000 - 0.6000 0.5000 at epoch 4, 25 % of the views saved",
+        "SwAV 0.2000 0.4000 - never 0.5000",
     ]
 
 
-def test_plot_has_a_line_per_run(tmp_path, monkeypatch):
+def test_gain_is_over_the_epochs_of_both():
+    assert plot_snapshots.gain(LINES["SuNCEt"], LINES["SimCLR"]) == {4: pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize(
+    ("file", "at_2", "at_4"),
+    [
+        # 195 steps an epoch; 256 x 2 views.
+        ("semi/simclr_cifar10_resnet18.gin", 390 * 512, 780 * 512),
+        # 176 x 2 + 160 x 1 views, then 176 x 2.
+        ("semi/simclr_suncet_cifar10_resnet18.gin", 390 * 512, 390 * 512 + 390 * 352),
+        # Six crops of each image, labelled or not.
+        ("semi/swav_suncet_cifar10_resnet18.gin", 390 * 256 * 6, 390 * (256 + 176) * 6),
+    ],
+)
+def test_views_are_counted_with_the_labelled_ones(tmp_path, file, at_2, at_4):
+    run_dir = RunDir(tmp_path)
+    resolved = config.parse([file], ["semi_supervised.batches.labelled_epochs = 2"])
+    run_dir.config.write_text(resolved)
+    run_dir.set_curve("pretrain", [{"epoch": 2, "step": 390}, {"epoch": 4, "step": 780}])
+    views = plot_snapshots.views_by_epoch(tmp_path)
+    assert views == {2: pytest.approx(at_2 / 1e6), 4: pytest.approx(at_4 / 1e6)}
+
+
+def test_plot_has_a_line_per_run_and_axis(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
-    monkeypatch.setattr(pyplot.Axes, "plot", lambda *_, label, **__: drawn.append(label))
-    drawn: list[str] = []
-    lines = {f"run {number}": {1: 0.5} for number in range(8)}
-    plot_snapshots.plot(str(tmp_path / "epochs.png"), {"kNN": lines, "fine-tuned": lines}, "")
-    assert drawn == [*lines, *lines]
+    drawn: list[tuple[list[float], str]] = []
+    monkeypatch.setattr(
+        pyplot.Axes, "plot", lambda _, x, y, *, label, **__: drawn.append((x, label))
+    )
+    plot_snapshots.plot(str(tmp_path / "epochs.png"), {"kNN": LINES, "tuned": LINES}, VIEWS, "")
+    of_a_panel = [
+        ([2, 4], "SimCLR"), ([1.0, 2.0], "SimCLR"),
+        ([1, 4], "SuNCEt"), ([0.75, 1.5], "SuNCEt"),
+        ([1, 2], "SwAV"), ([2.0, 4.0], "SwAV"),
+    ]  # fmt: skip
+    assert drawn == of_a_panel * 2
 
 
 def test_processes_below_one_are_rejected():
