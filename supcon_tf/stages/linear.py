@@ -1,6 +1,7 @@
 """The linear stage: trains a linear classifier on the embedding of a frozen encoder."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -9,6 +10,7 @@ from supcon_tf import distribution, models
 from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
+from supcon_tf.errors import UserError, check_choice
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import (
     StepBatches,
@@ -18,6 +20,7 @@ from supcon_tf.training.batches import (
 )
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.encoder_io import encoder_file, load_encoder
+from supcon_tf.training.logistic import fit_logistic_regression
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
 from supcon_tf.training.rehearsal import rehearse
@@ -25,6 +28,8 @@ from supcon_tf.training.results import EpochMeasures, evaluate_and_save, stage_s
 from supcon_tf.training.run_data import run_images
 from supcon_tf.training.step import compile_model
 from supcon_tf.training.view_sheet import save_view_sheet
+
+Solver = Literal["steps", "lbfgs"]
 
 
 def run(
@@ -50,6 +55,7 @@ def run(
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     classification_head: Callable[..., keras.Model] = models.classification_head,
+    solver: Solver = "steps",
 ) -> None:
     """Trains the classifier on one augmented view of each image; the encoder is in inference mode.
 
@@ -69,6 +75,10 @@ def run(
         too.
       weight_decay: L2 weight decay of the classifier.
       classification_head: as in `models.classification_model`.
+      solver: "steps" trains by the optimizer. "lbfgs" solves the L2-regularised logistic
+        regression on standardised cached features, whose strength the validation split or shares
+        of the training images choose (`evaluation.logistic_regression`). It has no rate to set: of
+        the settings of training it uses the seed only, and there is one epoch.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.
@@ -76,6 +86,9 @@ def run(
     if not source.has_labels:
         print(f"linear: skipped, the images of {source.name!r} have no labels")
         return
+    check_choice("linear.run.solver", solver, get_args(Solver))
+    if solver == "lbfgs":
+        _check_lbfgs(source, loss, weight_decay)
     config = TrainingConfig(
         stage="linear",
         optimizer=optimizer,
@@ -107,7 +120,7 @@ def run(
     preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
     data, trainable = TrainingData(source, preprocessing, augmentation, batches), network
     scorer = stage_scorer(network, data, config)
-    if cache_features:
+    if cache_features or solver == "lbfgs":
         file = encoder_file(encoder or run_dir.root)
         data = with_cached_features(data, run_dir, scorer, file, config.strategy)
         with config.strategy.scope():
@@ -120,8 +133,24 @@ def run(
     # Fit.
     measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
     rehearse(measures)
-    fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
+    if solver == "lbfgs":
+        fit_logistic_regression(trained, data, scorer, config=config, run_dir=run_dir)
+    else:
+        fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.
     evaluate_and_save(measures)
     distribution.wait_for_workers(config.strategy)
+
+
+def _check_lbfgs(source: Source, loss: keras.losses.Loss | None, weight_decay: float) -> None:
+    if loss is not None or weight_decay:
+        raise UserError(
+            'linear.run.solver = "lbfgs" minimises the cross-entropy with an L2 term that it '
+            "chooses: set linear.run.loss = None and linear.run.weight_decay = 0"
+        )
+    if source.is_multi_label:
+        raise UserError(
+            f'linear.run.solver = "lbfgs" is for one label per image, those of {source.name!r} may '
+            'have several: set linear.run.solver = "steps"'
+        )

@@ -14,6 +14,7 @@ from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit, StreamedSplit
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.cached_features import cached_features
+from supcon_tf.evaluation.logistic_regression import logistic_regression
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import linear
@@ -241,3 +242,46 @@ def test_batches_that_need_images_are_rejected(encoder_file, tmp_path):
             encoder_file,
             batches=functools.partial(training_batches, defer_to_device=True),
         )
+
+
+def test_lbfgs_makes_an_ordinary_classifier_of_the_cached_features(
+    finished, encoder_file, encoder, tmp_path
+):
+    folder = run_linear(
+        tmp_path / "run", encoder_file, solver="lbfgs", cache_features=False, weight_decay=0.0
+    )
+    (file,) = folder.features.glob("training-*.npz")
+    assert file.name == next(finished.features.glob("training-*.npz")).name
+    with np.load(file) as arrays:
+        features, labels = arrays["embedding"], arrays["labels"]
+    with np.load(next(folder.features.glob("validation-*.npz"))) as arrays:
+        validation = arrays["embedding"], arrays["labels"]
+    expected = logistic_regression(features, labels, num_classes=3, validation=validation)
+    kernel, bias = classifier_of(folder)
+    np.testing.assert_array_equal(kernel, expected.kernel)
+    np.testing.assert_array_equal(bias, expected.bias)
+    (record,) = folder.curve("linear")
+    assert record["inverse_strength"] == expected.strength
+    assert set(folder.metrics()["linear"]) == set(finished.metrics()["linear"])
+    assert (folder.export / "labels.txt").read_text() == "a\nb\nc\n"
+
+    # Killed before its results were saved: the checkpoint has the same classifier.
+    results = folder.metrics()["linear"]
+    folder.remove_metrics("linear")
+    folder.model("linear").unlink()
+    run_linear(folder.root, encoder_file, solver="lbfgs", cache_features=False, weight_decay=0.0)
+    np.testing.assert_array_equal(classifier_of(folder)[0], kernel)
+    again = folder.metrics()["linear"]
+    assert {k: v for k, v in again.items() if k != "seconds"} == {
+        k: v for k, v in results.items() if k != "seconds"
+    }
+
+
+def test_settings_that_lbfgs_would_ignore_are_rejected(encoder_file, tmp_path):
+    for options, message in (
+        ({"weight_decay": 0.1}, "weight_decay = 0"),
+        ({"weight_decay": 0.0, "loss": keras.losses.CategoricalCrossentropy()}, "loss = None"),
+        ({"solver": "newton"}, "linear.run.solver must be one of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_linear(tmp_path / "run", encoder_file, **{"solver": "lbfgs", **options})

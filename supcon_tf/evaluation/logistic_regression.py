@@ -1,0 +1,172 @@
+"""L2-regularised logistic regression on features, its strength chosen by validation."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from supcon_tf.errors import UserError, check_integer
+from supcon_tf.evaluation.metrics import as_array
+
+# Inverse strengths C; a higher one fits the training features more closely.
+STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 5))
+# Fewer images are validated on five shares in turn, more on one.
+_FEW_IMAGES = 2_000
+_SHARES = 5
+_MAX_ITERATIONS = 1_000
+_FAR = 30.0  # Below all other class scores: a probability of 1e-13.
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearClassifier:
+    """Class logits of raw features: features @ kernel + bias.
+
+    Args:
+      kernel: float32 [D, C].
+      bias: float32 [C].
+      strength: the chosen inverse strength C of the regularisation.
+      validation_loss: mean cross-entropy of the validation images with it.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+    validation_loss: float
+
+
+def logistic_regression(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+) -> LinearClassifier:
+    """Fits a softmax classifier by LBFGS; it depends on the arguments only.
+
+    minimises  sum_i cross_entropy_i + ||W||^2 / (2 C)  over standardised features
+
+    by scikit-learn, with the mean and deviation of each feature over the training images. C is the
+    one of `STRENGTHS` with the lowest cross-entropy of images that were not fitted: the validation
+    images, or shares of a fifth of each class: all five in turn, or one of more than 2,000 images.
+    The final fit is on all training images. The standardisation is folded into kernel and bias.
+
+    Args:
+      features: float [n, D].
+      labels: integers [n] in 0 ... num_classes - 1, of two classes or more. A class without images
+        gets a probability of about 0.
+      num_classes: C.
+      validation: features and labels that choose the strength; None for shares of the training
+        images.
+      seed: seed of the shares.
+
+    Raises:
+      UserError: other shapes, labels out of range, a single class, or features that are not finite.
+
+    Example:
+      >>> import numpy as np
+      >>> from supcon_tf.evaluation.logistic_regression import logistic_regression
+      >>> features = np.array([[0.0], [1.0], [9.0], [8.0]] * 5)
+      >>> fitted = logistic_regression(features, np.array([0, 0, 1, 1] * 5), num_classes=2)
+      >>> (features[:4] @ fitted.kernel + fitted.bias).argmax(axis=1).tolist()
+      [0, 0, 1, 1]
+    """
+    features, labels = _checked(features, labels, num_classes)
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A constant feature has a weight of 0.
+    scale = np.where(deviation > 1e-12 + 1e-6 * np.abs(mean), deviation, np.inf)
+    rows = (features - mean) / scale
+    if validation is None:
+        parts = [
+            ((rows[~held], labels[~held]), (rows[held], labels[held]))
+            for held in _shares(labels, seed)
+        ]
+    else:
+        others, known = _checked(*validation, num_classes)
+        parts = [((rows, labels), ((others - mean) / scale, known))]
+    # The order of sums, and so the last digits, depend on the number of threads.
+    with threadpool_limits(1):
+        losses = _validation_losses(parts, num_classes)
+        best = int(np.argmin(losses))
+        kernel, bias = _solve(rows, labels, num_classes, STRENGTHS[: best + 1])[-1]
+    kernel = kernel / scale[:, None]
+    return LinearClassifier(
+        kernel.astype(np.float32),
+        (bias - mean @ kernel).astype(np.float32),
+        STRENGTHS[best],
+        float(losses[best]),
+    )
+
+
+def _checked(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple:
+    check_integer("num_classes", num_classes, at_least=2)
+    features, labels = as_array("features", features), as_array("labels", labels)
+    if features.ndim != 2 or labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
+        raise UserError(
+            "features must be [n, D] and labels integers [n], got shapes "
+            f"{features.shape} and {labels.shape} of {labels.dtype}"
+        )
+    if not np.isfinite(features).all():
+        raise UserError("features must be finite, got NaN or infinity")
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+        raise UserError(
+            f"labels must be in 0 ... {num_classes - 1}, got {labels.min()} to {labels.max()}"
+        )
+    if len(np.unique(labels)) < 2:
+        raise UserError("logistic regression needs images of two classes or more, got one")
+    return features.astype(np.float64), labels
+
+
+def _shares(labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Masks [n] of the images that validate; a class of one image is always fitted."""
+    share_of = np.full(len(labels), -1)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            order = np.random.default_rng([seed, int(label)]).permutation(members)
+            share_of[order] = np.arange(len(members)) % _SHARES
+    for share in range(_SHARES if len(labels) <= _FEW_IMAGES else 1):
+        if (share_of == share).any():
+            yield share_of == share
+
+
+def _validation_losses(parts: list, num_classes: int) -> np.ndarray:
+    """The mean cross-entropy of the validation images for each strength, from low to high."""
+    if not parts:  # One image of each class: nothing to choose by.
+        return np.abs(np.log(STRENGTHS))
+    losses = np.zeros(len(STRENGTHS))
+    for (rows, labels), (others, known) in parts:
+        for i, (kernel, bias) in enumerate(_solve(rows, labels, num_classes, STRENGTHS)):
+            losses[i] += _cross_entropy(others @ kernel + bias, known)
+    return losses / sum(len(known) for _, (_, known) in parts)
+
+
+def _solve(
+    rows: np.ndarray, labels: np.ndarray, num_classes: int, strengths: tuple[float, ...]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Kernel [D, C] and bias [C] for each strength, each solution being the next one's start."""
+    model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
+    solutions = []
+    for strength in strengths:
+        model.set_params(C=strength).fit(rows, labels)
+        kernel = np.zeros((rows.shape[1], num_classes))
+        # Classes without images are far below the others.
+        bias = np.full(num_classes, -_FAR)
+        if len(model.classes_) == 2:
+            # One sigmoid of w x + b is the softmax of -(w x + b) / 2 and (w x + b) / 2.
+            kernel[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
+            bias[model.classes_] = model.intercept_ * np.array([-0.5, 0.5])
+        else:
+            kernel[:, model.classes_] = model.coef_.T
+            bias[model.classes_] = model.intercept_
+        solutions.append((kernel, bias))
+    return solutions
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The sum of the cross-entropies of some images."""
+    highest = logits.max(axis=1)
+    log_sums = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    return float(np.sum(log_sums - logits[np.arange(len(labels)), labels]))

@@ -1,0 +1,81 @@
+"""Logistic regression as the training of a linear classifier on cached features."""
+
+import time
+
+import keras
+import numpy as np
+
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation.logistic_regression import logistic_regression
+from supcon_tf.evaluation.scorer import Scorer
+from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import TrainingData
+from supcon_tf.training.checkpoint import Progress
+from supcon_tf.training.config import TrainingConfig
+
+
+def fit_logistic_regression(
+    model: keras.Model,
+    data: TrainingData,
+    scorer: Scorer,
+    *,
+    config: TrainingConfig,
+    run_dir: RunDir,
+) -> None:
+    """Sets the classifier to the logistic regression of the features: one step, one epoch.
+
+    Args:
+      model: the compiled classifier, one dense layer: features -> {"logits": [B, C]}.
+      data: with cached features.
+      scorer: scores the validation split, if there is one, by cached features.
+      config: settings of the stage; the seed chooses the validation shares.
+      run_dir: where the checkpoint and the record go.
+
+    Raises:
+      UserError: a classifier of other weights, or labels of another kind.
+    """
+    features, source = data.features, data.source
+    assert features is not None
+    progress = Progress(model, run_dir, config.stage, config.checkpoints_to_keep)
+    if progress.curve:
+        return
+    start = time.perf_counter()
+    validation = None
+    if source.validation is not None:
+        scores = scorer.score(source.validation, "validation")
+        validation = (scores.embeddings, scores.labels)
+    fitted = logistic_regression(
+        features.embeddings,
+        features.labels,
+        num_classes=source.num_classes,
+        validation=validation,
+        seed=config.seed,
+    )
+    values = [fitted.kernel, fitted.bias]
+    variables = model.trainable_variables
+    if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
+        raise UserError(
+            'linear.run.solver = "lbfgs" is for a classifier of one dense layer, got variables '
+            f"{', '.join(variable.path for variable in variables)}"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    progress.step.assign(np.asarray(1, np.int64))
+    trained = scorer.score(source.train, "training")
+    likelihoods = trained.probabilities[np.arange(len(trained.labels)), trained.labels]
+    record = {
+        "epoch": 1,
+        "step": 1,
+        "loss": float(-np.log(np.maximum(likelihoods, 1e-30)).mean()),
+        "accuracy": trained.accuracy,
+        "validation_loss": fitted.validation_loss,
+        "inverse_strength": fitted.strength,
+    }
+    record["seconds"] = time.perf_counter() - start
+    record["images_per_second"] = source.train.num_examples / record["seconds"]
+    progress.end_epoch(record, best_by=None)
+    print(
+        f"{config.stage}: logistic regression on {source.train.num_examples:,} images, C = "
+        f"{fitted.strength:.3g} by the validation loss {fitted.validation_loss:.4f}",
+        flush=True,
+    )

@@ -1,0 +1,109 @@
+"""Logistic regression on features, against scikit-learn's pipeline by hand."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation import logistic_regression as module
+from supcon_tf.evaluation.logistic_regression import STRENGTHS, logistic_regression
+
+# Features of very different scales and an offset, as of an encoder that normalises nothing.
+SCALES = np.array([1e-3, 1.0, 50.0, 1.0])
+
+
+def blobs(per_class, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(9).normal(size=(classes, len(SCALES)))
+    labels = np.repeat(np.arange(classes), per_class)
+    points = centers[labels] + rng.normal(size=(len(labels), len(SCALES)))
+    order = rng.permutation(len(labels))
+    return (points[order] * SCALES + 5.0).astype("float32"), labels[order]
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_classifier_is_scikit_learns_with_the_strength_of_the_least_validation_loss(classes):
+    features, labels = blobs(20, classes)
+    validation = blobs(30, classes, seed=1)
+    fitted = logistic_regression(features, labels, num_classes=classes, validation=validation)
+
+    pipelines = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000)).fit(
+            features, labels
+        )
+        for strength in STRENGTHS
+    ]
+    losses = [
+        log_loss(validation[1], pipeline.predict_proba(validation[0])) for pipeline in pipelines
+    ]
+    best = int(np.argmin(losses))
+    assert 0 < best < len(STRENGTHS) - 1
+    assert fitted.strength == STRENGTHS[best]
+    assert fitted.validation_loss == pytest.approx(losses[best], rel=1e-3)
+    got = softmax(validation[0] @ fitted.kernel + fitted.bias)
+    np.testing.assert_allclose(got, pipelines[best].predict_proba(validation[0]), atol=2e-3)
+
+
+def test_shares_of_the_training_images_choose_the_strength():
+    features, labels = blobs(20)
+    fitted = logistic_regression(features, labels, num_classes=3)
+    # Five shares, each with a fifth of each class, and each image in one of them.
+    shares = np.stack(list(module._shares(labels, 0)))
+    assert (shares.sum(axis=0) == 1).all()
+    assert [np.bincount(labels[share]).tolist() for share in shares] == [[4, 4, 4]] * 5
+    losses = []
+    for strength in STRENGTHS:
+        total = 0.0
+        for share in shares:
+            # As in the module, standardised over all training images.
+            scaled = StandardScaler().fit_transform(features)
+            model = LogisticRegression(C=strength, max_iter=1000)
+            model.fit(scaled[~share], labels[~share])
+            probabilities = model.predict_proba(scaled[share])
+            total += log_loss(labels[share], probabilities, normalize=False)
+        losses.append(total / len(labels))
+    assert fitted.strength == STRENGTHS[int(np.argmin(losses))]
+    assert fitted.validation_loss == pytest.approx(min(losses), rel=1e-3)
+    again = logistic_regression(features, labels, num_classes=3)
+    np.testing.assert_array_equal(again.kernel, fitted.kernel)
+    other = logistic_regression(features, labels, num_classes=3, seed=1)
+    assert other.validation_loss != fitted.validation_loss
+
+
+def test_constant_features_and_rare_classes_are_no_obstacle():
+    features, labels = blobs(10)
+    features[:, 0] = 7.0
+    labels = np.where(labels == 2, 3, labels)  # Class 2 of 4 has no images.
+    labels[0] = 4  # Class 4 has one.
+    fitted = logistic_regression(features, labels, num_classes=5)
+    assert (fitted.kernel[0] == 0).all()
+    predicted = (features @ fitted.kernel + fitted.bias).argmax(axis=1)
+    assert 2 not in predicted
+    assert np.mean(predicted == labels) > 0.6
+
+
+def test_one_image_of_each_class_is_fitted():
+    fitted = logistic_regression(np.eye(3), np.arange(3), num_classes=3)
+    assert (np.eye(3) @ fitted.kernel + fitted.bias).argmax(axis=1).tolist() == [0, 1, 2]
+    assert fitted.strength == 1.0
+
+
+def test_wrong_features_and_labels_are_rejected():
+    features, labels = blobs(4)
+    for wrong, message in (
+        ((features[:, 0], labels), r"features must be \[n, D\]"),
+        ((features, labels + 1), r"labels must be in 0 \.\.\. 2, got 1 to 3"),
+        ((features, labels.astype(float)), "labels integers"),
+        ((features * np.nan, labels), "must be finite"),
+        ((features, labels * 0), "two classes or more"),
+    ):
+        with pytest.raises(UserError, match=message):
+            logistic_regression(*wrong, num_classes=3)
