@@ -11,7 +11,7 @@ from supcon_tf.errors import UserError, check_choice, check_flag, check_integer,
 from supcon_tf.models.batch_norm import BatchNormalization
 from supcon_tf.models.initializers import Initializer, new_initializer
 
-Stem = Literal["imagenet", "cifar"]
+Stem = Literal["imagenet", "pytorch", "cifar"]
 Shortcut = Literal["projection", "identity_where_possible"]
 
 _BLOCKS_PER_GROUP = {
@@ -46,7 +46,8 @@ def resnet(
       depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200 (bottleneck blocks).
       width: multiplies the number of filters of every convolution.
       stem: "imagenet" is a 7x7 convolution with stride 2 and a 3x3 max pool with stride 2;
-        "cifar" is a 3x3 convolution with stride 1.
+        "pytorch" pads this pool by a pixel on each side, as PyTorch's ResNets do; "cifar" is a 3x3
+        convolution with stride 1.
       input_shape: (height, width, channels) of an image in pixels; None is any height or width.
       zero_init_last_gamma: initialise the last gamma of each block with zeros, so that the block
         starts as its shortcut (Goyal et al. 2017, arXiv 1706.02677).
@@ -198,13 +199,16 @@ def _residual_network(
     )
 
     images = keras.Input(_check_input_shape(input_shape), name="images")
-    kernel_size, strides = (7, 2) if stem == "imagenet" else (3, 1)
+    kernel_size, strides = (3, 1) if stem == "cifar" else (7, 2)
     x = convolve(images, _Conv(int(64 * width), kernel_size, strides), name="stem_conv")
     x = batch_norm(name="stem_bn")(x)
     x = layers.ReLU(name="stem_relu")(x)
-    if stem == "imagenet":
+    if stem == "pytorch":
+        x = layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pool_pad")(x)
+    if stem != "cifar":
+        padding = "same" if stem == "imagenet" else "valid"
         x = layers.MaxPooling2D(
-            3, strides=2, padding="same", data_format="channels_last", name="stem_pool"
+            3, strides=2, padding=padding, data_format="channels_last", name="stem_pool"
         )(x)
     for group, blocks in enumerate(_BLOCKS_PER_GROUP[depth]):
         filters = int(64 * 2**group * width)

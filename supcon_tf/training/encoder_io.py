@@ -1,6 +1,5 @@
 """Loading encoders, and parts of trained models."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +10,7 @@ from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
 from supcon_tf.files import expanded
 from supcon_tf.models import MomentumProjection, embedding_model, model_parts
+from supcon_tf.models.encoders.keras_file import has_heads, load_keras_model
 from supcon_tf.run_dir import RunDir
 
 Part = Literal["encoder", "projection_head", "classifier"]
@@ -45,7 +45,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
       UserError: as in `encoder_file`, or a model that does not map such images to vectors.
     """
     file = encoder_file(path)
-    model = _load_model(file)
+    model = load_keras_model(file)
     encoder = embedding_model(model) if has_heads(model) else model
     if encoder is not model:
         # What its own training froze is a setting of that stage. Set twice: Keras does not pass a
@@ -99,7 +99,7 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
     if isinstance(parts, str) or not set(parts) <= set(get_args(Part)) or not parts:
         raise UserError(f"parts to load must be some of {get_args(Part)}, got {parts!r}")
     file = _model_file(expanded(path), parts)
-    loaded = _load_model(file)
+    loaded = load_keras_model(file)
     theirs = model_parts(loaded) if has_heads(loaded) else {"encoder": loaded}
     ours = model_parts(model)
     for name in parts:
@@ -118,13 +118,6 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
             layer.sync()
 
 
-def has_heads(model: keras.Model) -> bool:
-    """Whether a model was built by `supcon_tf.models`, and is not a plain encoder."""
-    return any(
-        layer.name == "embedding" and isinstance(layer, keras.Model) for layer in model.layers
-    )
-
-
 def pretraining_normalization(encoder: str | Path) -> Normalization:
     """The constants that were measured when an encoder was trained.
 
@@ -138,16 +131,6 @@ def pretraining_normalization(encoder: str | Path) -> Normalization:
             "trained with: set views.Preprocessing.normalization to its constants, or to None"
         )
     return constants
-
-
-def _load_model(file: Path) -> keras.Model:
-    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise UserError(f"{str(file)!r} is damaged, or no Keras model: save the model again")
-    try:
-        return keras.saving.load_model(file, compile=False)
-    except (TypeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        # Keras' messages start with what it could not do, before a page of configuration.
-        raise UserError(f"{str(file)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def _model_file(path: Path, parts: Sequence[Part]) -> Path:

@@ -1,12 +1,17 @@
-"""Pretrained encoders by name."""
+"""Pretrained encoders by name or file."""
+
+import difflib
+from pathlib import Path
 
 import keras
 from keras import layers
 
 from supcon_tf.errors import UserError, check_integer, check_text
 from supcon_tf.files import expanded
-from supcon_tf.models.encoders import efficientnet_lite
+from supcon_tf.models.encoders import applications, efficientnet_lite, keras_file, torch_resnet
 from supcon_tf.models.encoders.input_scaling import InputScaling, from_bytes
+
+_TORCH = "torch:"
 
 
 def pretrained(
@@ -16,20 +21,24 @@ def pretrained(
 
     Each network was trained with images of its own range. The scaling is the encoder's first layer,
     so all encoders take float RGB images in [-1, 1], which `views.Preprocessing` makes when its
-    normalization is None.
+    normalization is None (docs/finetune.md).
 
     Args:
-      name: "efficientnet_lite0".
-      weights: "imagenet"; a file of weights; None for random weights.
-      image_px: side to which the encoder resizes its images, bilinearly; None keeps their size.
-        Small images need it: most networks reduce the sides by 32.
+      name: "efficientnet_lite0" (extra `pretrained`); a network of `keras.applications`, such as
+        "ResNet50"; a `.keras` file of a model of this package or of any Keras model that takes
+        images in [-1, 1]; or "torch:PATH", a PyTorch checkpoint of a ResNet of torchvision, timm
+        or the SupCon authors.
+      weights: "imagenet"; a file of weights; None for random weights. A file in `name` has its own.
+      image_px: side to which the encoder resizes its images, bilinearly. None keeps their size,
+        or resizes to the side of a network that takes one size only. Most networks reduce the sides
+        by 32, so small images need it.
 
     Returns:
       A model from float [B, H, W, 3] to float32 features [B, D].
 
     Raises:
-      UserError: an unknown name, weights that are not there or of another network, or an option out
-        of range.
+      UserError: an unknown name, weights that are not there, cannot be downloaded or are of another
+        network, or an option out of range.
 
     Example:
       >>> from supcon_tf import models
@@ -41,24 +50,73 @@ def pretrained(
     if weights is not None:
         check_text("weights", weights, example="imagenet")
     if image_px is not None:
-        check_integer("image_px", image_px, at_least=1)
-    backbone, scaling = _named(name, weights)
+        image_px = check_integer("image_px", image_px, at_least=1)
+    network, scaling = _load(name, weights)
 
     images = keras.Input((None, None, 3), name="images")
-    x = images
-    if image_px is not None:
-        x = layers.Resizing(
-            image_px, image_px, data_format="channels_last", dtype="float32", name="resize"
-        )(x)
-    return keras.Model(images, backbone(scaling(x)), name=f"pretrained_{backbone.name}")
+    x, size = images, _fixed_size(network, image_px)
+    if size is not None:
+        resize = layers.Resizing(
+            *size, data_format="channels_last", dtype="float32", name="input_resizing"
+        )
+        x = resize(x)
+    features = network(x if scaling is None else scaling(x))
+    if len(features.shape) == 4:
+        features = layers.GlobalAveragePooling2D(
+            data_format="channels_last", dtype="float32", name="features"
+        )(features)
+    else:
+        features = layers.Activation("linear", dtype="float32", name="features")(features)
+    return keras.Model(images, features, name=f"pretrained_{network.name}")
 
 
-def _named(name: str, weights: str | None) -> tuple[keras.Model, InputScaling]:
-    if name != "efficientnet_lite0":
-        raise UserError(f"name must be 'efficientnet_lite0', got {name!r}")
+def _load(name: str, weights: str | None) -> tuple[keras.Model, InputScaling | None]:
+    """The network and the layer that scales its images; None if it takes [-1, 1]."""
+    is_file = name.startswith(_TORCH) or name.endswith(".keras")
+    if is_file and weights != "imagenet":
+        raise UserError(f"weights must be left out for the file {name!r}, got {weights!r}")
+    if name.startswith(_TORCH):
+        return torch_resnet.torch_resnet(expanded(name.removeprefix(_TORCH)))
+    if name.endswith(".keras"):
+        return keras_file.encoder_of_file(expanded(name)), None
+    if name == "efficientnet_lite0":
+        return _lite0(weights)
+    builders = applications.builders()
+    if name.lower() not in builders:
+        known = {"efficientnet_lite0": "efficientnet_lite0"}
+        known |= {lower: build.__name__ for lower, build in builders.items()}
+        near = difflib.get_close_matches(name.lower().replace("_", ""), known, n=1, cutoff=0.5)
+        advice = (
+            f"did you mean {known[near[0]]!r}?"
+            if near
+            else f"known are {', '.join(known.values())}"
+        )
+        if Path(name).suffix in (".pth", ".pt", ".safetensors"):
+            advice = f"write {_TORCH + name!r} for a PyTorch checkpoint"
+        raise UserError(
+            "name must be 'efficientnet_lite0', a network of keras.applications, a .keras file or "
+            f"'torch:PATH', got {name!r}; {advice}"
+        )
+    return applications.application(builders[name.lower()], weights)
+
+
+def _lite0(weights: str | None) -> tuple[keras.Model, InputScaling]:
     if weights is None:
-        model = efficientnet_lite.efficientnet_lite0()
+        network = efficientnet_lite.efficientnet_lite0()
     else:
         file = None if weights == "imagenet" else expanded(weights)
-        model = efficientnet_lite.pretrained_lite0(file)
-    return model, from_bytes(1 / 128, 127.0)
+        network = efficientnet_lite.pretrained_lite0(file)
+    return network, from_bytes(1 / 128, 127.0)
+
+
+def _fixed_size(network: keras.Model, image_px: int | None) -> tuple[int, int] | None:
+    """The size to resize images to, if any."""
+    height, width = network.input_shape[1:3]
+    if None not in (height, width) and image_px is None:
+        return height, width
+    if image_px is not None and (height or image_px, width or image_px) != (image_px, image_px):
+        raise UserError(
+            f"image_px must be left out: {network.name} takes images of {height} x {width} only, "
+            f"got {image_px}"
+        )
+    return None if image_px is None else (image_px, image_px)

@@ -203,7 +203,7 @@ def _read_legacy(file: BufferedReader, size: int) -> Any:
     for key in _Unpickler(file).load():
         (length,) = struct.unpack("<q", file.read(8))
         numbers = known[key]
-        if length != len(numbers) or file.readinto(numbers.view(np.uint8)) != numbers.nbytes:
+        if length != len(numbers) or file.readinto(numbers.view(np.uint8).data) != numbers.nbytes:
             raise EOFError
     return content
 

@@ -55,7 +55,20 @@ def test_encoder_of_a_contrastive_model_is_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "efficientnet"}, "name must be .*, got 'efficientnet'"),
+        (
+            {"name": "efficientnet_b0"},
+            "name must be .*, got 'efficientnet_b0'; did you mean 'EfficientNetB0'",
+        ),
+        (
+            {"name": "xyz"},
+            "name must be .*, got 'xyz'; known are efficientnet_lite0, ConvNeXtBase, .*, Xception",
+        ),
+        ({"name": "a.pth"}, "got 'a.pth'; write 'torch:a.pth' for a PyTorch checkpoint"),
+        ({"name": "torch:a.pth"}, "no file 'a.pth': name a PyTorch checkpoint"),
+        (
+            {"name": "a.keras", "weights": None},
+            "weights must be left out for the file 'a.keras', got None",
+        ),
         ({"name": ""}, "name must be text such as 'efficientnet_lite0', got ''"),
         ({"weights": 3}, "weights must be text such as 'imagenet', got 3"),
         ({"weights": "gone.pth"}, "no file 'gone.pth'"),

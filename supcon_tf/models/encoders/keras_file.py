@@ -1,0 +1,71 @@
+"""Keras models in `.keras` files."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+
+from supcon_tf.errors import UserError
+from supcon_tf.models.embedding import model_parts
+
+# What Keras raises for a file that is damaged, or of another network.
+KERAS_ERRORS = (TypeError, ValueError, KeyError, OSError, zipfile.BadZipFile)
+
+
+def load_keras_model(file: Path) -> keras.Model:
+    """Loads a `.keras` file in Keras's safe mode.
+
+    Raises:
+      UserError: damaged, or of classes that are not known.
+    """
+    if not file.is_file():
+        raise UserError(f"no file {str(file)!r}: name a .keras file")
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise UserError(f"{str(file)!r} is damaged, or no Keras model: save the model again")
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except KERAS_ERRORS as error:
+        # Keras' messages start with what it could not do, before a page of configuration.
+        raise UserError(f"{str(file)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def has_heads(model: keras.Model) -> bool:
+    """Whether a model was built by `supcon_tf.models`, and is not a plain encoder."""
+    return any(
+        layer.name == "embedding" and isinstance(layer, keras.Model) for layer in model.layers
+    )
+
+
+def encoder_of_file(file: Path) -> keras.Model:
+    """The encoder of a model of this package, or any Keras model that takes images in [-1, 1].
+
+    Raises:
+      UserError: as in `load_keras_model`; a model that does not map RGB images to vectors or
+        feature maps, or that takes images in 0...255.
+    """
+    model = load_keras_model(file)
+    encoder = model_parts(model)["encoder"] if has_heads(model) else model
+    shapes = [tuple(tensor.shape) for tensor in (*encoder.inputs, *encoder.outputs)]
+    is_encoder = len(encoder.inputs) == len(encoder.outputs) == 1
+    is_encoder = is_encoder and len(shapes[0]) == 4 and shapes[0][3] == 3
+    if not (is_encoder and len(shapes[1]) in (2, 4)):
+        raise UserError(
+            f"{str(file)!r} must map images [B, H, W, 3] to [B, D] or [B, H, W, D], it has inputs "
+            f"and outputs {', '.join(map(str, shapes))}"
+        )
+    first = next((layer for layer in encoder._flatten_layers() if _computes(layer)), None)
+    if isinstance(first, keras.layers.Rescaling) and _is_below_a_fiftieth(first.scale):
+        raise UserError(
+            f"{str(file)!r} divides its images first, so it takes 0...255, and this package's are "
+            "in [-1, 1]: put keras.layers.Rescaling(127.5, offset=127.5) before it, and save again"
+        )
+    return encoder
+
+
+def _computes(layer: keras.layers.Layer) -> bool:
+    return not isinstance(layer, keras.Model | keras.layers.InputLayer)
+
+
+def _is_below_a_fiftieth(scale: object) -> bool:
+    """Whether a scale is 1 / 255, 1 / 128 or the like."""
+    return isinstance(scale, int | float) and 0 < scale < 0.02
