@@ -41,18 +41,11 @@ def encoder_of_file(file: Path) -> keras.Model:
 
     Raises:
       UserError: as in `load_keras_model`; a model that does not map RGB images to vectors or
-        feature maps, or that takes images in 0...255.
+        feature maps, or one that takes images in 0...255.
     """
     model = load_keras_model(file)
     encoder = model_parts(model)["encoder"] if has_heads(model) else model
-    shapes = [tuple(tensor.shape) for tensor in (*encoder.inputs, *encoder.outputs)]
-    is_encoder = len(encoder.inputs) == len(encoder.outputs) == 1
-    is_encoder = is_encoder and len(shapes[0]) == 4 and shapes[0][3] == 3
-    if not (is_encoder and len(shapes[1]) in (2, 4)):
-        raise UserError(
-            f"{str(file)!r} must map images [B, H, W, 3] to [B, D] or [B, H, W, D], it has inputs "
-            f"and outputs {', '.join(map(str, shapes))}"
-        )
+    check_image_network(encoder, repr(str(file)))
     first = next((layer for layer in encoder._flatten_layers() if _computes(layer)), None)
     if isinstance(first, keras.layers.Rescaling) and _is_below_a_fiftieth(first.scale):
         raise UserError(
@@ -60,6 +53,22 @@ def encoder_of_file(file: Path) -> keras.Model:
             "in [-1, 1]: put keras.layers.Rescaling(127.5, offset=127.5) before it, and save again"
         )
     return encoder
+
+
+def check_image_network(model: keras.Model, name: str) -> None:
+    """Checks that a model maps RGB images to vectors or feature maps.
+
+    Raises:
+      UserError: it has other inputs or outputs.
+    """
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    is_single = len(model.inputs) == len(model.outputs) == 1
+    is_of_images = is_single and len(shapes[0]) == 4 and shapes[0][3] == 3
+    if not (is_of_images and len(shapes[1]) in (2, 4)):
+        raise UserError(
+            f"{name} must map images [B, H, W, 3] to [B, D] or [B, H, W, D], it has inputs and "
+            f"outputs {', '.join(map(str, shapes))}"
+        )
 
 
 def _computes(layer: keras.layers.Layer) -> bool:

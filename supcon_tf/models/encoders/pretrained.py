@@ -8,10 +8,17 @@ from keras import layers
 
 from supcon_tf.errors import UserError, check_integer, check_text
 from supcon_tf.files import expanded
-from supcon_tf.models.encoders import applications, efficientnet_lite, keras_file, torch_resnet
+from supcon_tf.models.encoders import (
+    applications,
+    efficientnet_lite,
+    keras_file,
+    keras_hub,
+    torch_resnet,
+)
 from supcon_tf.models.encoders.input_scaling import InputScaling, from_bytes
 
 _TORCH = "torch:"
+_HUB = "keras_hub:"
 
 
 def pretrained(
@@ -25,9 +32,9 @@ def pretrained(
 
     Args:
       name: "efficientnet_lite0" (extra `pretrained`); a network of `keras.applications`, such as
-        "ResNet50"; a `.keras` file of a model of this package or of any Keras model that takes
-        images in [-1, 1]; or "torch:PATH", a PyTorch checkpoint of a ResNet of torchvision, timm
-        or the SupCon authors.
+        "ResNet50"; "keras_hub:PRESET", a preset or its directory (extra `keras-hub`); a `.keras`
+        file of a model of this package or of any Keras model that takes images in [-1, 1]; or
+        "torch:PATH", a PyTorch checkpoint of a ResNet of torchvision, timm or the SupCon authors.
       weights: "imagenet"; a file of weights; None for random weights. A file in `name` has its own.
       image_px: side to which the encoder resizes its images, bilinearly. None keeps their size,
         or resizes to the side of a network that takes one size only. Most networks reduce the sides
@@ -77,6 +84,8 @@ def _load(name: str, weights: str | None) -> tuple[keras.Model, InputScaling | N
         raise UserError(f"weights must be left out for the file {name!r}, got {weights!r}")
     if name.startswith(_TORCH):
         return torch_resnet.torch_resnet(expanded(name.removeprefix(_TORCH)))
+    if name.startswith(_HUB):
+        return keras_hub.hub_backbone(name.removeprefix(_HUB), weights)
     if name.endswith(".keras"):
         return keras_file.encoder_of_file(expanded(name)), None
     if name == "efficientnet_lite0":
@@ -94,8 +103,8 @@ def _load(name: str, weights: str | None) -> tuple[keras.Model, InputScaling | N
         if Path(name).suffix in (".pth", ".pt", ".safetensors"):
             advice = f"write {_TORCH + name!r} for a PyTorch checkpoint"
         raise UserError(
-            "name must be 'efficientnet_lite0', a network of keras.applications, a .keras file or "
-            f"'torch:PATH', got {name!r}; {advice}"
+            "name must be 'efficientnet_lite0', a network of keras.applications, "
+            f"'keras_hub:PRESET', a .keras file or 'torch:PATH', got {name!r}; {advice}"
         )
     return applications.application(builders[name.lower()], weights)
 
