@@ -135,8 +135,9 @@ class BalancedSupConLoss(PerSampleLoss):
     `y_true` are class numbers or one-hot rows, `y_pred` the projections [N, V, D].
 
     Args:
-      centers: a function without arguments that returns the centres [C, D], such as a method of a
-        layer in the model, which then trains its variables. A loss that was loaded from a file has
+      centers: a function without arguments that returns the centres [C, D], such as
+        `models.find_balanced_classifier(model).centers`; `fit` then trains the variables of the
+        layer. In a stage None takes those of the model. A loss that was loaded from a file has
         None: compile the loaded model with its own centres.
       temperature, implementation: as in `balanced_supcon_loss`.
       reduction: a Keras reduction; None returns [N] values.
@@ -154,7 +155,7 @@ class BalancedSupConLoss(PerSampleLoss):
 
     def __init__(
         self,
-        centers: Callable[[], Any] | None,
+        centers: Callable[[], Any] | None = None,
         *,
         temperature: float = 0.1,
         implementation: Implementation = "auto",
@@ -180,8 +181,8 @@ class BalancedSupConLoss(PerSampleLoss):
         """[N] values."""
         if self.centers is None:
             raise UserError(
-                "BalancedSupConLoss was loaded from a file without its centres: compile the model "
-                "again with BalancedSupConLoss(centers)"
+                "BalancedSupConLoss has no centres: compile the model with "
+                "BalancedSupConLoss(centers), also after loading it from a file"
             )
         return balanced_supcon_loss(y_true, y_pred, self.centers(), **self.options)
 

@@ -3,6 +3,11 @@
 import keras
 
 from supcon_tf.errors import UserError
+from supcon_tf.models.balanced_classifier import (
+    BalancedClassifier,
+    balanced_classifier,
+    find_balanced_classifier,
+)
 from supcon_tf.models.contrastive import classification_model, contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
@@ -25,6 +30,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 __all__ = [
+    "BalancedClassifier",
     "FanInUniform",
     "InputScaling",
     "KeyMemory",
@@ -34,11 +40,13 @@ __all__ = [
     "MomentumProjection",
     "Prototypes",
     "ReplicatedModel",
+    "balanced_classifier",
     "class_scores",
     "classification_head",
     "classification_model",
     "contrastive_model",
     "embedding_model",
+    "find_balanced_classifier",
     "find_memory",
     "freeze",
     "model_parts",

@@ -40,7 +40,7 @@ def contrastive_model(
     zero_init_classifier: bool = False,
     stop_classifier_gradient: bool = True,
     projection_head: Callable[..., keras.Model] = projection_head,
-    classification_head: Callable[..., keras.Model] = classification_head,
+    classification_head: Callable[..., keras.layers.Layer] = classification_head,
     name: str = "contrastive_model",
 ) -> keras.Model:
     """Encoder and projection head over several views of each sample.
@@ -64,7 +64,8 @@ def contrastive_model(
       stop_classifier_gradient: stop the gradient between the encoder and the probe.
       projection_head: input length, units, batch_norm -> the head; `models.projection_head` with
         other options, such as `functools.partial(models.projection_head, last_bias=True)`.
-      classification_head: input length, number of classes, zero_init -> the probe, in the same way.
+      classification_head: input length, number of classes, zero_init -> the probe, in the same way;
+        or `models.balanced_classifier`.
       name: name of the model.
 
     Returns:

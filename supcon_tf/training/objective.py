@@ -8,13 +8,14 @@ import keras
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
 from supcon_tf.losses import (
+    BalancedSupConLoss,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     SwAVLoss,
     loss_input,
     loss_labels,
 )
-from supcon_tf.models import MemoryLoss, find_memory, model_parts
+from supcon_tf.models import MemoryLoss, find_balanced_classifier, find_memory, model_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +103,24 @@ def pretraining_objective(
                 f"with a contrastive pretrain.run.loss, got {tuple(losses)}"
             )
         return classification_objective(losses["logits"], source, weight=weight)
+    for each in losses.values():
+        _check_single_label(each, source)
     if "logits_and_projection" in losses:
         if len(losses) > 1 or joint_loss is not None:
             raise UserError(
                 "ParametricSupConLoss trains encoder and classifier alone: give no other loss and "
                 f"no pretrain.run.classification_loss, got {tuple(losses)}"
             )
-        _check_parametric(losses["logits_and_projection"], source)
+        _check_num_classes(losses["logits_and_projection"], source)
         return Objective(losses, dict.fromkeys(losses, weight), tuple(model_parts(model)))
     memory = find_memory(model)
     if memory is not None:
         losses = {output: MemoryLoss(each, memory) for output, each in losses.items()}
         print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
     is_joint = joint_loss is not None
+    losses = {
+        output: _with_centers(each, model, is_joint=is_joint) for output, each in losses.items()
+    }
     return Objective(
         {**losses, "logits": classification_loss(joint_loss, source, ignore_class=-1)},
         {**dict.fromkeys(losses, weight), "logits": joint_weight},
@@ -182,13 +188,37 @@ def _trained_by(model: keras.Model) -> str:
     return next(name for name in names if name in model.output)
 
 
-def _check_parametric(loss: keras.losses.Loss, source: Source) -> None:
-    """Requires one label per image, and the loss's number of classes."""
-    if source.is_multi_label:
+def _with_centers(
+    loss: keras.losses.Loss, model: keras.Model, *, is_joint: bool
+) -> keras.losses.Loss:
+    """A balanced SupCon loss with the class centres of the model; another loss unchanged."""
+    if not isinstance(loss, BalancedSupConLoss):
+        return loss
+    classifier = find_balanced_classifier(model)
+    if classifier is None:
+        raise UserError(
+            "BalancedSupConLoss needs class centres: set "
+            "models.contrastive_model.classification_head = @models.balanced_classifier"
+        )
+    if not is_joint:
+        raise UserError(
+            "BalancedSupConLoss takes its centres from a classifier that trains too: set "
+            "pretrain.run.classification_loss = @losses.CrossEntropyLoss()"
+        )
+    config = {**loss.get_config(), "centers": classifier.centers}
+    return BalancedSupConLoss.from_config(config)
+
+
+def _check_single_label(loss: keras.losses.Loss, source: Source) -> None:
+    """Requires one label per image, if the loss does."""
+    if source.is_multi_label and loss_labels(loss) == "single":
         raise UserError(
             f"{type(loss).__name__} is for one label per image, those of {source.name!r} may have "
             "several: take @losses.SupConLoss()"
         )
+
+
+def _check_num_classes(loss: keras.losses.Loss, source: Source) -> None:
     if getattr(loss, "num_classes", source.num_classes) != source.num_classes:
         raise UserError(
             f"losses.{type(loss).__name__}.num_classes must be {source.num_classes}, the classes "

@@ -528,7 +528,7 @@ def test_the_mean_leaves_out_samples_without_a_positive():
 def test_a_balanced_loss_from_a_file_asks_for_its_centers():
     loss = losses.BalancedSupConLoss(lambda: CENTERS)
     restored = losses.BalancedSupConLoss.from_config(loss.get_config())
-    with pytest.raises(UserError, match="without its centres: compile the model again"):
+    with pytest.raises(UserError, match="has no centres: compile the model with"):
         restored(np.zeros(7, int), features_of())
 
 
