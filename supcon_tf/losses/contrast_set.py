@@ -80,21 +80,51 @@ def contrast_set_supcon_loss(
             "labels and contrast_labels must be [N] and [M], or [N, C] and [M, C], got shapes "
             f"{tuple(labels.shape)} and {tuple(contrast_labels.shape)}"
         )
+    pairs = contrast_set_pairs(
+        labels,
+        anchors,
+        contrast_labels,
+        contrast[:, 0],
+        contrast_mask=contrast_mask,
+        temperature=temperature,
+        normalize=normalize,
+    )
+    losses, _ = losses_of_pairs(pairs, summation=summation, denominator=denominator, margin=margin)
+    # [N * V] -> [N]
+    values = tf.reduce_mean(tf.reshape(losses, [-1, anchors.shape[1]]), axis=1)
+    return values * (temperature * validity if scale_by_temperature else validity)
+
+
+def contrast_set_pairs(
+    labels: tf.Tensor,
+    anchors: tf.Tensor,
+    contrast_labels: tf.Tensor,
+    contrast: tf.Tensor,
+    *,
+    contrast_mask: Any,
+    temperature: Any,
+    normalize: bool = True,
+) -> DensePairs:
+    """The pairs of anchors float32 [N, V, D] with a contrast set [M, D] that does not have them.
+
+    Args:
+      labels, contrast_labels: int64 [N] and [M], or float32 [N, C] and [M, C].
+      anchors, contrast: the rows.
+      contrast_mask: bool [M], False for unused rows; None uses all.
+      temperature: divides the similarities.
+      normalize: L2-normalises the rows first.
+    """
     positives = share_label(labels, contrast_labels)
     if normalize:
         anchors, contrast = l2_normalize(anchors), l2_normalize(contrast)
     is_used = tf.constant(True) if contrast_mask is None else tf.cast(contrast_mask, tf.bool)
     num_views, dim = anchors.shape[1:]
-    # [N, V, D], [M, 1, D] -> [N * V, M]
+    # [N, V, D], [M, D] -> [N * V, M]
     similarities = tf.matmul(
-        tf.reshape(anchors / temperature, [-1, dim]), contrast[:, 0], transpose_b=True
+        tf.reshape(anchors / temperature, [-1, dim]), contrast, transpose_b=True
     )
-    pairs = DensePairs(
+    return DensePairs(
         similarities,
         tf.repeat(positives & is_used, num_views, axis=0),
         tf.repeat(~positives & is_used, num_views, axis=0),
     )
-    losses, _ = losses_of_pairs(pairs, summation=summation, denominator=denominator, margin=margin)
-    # [N * V] -> [N]
-    values = tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1)
-    return values * (temperature * validity if scale_by_temperature else validity)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from supcon_tf.errors import UserError, check_choice, check_integer, check_number
 from supcon_tf.losses.base import LossInput, LossLabels, PerSampleLoss
+from supcon_tf.losses.contrast_set import contrast_set_pairs
 from supcon_tf.losses.label_sums import weighted_similarity
 from supcon_tf.losses.labels import one_class_per_sample, to_tensor
 from supcon_tf.losses.log_prior import LogPrior, add_log_prior, check_log_prior
@@ -88,26 +89,114 @@ def parametric_supcon_loss(
     labels, validity = one_class_per_sample(labels, logits[:, 0])
     validity *= prior_validity
     batch = multiview_batch(labels, features, temperature=temperature)
-    logits = tf.reshape(logits, [-1, num_classes])  # [N, V, C] -> [R, C]
+    log_rows = make_pairs(batch, implementation=implementation).log_sum("all") if gamma else None
+    losses = _losses_of_rows(
+        log_rows,
+        weighted_similarity(batch),
+        tf.reshape(logits, [-1, num_classes]),  # [N, V, C] -> [R, C]
+        batch.repeat_for_rows(labels),
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        label_smoothing=label_smoothing,
+    )
+    return batch.sample_means(losses) * validity
+
+
+def contrast_set_parametric_loss(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    features: tf.Tensor,
+    contrast_labels: tf.Tensor,
+    contrast_features: tf.Tensor,
+    *,
+    contrast_mask: tf.Tensor,
+    temperature: float,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    label_smoothing: float,
+    log_prior: Any,
+) -> tf.Tensor:
+    """`parametric_supcon_loss` where A(i) is a given contrast set, such as the keys of a queue.
+
+    Nothing is gathered over replicas. The whole similarity matrix is in memory.
+
+    Args:
+      labels: int64 [N] class numbers in [0, C).
+      logits: float32 [N, V, C], of each view.
+      features: the anchors, float32 [N, V, D].
+      contrast_labels: int64 [M].
+      contrast_features: float32 [M, D].
+      contrast_mask: bool [M], False for unused rows.
+      temperature, alpha, beta, gamma, label_smoothing, log_prior: as in `parametric_supcon_loss`.
+
+    Returns:
+      float32 [N], the mean over the sample's views.
+    """
+    num_views, num_classes = logits.shape[1:]
+    logits, prior_validity = add_log_prior(logits, log_prior)
+    labels, validity = one_class_per_sample(labels, logits[:, 0])
+    pairs = contrast_set_pairs(
+        labels,
+        features,
+        contrast_labels,
+        contrast_features,
+        contrast_mask=contrast_mask,
+        temperature=temperature,
+    )
+    losses = _losses_of_rows(
+        pairs.log_sum("all") if gamma else None,
+        pairs.positive_mean(),
+        tf.reshape(logits, [-1, num_classes]),  # [N, V, C] -> [R, C]
+        tf.repeat(labels, num_views),
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        label_smoothing=label_smoothing,
+    )
+    return tf.reduce_mean(tf.reshape(losses, [-1, num_views]), axis=1) * validity * prior_validity
+
+
+def _losses_of_rows(
+    log_rows: tf.Tensor | None,
+    positive_mean: tuple[tf.Tensor, tf.Tensor],
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    label_smoothing: float,
+) -> tf.Tensor:
+    """The loss of each anchor row, [R].
+
+    Args:
+      log_rows: log of the sum over A(i) of exp(s_ij), [R]; None if gamma is 0.
+      positive_mean: mean over P(i) of s_ip and |P(i)|, [R] each.
+      logits: [R, C], with the log prior.
+      labels: int64 [R].
+      alpha, beta, gamma, label_smoothing: as in `parametric_supcon_loss`.
+    """
+    num_classes = logits.shape[1]
     largest = tf.reduce_max(logits, axis=1)
-    if gamma:
-        log_rows = make_pairs(batch, implementation=implementation).log_sum("all") + math.log(gamma)
+    if log_rows is not None:
+        log_rows += math.log(gamma)
         largest = tf.maximum(largest, log_rows)
     # All scores less the largest: huge ones would lose their last digits in the difference.
     largest = tf.stop_gradient(largest)
     logits -= largest[:, None]
     log_denominator = tf.reduce_logsumexp(logits, axis=1)
-    if gamma:
+    if log_rows is not None:
         log_denominator = log_add(log_denominator, log_rows - largest)
-    targets = tf.one_hot(batch.repeat_for_rows(labels), num_classes)
+    targets = tf.one_hot(labels, num_classes)
     targets = (1 - label_smoothing) * targets + label_smoothing / num_classes
     # A class that a logit of -inf excludes has a target of 0.
     class_score = tf.reduce_sum(tf.math.multiply_no_nan(logits, targets), axis=1)
-    mean, count = weighted_similarity(batch)
+    mean, count = positive_mean
     weight = beta + alpha * count
     score = tf.math.divide_no_nan(beta * class_score + alpha * count * (mean - largest), weight)
-    losses = tf.where(weight > 0, log_denominator - score, 0.0)
-    return batch.sample_means(losses) * validity
+    return tf.where(weight > 0, log_denominator - score, 0.0)
 
 
 def _logits_per_view(logits: Any, features: tf.Tensor) -> tf.Tensor:

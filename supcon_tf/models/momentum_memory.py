@@ -6,6 +6,9 @@ views are keys: a momentum encoder projects them. The contrast set of a query is
 global batch and the keys of earlier steps, which a queue holds. Its positives are the keys of its
 class. A key is never made from the same view as the query.
 
+With `parametric` it is the model of PaCo and GPaCo (Cui et al. 2021, 2023, arXiv 2107.12028,
+2209.12400): every query also has class logits, which share its softmax with the keys.
+
 Calls of the layers and of the loss update all state, so `fit` needs no other training step,
 and `model.variables` holds all of it:
 
@@ -21,7 +24,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from supcon_tf.errors import UserError, check_integer
+from supcon_tf.errors import UserError, check_flag, check_integer
 from supcon_tf.losses import LossInput
 from supcon_tf.models.contrastive import contrastive_model
 from supcon_tf.models.distributed import ReplicatedModel
@@ -46,6 +49,7 @@ def momentum_memory_model(
     memory_size: int = 8192,
     momentum: float = 0.999,
     contrast: Contrast = "batch_and_queue",
+    parametric: bool = False,
     projection_head: Callable[..., keras.Model] = projection_head,
     classification_head: Callable[..., keras.Model] = classification_head,
     name: str = "momentum_memory_model",
@@ -70,12 +74,15 @@ def momentum_memory_model(
       memory_size: number of keys in the queue.
       momentum: m, momentum of the weights, 0.999 in MoCo.
       contrast: "batch_and_queue" (keys of this batch and of the queue) or "queue" alone.
+      parametric: for `losses.ParametricSupConLoss`, which trains the classifier too; needs
+        `num_classes`.
       name: name of the model.
 
     Returns:
       A model from float [B, V, *image_shape] to the projection, float32 [B, V, P], of the Q queries
       and then of the keys, which have no gradient; with `num_classes` to {"projection": float32
-      [B, V, P], "logits": float32 [B, C]}.
+      [B, V, P], "logits": float32 [B, C]}; with `parametric` to {"logits_and_projection": float32
+      [B, V, C + P], "logits": float32 [B, C]}, where the logits of keys are 0.
 
     Raises:
       UserError: if an option is out of range, or as in `contrastive_model`.
@@ -95,6 +102,9 @@ def momentum_memory_model(
             f"num_queries must be below num_views = {num_views}, got {num_queries}: the other "
             "views are keys"
         )
+    check_flag("parametric", parametric)
+    if parametric and num_classes is None:
+        raise UserError("parametric needs num_classes, the number of logits, got None")
     parts = contrastive_model(
         encoder,
         image_shape=image_shape,
@@ -124,11 +134,17 @@ def momentum_memory_model(
     projected = memory(projected)  # [B, V, P]
     if num_classes is None:
         return ReplicatedModel(views, projected, name=name)
+    classify = model_parts(parts)["classifier"]
+    if parametric:
+        logits = unfold_views(classify(embedding), num_queries)  # [B*Q, C] -> [B, Q, C]
+        of_views = ops.pad(logits, [(0, 0), (0, num_views - num_queries), (0, 0)])
+        joined = ops.concatenate([of_views, projected], axis=-1)
+        joint: dict[LossInput, Any] = {"logits_and_projection": joined, "logits": logits[:, 0]}
+        return ReplicatedModel(views, joint, name=name)
     first_view = unfold_views(embedding, num_queries)[:, 0]  # [B*Q, D] -> [B, D]
     if stop_classifier_gradient:
         first_view = ops.stop_gradient(first_view)
-    logits = model_parts(parts)["classifier"](first_view)
-    outputs: dict[LossInput, Any] = {"projection": projected, "logits": logits}
+    outputs: dict[LossInput, Any] = {"projection": projected, "logits": classify(first_view)}
     return ReplicatedModel(views, outputs, name=name)
 
 

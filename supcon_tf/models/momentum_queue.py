@@ -7,10 +7,16 @@ import tensorflow as tf
 
 from supcon_tf import distribution
 from supcon_tf.errors import UserError, check_integer
-from supcon_tf.losses import SimCLRLoss, SupConLoss, contrast_set_supcon_loss
+from supcon_tf.losses import (
+    ParametricSupConLoss,
+    SimCLRLoss,
+    SupConLoss,
+    contrast_set_supcon_loss,
+)
 from supcon_tf.losses.base import PerSampleLoss
 from supcon_tf.losses.labels import as_labels
 from supcon_tf.losses.multiview import rescale_to_masked_mean, share_label
+from supcon_tf.losses.parametric_supcon import contrast_set_parametric_loss
 
 Contrast = Literal["queue", "batch_and_queue"]
 
@@ -112,13 +118,16 @@ class MemoryLoss(PerSampleLoss):
     `contrast_set_supcon_loss` with the options of `loss`. Queries without a positive are left out
     of the mean over the global batch. In a training step the keys of the global batch are then
     pushed into the queue. `y_true` is class numbers, int [N]. With `SimCLRLoss` labels are ignored
-    and may be None; the positives of a query are the keys of its own image, as in MoCo.
+    and may be None; the positives of a query are the keys of its own image, as in MoCo. With
+    `ParametricSupConLoss` the softmax is over a query's class logits and the keys (PaCo), and the
+    mean is over all queries.
 
-    Maps labels [N] and projections float32 [N, V, P] to a scalar.
+    Maps labels [N] and projections float32 [N, V, P], after C logits each for
+    `ParametricSupConLoss`, to a scalar.
 
     Args:
-      loss: a `SupConLoss` or a `SimCLRLoss` with the options. The implementation is dense, without
-        positives_cap.
+      loss: a `SupConLoss`, `SimCLRLoss` or `ParametricSupConLoss` with the options. The
+        implementation is dense, without positives_cap.
       memory: the model's queue, from `find_memory`. A loss that was loaded from a file has None:
         compile the loaded model with its own memory before more training.
       name: name of the loss. The reduction is taken from `loss`.
@@ -148,10 +157,10 @@ class MemoryLoss(PerSampleLoss):
         *,
         name: str = "memory_loss",
     ):
-        if not isinstance(loss, SupConLoss | SimCLRLoss):
+        if not isinstance(loss, SupConLoss | SimCLRLoss | ParametricSupConLoss):
             raise UserError(
-                f"a memory takes a SupConLoss or a SimCLRLoss, got {type(loss).__name__}; SINCERE "
-                'is SupConLoss(denominator="one_positive")'
+                "a memory takes a SupConLoss, a SimCLRLoss or a ParametricSupConLoss, got "
+                f'{type(loss).__name__}; SINCERE is SupConLoss(denominator="one_positive")'
             )
         if isinstance(loss, SimCLRLoss) and memory is not None and memory.contrast == "queue":
             raise UserError(
@@ -170,6 +179,7 @@ class MemoryLoss(PerSampleLoss):
                 raise UserError(f"{option} must be {wanted[-1]!r} with a memory, got {given!r}")
         super().__init__(name=name, reduction=loss.reduction)
         self.loss = loss
+        self.input = loss.input
         self.memory = memory
         self._anchors = options.pop("anchors", "all_views")
         self._options = options
@@ -183,7 +193,9 @@ class MemoryLoss(PerSampleLoss):
                 "with MemoryLoss(loss, find_memory(model))"
             )
         num_queries = memory.num_queries
-        queries, keys = y_pred[:, :num_queries], y_pred[:, num_queries:]
+        num_logits = self.loss.num_classes if isinstance(self.loss, ParametricSupConLoss) else 0
+        projections = y_pred[..., num_logits:]
+        queries, keys = projections[:, :num_queries], projections[:, num_queries:]
         labels, validity = self._class_numbers(y_true, queries, memory)
         num_keys, dim = keys.shape[1:]
         new_keys = tf.reshape(distribution.gather(keys), [-1, dim])  # [B, K, P] -> [R*B*K, P]
@@ -195,16 +207,28 @@ class MemoryLoss(PerSampleLoss):
             contrast = tf.concat([new_keys, contrast], axis=0)
             contrast_labels = tf.concat([new_labels, contrast_labels], axis=0)
             is_key = tf.concat([tf.ones_like(new_labels, tf.bool), is_key], axis=0)
-        values = contrast_set_supcon_loss(
-            labels,
-            queries[:, :1] if self._anchors == "one_view" else queries,
-            contrast_labels,
-            contrast,
-            contrast_mask=is_key,
-            **self._options,
-        )
-        positives = share_label(labels, contrast_labels)
-        values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_key, axis=1))
+        if isinstance(self.loss, ParametricSupConLoss):
+            values = contrast_set_parametric_loss(
+                labels,
+                y_pred[:, :num_queries, :num_logits],
+                queries,
+                contrast_labels,
+                contrast,
+                contrast_mask=is_key,
+                log_prior=self.loss.log_prior,
+                **self._options,
+            )
+        else:
+            values = contrast_set_supcon_loss(
+                labels,
+                queries[:, :1] if self._anchors == "one_view" else queries,
+                contrast_labels,
+                contrast,
+                contrast_mask=is_key,
+                **self._options,
+            )
+            positives = share_label(labels, contrast_labels)
+            values = rescale_to_masked_mean(values, tf.reduce_any(positives & is_key, axis=1))
         if memory.is_training:
             memory.push(new_keys, new_labels)
         return values * validity
@@ -230,7 +254,7 @@ class MemoryLoss(PerSampleLoss):
             labels, validity = as_labels(labels, queries, first)
         if labels is None or labels.shape.rank != 1:
             raise UserError(
-                "SupConLoss with a memory takes class numbers [N], got "
+                f"{type(self.loss).__name__} with a memory takes class numbers [N], got "
                 f"{'None' if labels is None else f'shape {tuple(labels.shape)}'}"
             )
         return labels, validity

@@ -40,8 +40,8 @@ def parametric_model(
     """Encoder, projection head and classifier for `losses.ParametricSupConLoss` (PaCo, GPaCo).
 
     Cui et al. 2021, arXiv 2107.12028. Both heads take the embedding of every view, and both train
-    the encoder. The published methods have a momentum encoder and a queue too; here the contrast
-    set is the batch.
+    the encoder. The contrast set is the batch; `momentum_memory_model(..., parametric=True)` has
+    the momentum encoder and the queue of the published methods.
 
     Args:
       encoder: any Keras model that maps one batch of samples to vectors [B, D].

@@ -87,8 +87,8 @@ def pretraining_objective(
     Raises:
       UserError: the model does not have a loss's output, or does not fit the loss.
     """
-    losses = dict(loss) if isinstance(loss, Mapping) else {loss_input(loss): loss}
-    losses = {output: _with_log_prior(each, source) for output, each in losses.items()}
+    given = loss if isinstance(loss, Mapping) else {loss_input(loss): loss}
+    losses = {str(output): _with_log_prior(each, source) for output, each in given.items()}
     for output, each in losses.items():
         _check_output(model, output, each)
         if not source.has_labels and loss_labels(each) != "none":
@@ -112,11 +112,9 @@ def pretraining_objective(
                 f"no pretrain.run.classification_loss, got {tuple(losses)}"
             )
         _check_num_classes(losses["logits_and_projection"], source)
+        losses = _with_memory(losses, model)
         return Objective(losses, dict.fromkeys(losses, weight), tuple(model_parts(model)))
-    memory = find_memory(model)
-    if memory is not None:
-        losses = {output: MemoryLoss(each, memory) for output, each in losses.items()}
-        print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
+    losses = _with_memory(losses, model)
     is_joint = joint_loss is not None
     losses = {
         output: _with_centers(each, model, is_joint=is_joint) for output, each in losses.items()
@@ -188,6 +186,17 @@ def _trained_by(model: keras.Model) -> str:
     return next(name for name in names if name in model.output)
 
 
+def _with_memory(
+    losses: dict[str, keras.losses.Loss], model: keras.Model
+) -> dict[str, keras.losses.Loss]:
+    """The losses over the keys of the model's momentum memory, if it has one."""
+    memory = find_memory(model)
+    if memory is None:
+        return losses
+    print(f"pretrain: a memory of {memory.size:,} keys, {memory.num_bytes / 2**20:.1f} MiB")
+    return {output: MemoryLoss(each, memory) for output, each in losses.items()}
+
+
 def _with_centers(
     loss: keras.losses.Loss, model: keras.Model, *, is_joint: bool
 ) -> keras.losses.Loss:
@@ -237,7 +246,8 @@ def _check_output(model: keras.Model, output: str, loss: keras.losses.Loss) -> N
             "pretrain.run.classification_loss",
             "projection": "pretrain.run.model = @models.contrastive_model",
             "prototypes": "pretrain.run.model = @swav.swav_model",
-            "logits_and_projection": "pretrain.run.model = @models.parametric_model",
+            "logits_and_projection": "pretrain.run.model = @models.parametric_model, or "
+            "momentum_memory.momentum_memory_model.parametric = True",
         }
         raise UserError(
             f"{name} takes {output!r}, and the model is trained by {_trained_by(model)!r}: set "

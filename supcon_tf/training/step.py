@@ -136,7 +136,7 @@ def _check_chunk(config: TrainingConfig, objective: Objective, rows: int | None)
         raise UserError(
             f"{name} would compute SwAV's codes for each chunk alone, got {chunk}: set it to None"
         )
-    if "projection" in objective.losses and isinstance(objective.losses["projection"], MemoryLoss):
+    if any(isinstance(loss, MemoryLoss) for loss in objective.losses.values()):
         raise UserError(
             f"{name} must be None with a momentum memory, whose encoder would move once for each "
             f"chunk, got {chunk}"

@@ -86,6 +86,7 @@ BINDINGS = [
     'views.Preprocessing.normalization = "measure"',
     'distribution.strategy.name = "one_device"',
     "losses.CrossEntropyLoss.label_smoothing = 0.1",
+    'losses.CrossEntropyLoss.log_prior = "source"',
     'losses.BinaryCrossEntropyLoss.name = "mine"',
     "sources.subset.per_class = 5",
     "sources.label_noise.probability = 0.1",
@@ -122,10 +123,13 @@ KINDS = {
     "cifar10_small/sincere.gin": ("pretrain",),
     "cifar10_small/soft_mixup.gin": ("pretrain", "linear"),
     "cifar10_small/parametric.gin": ("pretrain",),
+    "cifar10_long_tail/balanced.gin": ("pretrain",),
+    "imagenet/parametric_resnet50.gin": ("pretrain",),
     "cifar10/joint_resnet18.gin": ("pretrain",),
 }
 DISTINGUISHED = (
     "pretrain.run.model",
+    "models.contrastive_model.classification_head",
     "pretrain.run.loss",
     "pretrain.run.classification_loss",
     "pretrain.run.callbacks",
@@ -250,9 +254,10 @@ def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
             "keras.layers.Conv2D.filters = 4",
             "keras.layers.Conv2D.kernel_size = 3",
             "models.contrastive_model.projection = (16, 16)",
+            "models.balanced_classifier.projection = (16, 16)",
             "momentum_memory.momentum_memory_model.projection = (16, 16)",
             "views.Preprocessing.image_px = 16",
-            *(PARAMETRIC if file == "cifar10_small/parametric.gin" else ()),
+            *(PARAMETRIC if "parametric" in file else ()),
             *(
                 f"{name}.run.{binding}"
                 for name in ("pretrain", "linear")

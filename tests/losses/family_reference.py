@@ -103,27 +103,58 @@ def balanced(labels, features, centers, *, temperature):
 def parametric(
     labels, logits, features, *, temperature, alpha, beta, gamma, label_smoothing, log_prior
 ):
-    num_classes, num_views = np.shape(logits)[-1], np.shape(features)[1]
+    num_views = np.shape(features)[1]
     logits = np.asarray(logits, np.float64) + (0 if log_prior is None else np.asarray(log_prior))
     if logits.ndim == 2:
         logits = np.repeat(logits[:, None], num_views, axis=1)
 
     def loss(sample, view, similarity):
-        scores = logits[sample, view]
-        in_denominator = list(scores)
-        if gamma:
-            in_denominator += [s + math.log(gamma) for s in similarity.values()]
-        log_denominator = log_sum_exp(in_denominator)
-        total = weight = 0.0
-        for label in range(num_classes):
-            target = label_smoothing / num_classes
-            target += (1 - label_smoothing) * (label == labels[sample])
-            total += beta * target * (scores[label] - log_denominator)
-            weight += beta * target
-        for row, s in similarity.items():
-            if labels[row[0]] == labels[sample]:
-                total += alpha * (s - log_denominator)
-                weight += alpha
-        return -total / weight if weight else 0.0
+        return _parametric_anchor(
+            logits[sample, view],
+            labels[sample],
+            [(labels[row[0]], s) for row, s in similarity.items()],
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            label_smoothing=label_smoothing,
+        )
 
     return _sample_means(features, temperature, loss)
+
+
+def contrast_set_parametric(
+    labels, logits, features, contrast_labels, contrast, *, temperature, **options
+):
+    """The mean over the views of features [N, V, D] with the contrast set [M, D]."""
+    rows, others = normalized(features), normalized(contrast)
+    losses = np.zeros(len(rows))
+    for sample, view in np.ndindex(rows.shape[:2]):
+        similarities = [float(rows[sample, view] @ other) / temperature for other in others]
+        losses[sample] += (
+            _parametric_anchor(
+                np.asarray(logits, np.float64)[sample, view],
+                labels[sample],
+                list(zip(contrast_labels, similarities, strict=True)),
+                **options,
+            )
+            / rows.shape[1]
+        )
+    return losses
+
+
+def _parametric_anchor(scores, own, rows, *, alpha, beta, gamma, label_smoothing):
+    """One anchor with class scores, its class, and (class, similarity) of its contrast rows."""
+    in_denominator = list(scores)
+    if gamma:
+        in_denominator += [s + math.log(gamma) for _, s in rows]
+    log_denominator = log_sum_exp(in_denominator)
+    total = weight = 0.0
+    for label, score in enumerate(scores):
+        target = label_smoothing / len(scores) + (1 - label_smoothing) * (label == own)
+        total += beta * target * (score - log_denominator)
+        weight += beta * target
+    for label, s in rows:
+        if label == own:
+            total += alpha * (s - log_denominator)
+            weight += alpha
+    return -total / weight if weight else 0.0

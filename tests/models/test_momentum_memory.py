@@ -1,5 +1,7 @@
 """Momentum encoder and queue of keys: against loops, over replicas, and after a kill."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,10 +9,18 @@ import tensorflow as tf
 
 from supcon_tf import models
 from supcon_tf.errors import UserError
-from supcon_tf.losses import NPairsLoss, SimCLRLoss, SupConLoss
+from supcon_tf.losses import (
+    NPairsLoss,
+    ParametricSupConLoss,
+    SimCLRLoss,
+    SupConLoss,
+    loss_input,
+)
 from supcon_tf.models import KeyMemory, MemoryLoss, find_memory, momentum_memory_model
 from tests import reference
 from tests.fitting import fit_steps
+from tests.losses import family_reference
+from tests.losses.gradients import relative_difference
 from tests.replicas import two_replicas
 
 SHAPE = (6, 6, 3)
@@ -111,6 +121,75 @@ def test_losses_and_queue_equal_a_loop_over_steps(contrast):
         queue, queue_labels = [*queue, *new][-20:], [*queue_labels, *new_labels][-20:]
         np.testing.assert_allclose(memory.keys.numpy()[-len(queue) :], queue, rtol=1e-6)
         np.testing.assert_array_equal(memory.labels.numpy()[-len(queue) :], queue_labels)
+
+
+PARAMETRIC = {"alpha": 0.3, "beta": 0.8, "gamma": 0.5, "label_smoothing": 0.1}
+
+
+def parametric_loop(labels, contrast_labels, contrast, prior, outputs):
+    """The loss of a batch in float64, from the model's logits and projections [N, 3, 10 + 4]."""
+    return family_reference.contrast_set_parametric(
+        labels,
+        outputs[:, :2, :10] + prior,
+        outputs[:, :2, 10:],
+        contrast_labels,
+        contrast,
+        temperature=0.3,
+        **PARAMETRIC,
+    ).mean()
+
+
+@pytest.mark.parametrize("contrast", ["queue", "batch_and_queue"])
+def test_parametric_with_memory_equals_a_loop_over_steps(contrast):
+    options = {"num_views": 3, "num_queries": 2, "contrast": contrast}
+    model = small_model(num_classes=10, parametric=True, **options)
+    prior = np.log(np.arange(1, 11) / 55)
+    memory = find_memory(model)
+    loss = MemoryLoss(
+        ParametricSupConLoss(10, temperature=0.3, log_prior=prior, **PARAMETRIC), memory
+    )
+    assert loss_input(loss) == "logits_and_projection"
+    queue, queue_labels = np.zeros((0, 4)), []
+    for start in range(0, 24, 8):
+        outputs = model(IMAGES[start : start + 8], training=True)
+        labels = LABELS[start : start + 8]
+        joined = outputs["logits_and_projection"].numpy()
+        np.testing.assert_array_equal(joined[:, 0, :10], outputs["logits"])
+        np.testing.assert_array_equal(joined[:, 2, :10], np.zeros((8, 10)))
+        new, set_of, labels_of = np.float64(joined[:, 2, 10:]), queue, queue_labels
+        if contrast == "batch_and_queue":
+            set_of, labels_of = np.concatenate([new, queue]), [*labels, *queue_labels]
+        loop = functools.partial(parametric_loop, labels, labels_of, set_of, prior)
+        with tf.GradientTape() as tape:
+            values = tf.Variable(joined)
+            found = loss(labels, values)
+        assert float(found) == pytest.approx(loop(joined), rel=2e-5)
+        if start == 8:
+            # Keys get no gradient in training; here they are constants of the loop.
+            slopes = reference.finite_differences(loop, joined.astype(np.float64))
+            gradient = np.array(tape.gradient(found, values))
+            assert relative_difference(gradient[:, :2], slopes[:, :2]) <= 2e-5
+        queue, queue_labels = np.concatenate([queue, new])[-20:], [*queue_labels, *labels][-20:]
+        np.testing.assert_array_equal(memory.labels.numpy()[-len(queue) :], queue_labels)
+
+
+def test_fit_trains_the_classifier_of_a_parametric_model_with_memory():
+    model = small_model(num_classes=10, parametric=True)
+    loss = MemoryLoss(ParametricSupConLoss(10, alpha=0.1), find_memory(model))
+    model.compile("sgd", {"logits_and_projection": loss}, jit_compile=False)
+    trained = models.model_parts(model)
+    before = {name: values_of(part.trainable_variables) for name, part in trained.items()}
+    model.fit(IMAGES[:, :2], {"logits_and_projection": LABELS}, batch_size=8, verbose=0)
+    assert int(find_memory(model).count) == 24
+    assert set(trained) == {"encoder", "projection_head", "classifier"}
+    for name, part in trained.items():
+        after = values_of(part.trainable_variables)
+        assert any(np.abs(a - b).max() > 0 for a, b in zip(after, before[name], strict=True)), name
+
+
+def test_a_parametric_memory_without_classes_is_rejected():
+    with pytest.raises(UserError, match="parametric needs num_classes"):
+        small_model(parametric=True)
 
 
 def test_simclr_with_memory_equals_moco():
@@ -298,7 +377,7 @@ def test_options_out_of_range_are_rejected():
     memory = KeyMemory(8, contrast="queue")
     for loss, message in (
         (SimCLRLoss(), "positives in the batch, got contrast = 'queue'"),
-        (NPairsLoss(), "takes a SupConLoss or a SimCLRLoss, got"),
+        (NPairsLoss(), "a SimCLRLoss or a ParametricSupConLoss, got NPairsLoss"),
         (SupConLoss(positives_cap=2), "positives_cap must be None with a memory, got 2"),
         (SupConLoss(implementation="streaming"), "must be 'dense' with a memory, got 'streaming'"),
     ):

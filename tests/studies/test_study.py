@@ -171,7 +171,8 @@ def test_a_failed_training_names_its_log(tmp_path):
     ("file", "runs"),
     [
         ("digits_stability", 28),
-        ("cifar10_small", 16),
+        ("cifar10_small", 22),
+        ("cifar10_long_tail", 10),
         ("cifar10_small_rates", 24),
         ("cifar10_factors", 62),
         ("imagenet_factors", 64),
