@@ -40,6 +40,7 @@ _BATCHES = {
     "num_classes": "{owner}.source",
     "seed": "{owner}.seed",
     "shard": "distribution.strategy.name",
+    "needs_positives": "{owner}.loss",
 }
 CONTRACTS: dict[str, Contract] = {
     "optimizer": Contract(
@@ -111,6 +112,7 @@ CONTRACTS: dict[str, Contract] = {
             "seed": "pretrain.run.seed",
             "num_classes": "pretrain.run.source",
             "shard": "distribution.strategy.name",
+            "needs_positives": "pretrain.run.loss",
             **{
                 name: _BATCHES[name].format(owner="pretrain.run")
                 for name in ("preprocessing", "augmentation", "num_views")

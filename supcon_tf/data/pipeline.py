@@ -2,13 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from supcon_tf.data.batch_maker import BatchMaker
 from supcon_tf.data.decode import decode
 from supcon_tf.data.mixing import Mixing
+from supcon_tf.data.positives import (
+    MAX_SHARE_ALONE,
+    balanced_samples_per_class,
+    share_without_positive,
+)
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.splits import Split, StreamedSplit
 from supcon_tf.errors import UserError, check_flag, check_integer
@@ -26,12 +31,13 @@ def training_batches(
     batch_size: int,
     num_classes: int,
     seed: int,
-    samples_per_class: int | None = None,
+    samples_per_class: int | Literal["auto"] | None = None,
     samples_in_a_row: int | None = None,
     repeat_images: bool = False,
     mixing: Mixing | None = None,
     defer_to_device: bool = False,
     shard: tuple[int, int] = (0, 1),
+    needs_positives: bool = False,
 ) -> Batches:
     """The endless sequence of training batches, as a function of a range of steps.
 
@@ -49,7 +55,9 @@ def training_batches(
       num_classes: number of classes.
       seed: seed of order, views and mixing.
       samples_per_class: K for batches of B / K classes with K images each; None for the shuffled
-        order.
+        order. "auto" counts beforehand how many images of a random batch would have no other image
+        of their class: if these are more than 5 % and `needs_positives`, the batches are
+        class-balanced, with 4 images of a class or more.
       samples_in_a_row: images of a class that follow each other in such a batch, a divisor of K;
         then come those of the next class, and so on in turn. None for all K.
       repeat_images: use an image of a class with fewer than K images more than once in a batch, in
@@ -60,6 +68,8 @@ def training_batches(
       defer_to_device: leave augmentation and scale to the training step. Images are then
         {"crops": [B, V, H, W, C] in [0, 1], "seeds": int64 [B, V]}.
       shard: (h, H) for the h-th of H equal parts of every batch, one for each host.
+      needs_positives: whether the loss takes positives from the labels of the batch. Random batches
+        that leave more than 5 % of the images without one are then mentioned on the console.
 
     Returns:
       A function of (start, stop) that gives the batches of steps start ... stop - 1.
@@ -69,6 +79,10 @@ def training_batches(
         class-balanced batches of a streamed split or without one label per image, or mixing on the
         device.
     """
+    if needs_positives or samples_per_class == "auto":
+        samples_per_class = _with_positives(
+            split, batch_size, samples_per_class, needs_positives, is_first_host=shard[0] == 0
+        )
     repeats = repeat_images and samples_per_class is not None
     _check_sizes(split, batch_size, num_views, shard, repeats=repeats)
     check_flag("pipeline.training_batches.defer_to_device", defer_to_device)
@@ -92,6 +106,44 @@ def training_batches(
         defer_to_device=defer_to_device,
         shard=shard,
     ).steps
+
+
+def _with_positives(
+    split: Split,
+    batch_size: int,
+    samples_per_class: int | Literal["auto"] | None,
+    needs_positives: bool,
+    *,
+    is_first_host: bool,
+) -> int | None:
+    """Images of each class in a batch, None for random batches; says what the labels speak for."""
+    if samples_per_class is not None and samples_per_class != "auto":
+        return samples_per_class
+    is_auto = samples_per_class == "auto"
+    if not needs_positives or isinstance(split, StreamedSplit):
+        return None  # The labels of a stream are not known beforehand.
+    if split.is_multi_label or split.labels.min(initial=0) < 0:
+        return None
+    check_integer("batch_size", batch_size, at_least=1)
+    share = share_without_positive(split.labels, batch_size)
+    if share <= MAX_SHARE_ALONE:
+        return None
+    chosen = balanced_samples_per_class(split.labels, batch_size) if is_auto else None
+    random = f"random batches of {batch_size} leave {share:.0%} of the images without another one"
+    if not is_first_host:
+        return chosen
+    if chosen is not None:
+        print(
+            f"batches: {chosen} images of each of {batch_size // chosen} classes, as {random} of "
+            "their class"
+        )
+    else:
+        advice = "a larger batch" if is_auto else "samples_per_class = 'auto'"
+        print(
+            f"warning: {random} of their class; try {advice} (pipeline.training_batches."
+            "samples_per_class)"
+        )
+    return chosen
 
 
 def evaluation_batches(

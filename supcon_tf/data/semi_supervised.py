@@ -33,6 +33,7 @@ def batches(
     labelled_epochs: float | None = None,
     shard: tuple[int, int] = (0, 1),
     views: Callable[..., Batches] = training_batches,
+    needs_positives: bool = False,
     **options: Any,
 ) -> Batches:
     """Batches of unlabelled images, each joined by a class-balanced batch of labelled images.
@@ -58,6 +59,7 @@ def batches(
       repeat_images: as in `training_batches`, for the labelled part.
       labelled_epochs: epochs after which the labelled part ends; None for never.
       views: makes each part, such as `training_batches` or `multi_crop.batches`.
+      needs_positives: not used, as the labelled part is class-balanced.
 
     Raises:
       UserError: as in `training_batches`, for either part; classes other than those of all images;
@@ -75,6 +77,7 @@ def batches(
       >>> tuple(images.shape), labels.numpy().tolist().count(-1)
       ((8, 2, 32, 32, 3), 4)
     """
+    del needs_positives
     _check_options(labelled, num_classes, labelled_epochs)
     _check_balance(labelled, labelled_classes, samples_per_class, repeat_images)
     num_labelled = labelled_classes * samples_per_class

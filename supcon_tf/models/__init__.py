@@ -13,7 +13,12 @@ from supcon_tf.models.distributed import ReplicatedModel
 from supcon_tf.models.embedding import embedding_model, model_parts
 from supcon_tf.models.encoders import InputScaling, pretrained
 from supcon_tf.models.freezing import freeze
-from supcon_tf.models.heads import L2Normalization, classification_head, projection_head
+from supcon_tf.models.heads import (
+    L2Normalization,
+    classification_head,
+    normalizing_head,
+    projection_head,
+)
 from supcon_tf.models.initializers import FanInUniform
 from supcon_tf.models.large_margin_head import LargeMarginHead, class_scores
 from supcon_tf.models.momentum_encoder import MomentumProjection
@@ -51,6 +56,7 @@ __all__ = [
     "freeze",
     "model_parts",
     "momentum_memory_model",
+    "normalizing_head",
     "parametric_model",
     "pretrained",
     "projection_head",

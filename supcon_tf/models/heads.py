@@ -195,6 +195,37 @@ def classification_head(
     return keras.Model(inputs, logits, name=name)
 
 
+def normalizing_head(
+    input_dim: int,
+    num_classes: int,
+    *,
+    head: Callable[..., keras.Model] = classification_head,
+    name: str = "classifier",
+    **options: Any,
+) -> keras.Model:
+    """A classification head on the embedding scaled to unit length.
+
+    Args:
+      input_dim: length of the embedding.
+      num_classes: C, at least 2.
+      head: makes the head, as `classification_head`.
+      name: name of the model.
+      **options: options of the head.
+
+    Returns:
+      A model from float [B, input_dim] to float32 [B, C].
+
+    Example:
+      >>> from supcon_tf import models
+      >>> head = models.normalizing_head(512, 10)
+      >>> [tuple(variable.shape) for variable in head.trainable_variables]
+      [(512, 10), (10,)]
+    """
+    inputs = keras.Input((input_dim,), name="embedding")
+    unit_length = L2Normalization(name="normalize")(inputs)
+    return keras.Model(inputs, head(input_dim, num_classes, **options)(unit_length), name=name)
+
+
 def _dense(
     x: keras.KerasTensor,
     units: int,

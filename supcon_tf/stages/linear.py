@@ -1,5 +1,6 @@
 """The linear stage: trains a linear classifier on the embedding of a frozen encoder."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -76,8 +77,9 @@ def run(
       weight_decay: L2 weight decay of the classifier.
       classification_head: as in `models.classification_model`.
       solver: "steps" trains by the optimizer. "lbfgs" solves the L2-regularised logistic
-        regression on standardised cached features, whose strength the validation split or shares
-        of the training images choose (`evaluation.logistic_regression`). It has no rate to set: of
+        regression on cached features, whose strength the validation split or shares
+        of the training images choose (`evaluation.logistic_regression`). It has no rate to set, and
+        the classifier scales an embedding to unit length before its dense layer: of
         the settings of training it uses the seed only, and there is one epoch.
 
     Raises:
@@ -86,9 +88,11 @@ def run(
     if not source.has_labels:
         print(f"linear: skipped, the images of {source.name!r} have no labels")
         return
+    head = classification_head
     check_choice("linear.run.solver", solver, get_args(Solver))
     if solver == "lbfgs":
         _check_lbfgs(source, loss, weight_decay)
+        head = functools.partial(models.normalizing_head, head=head)
     config = TrainingConfig(
         stage="linear",
         optimizer=optimizer,
@@ -114,7 +118,7 @@ def run(
             num_classes=source.num_classes,
             train_encoder=False,
             zero_init=zero_init,
-            classification_head=classification_head,
+            classification_head=head,
         )
     objective = classification_objective(loss, source, trained_parts=("classifier",))
     preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)

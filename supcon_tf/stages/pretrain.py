@@ -167,7 +167,7 @@ def run(
     )
     data = TrainingData(source, preprocessing, augmentation, batches)
     scorer = stage_scorer(network, data, config)
-    step_batches = StepBatches(data, network, config)
+    step_batches = StepBatches(data, network, config, needs_positives=objective.needs_positives)
     parts = models.model_parts(network)
     trained = compile_model(network, parts, objective, data, step_batches, config)
     save_view_sheet(run_dir, data, seed=seed)

@@ -53,16 +53,24 @@ class StepBatches:
       data: the images.
       model: [B, V, H, W, C], several of these by name, or [B, H, W, C] -> {output: tensor}.
       config: batch size, seed and strategy.
+      needs_positives: as in `pipeline.training_batches`.
 
     The attribute `num_examples` is the number of training images; `inputs` and `labels` are the
     element specs of a batch.
     """
 
-    def __init__(self, data: TrainingData, model: keras.Model, config: TrainingConfig):
+    def __init__(
+        self,
+        data: TrainingData,
+        model: keras.Model,
+        config: TrainingConfig,
+        *,
+        needs_positives: bool = False,
+    ):
         # {name: shape} of a model that takes crops of several sizes.
         inputs = model.input if isinstance(model.input, dict) else {"views": model.input}
         self._split = data.train_split()
-        self._data, self._config = data, config
+        self._data, self._config, self._needs_positives = data, config, needs_positives
         self._outputs = tuple(model.output)
         self._has_views = data.features is None and all(
             len(images.shape) == 5 for images in inputs.values()
@@ -128,6 +136,7 @@ class StepBatches:
                 num_classes=self._data.source.num_classes,
                 seed=self._config.seed,
                 shard=shard,
+                needs_positives=self._needs_positives,
             )
         return self._pipelines[shard]
 

@@ -9,7 +9,7 @@ import keras
 from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
 from supcon_tf.files import expanded
-from supcon_tf.models import MomentumProjection, embedding_model, model_parts
+from supcon_tf.models import L2Normalization, MomentumProjection, embedding_model, model_parts
 from supcon_tf.models.encoders.keras_file import has_heads, load_keras_model
 from supcon_tf.run_dir import RunDir
 
@@ -112,10 +112,19 @@ def load_parts(model: keras.Model, path: str | Path, parts: Sequence[Part]) -> N
                 f"the {name} in {str(file)!r} has other shapes than this model's: give both the "
                 "same settings, or do not load this part"
             )
+        if name == "classifier" and _normalizes(theirs[name]) != _normalizes(ours[name]):
+            raise UserError(
+                f"either the classifier in {str(file)!r} or this model's scales embeddings to "
+                "unit length: set classification_head = @models.normalizing_head for both"
+            )
         ours[name].set_weights(given)
     for layer in model.layers:
         if isinstance(layer, MomentumProjection):
             layer.sync()
+
+
+def _normalizes(classifier: keras.Model) -> bool:
+    return any(isinstance(layer, L2Normalization) for layer in getattr(classifier, "layers", ()))
 
 
 def pretraining_normalization(encoder: str | Path) -> Normalization:

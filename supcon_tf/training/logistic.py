@@ -8,6 +8,7 @@ import numpy as np
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.logistic_regression import logistic_regression
 from supcon_tf.evaluation.scorer import Scorer
+from supcon_tf.models import L2Normalization
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.checkpoint import Progress
@@ -25,7 +26,8 @@ def fit_logistic_regression(
     """Sets the classifier to the logistic regression of the features: one step, one epoch.
 
     Args:
-      model: the compiled classifier, one dense layer: features -> {"logits": [B, C]}.
+      model: the compiled `models.normalizing_head` of one dense layer: features ->
+        {"logits": [B, C]}.
       data: with cached features.
       scorer: scores the validation split, if there is one, by cached features.
       config: settings of the stage; the seed chooses the validation shares.
@@ -43,9 +45,9 @@ def fit_logistic_regression(
     validation = None
     if source.validation is not None:
         scores = scorer.score(source.validation, "validation")
-        validation = (scores.embeddings, scores.labels)
+        validation = (_unit_length(scores.embeddings), scores.labels)
     fitted = logistic_regression(
-        features.embeddings,
+        _unit_length(features.embeddings),
         features.labels,
         num_classes=source.num_classes,
         validation=validation,
@@ -79,3 +81,7 @@ def fit_logistic_regression(
         f"{fitted.strength:.3g} by the validation loss {fitted.validation_loss:.4f}",
         flush=True,
     )
+
+
+def _unit_length(embeddings: np.ndarray) -> np.ndarray:
+    return L2Normalization()(embeddings).numpy()

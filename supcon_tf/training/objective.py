@@ -38,6 +38,19 @@ class Objective:
         """Whether the classifier is a result of the stage, and not only a probe."""
         return "classifier" in self.trained_parts
 
+    @property
+    def needs_positives(self) -> bool:
+        """Whether a loss of projections takes positives from the labels of the batch.
+
+        A queue has positives of its own.
+        """
+        loss = self.losses.get("projection")
+        return (
+            loss is not None
+            and loss_labels(loss) in ("any", "single", "multi")
+            and not isinstance(loss, MemoryLoss)
+        )
+
 
 def classification_objective(
     loss: keras.losses.Loss | None,

@@ -453,6 +453,21 @@ def test_pretraining_multiplies_rates_by_part_and_freezes(compiled):
     assert unchanged.count(False) == 2
 
 
+@pytest.mark.parametrize(
+    ("loss", "needs"),
+    [(losses.SupConLoss(), True), (losses.NPairsLoss(), True), (losses.SimCLRLoss(), False)],
+)
+def test_losses_of_labelled_pairs_ask_for_batches_with_positives(compiled, loss, needs):
+    asked = []
+
+    def batches(*args, needs_positives, **options):
+        asked.append(needs_positives)
+        return training_batches(*args, **options)
+
+    compiled(pretrain.run, model=lambda **_: contrastive(), loss=loss, batches=batches)
+    assert asked == [needs]
+
+
 def test_freezing_is_rejected_with_a_momentum_encoder(compiled):
     with pytest.raises(UserError, match=r"pretrain\.run\.freeze_through .* momentum encoder"):
         compiled(
