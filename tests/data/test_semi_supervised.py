@@ -141,10 +141,10 @@ def test_there_are_two_threads_per_core_if_either_part_is_on_a_disk(source):
 def test_labelled_part_depends_on_the_seed(source):
     labelled = sources.subset(source, per_class=4)
     drawn = set()
-    for seed in range(6):
+    for seed in range(2):
         ((images, labels),) = batches_of(source, labelled, seed=seed)(0, 1).as_numpy_iterator()
         drawn.add(tuple(numbers_of(images[labels >= 0])))
-    assert len(drawn) > 1
+    assert len(drawn) == 2
 
 
 def test_unlabelled_images_may_come_from_a_source_without_labels(source):
