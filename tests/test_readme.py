@@ -18,9 +18,16 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def marked_examples(page):
+    """The Python examples of a page that are marked as tests."""
+    parts = page.read_text().split("<!-- This example runs as a test. -->")[1:]
+    return [re.search(r"```python\n(.*?)```", part, re.S)[1] for part in parts]
+
+
+# Keras warns of its own default, shuffle=True, for every tf.data.Dataset.
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
 def test_readme_example_runs_and_its_loss_falls():
-    marked = (ROOT / "README.md").read_text().split("<!-- This example runs as a test. -->")[1]
-    code = re.search(r"```python\n(.*?)```", marked, re.S)[1]
+    (code,) = marked_examples(ROOT / "README.md")
     assert len(code.splitlines()) <= 25
     names = {}
     exec(code, names)
@@ -28,6 +35,17 @@ def test_readme_example_runs_and_its_loss_falls():
     assert losses[-1] < 0.95 * losses[0]
     assert names["embeddings"].shape == (1797, 64)
     np.testing.assert_allclose(np.linalg.norm(names["embeddings"], axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("code", marked_examples(ROOT / "docs" / "finetune.md"))
+def test_examples_of_pretrained_encoders_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    encoder = names["encoder"]
+    features = encoder(np.zeros((1, 64, 64, 3), "float32"))
+    assert features.shape[0] == 1
+    assert len(features.shape) == 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

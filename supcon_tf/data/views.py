@@ -12,6 +12,7 @@ from supcon_tf.data.augment.keras_layers import KerasLayers as keras_layers
 from supcon_tf.data.crops import random_resized_crop
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing, eval_crop, scale, unscale
+from supcon_tf.data.two_views import two_views
 
 __all__ = [
     "Augmentation",
@@ -27,5 +28,6 @@ __all__ = [
     "scale",
     "simclr",
     "stacked_randaugment",
+    "two_views",
     "unscale",
 ]

@@ -187,6 +187,15 @@ def test_sets_of_other_packages_are_not_fetched():
         find_builder("kaggle:mnist", None, setting="sources.tfds")
 
 
+def test_files_of_strangers_may_name_a_pretrained_encoder(tmp_path):
+    file = tmp_path / "config.gin"
+    file.write_text(
+        "models.contrastive_model.encoder = @models.pretrained()\n"
+        "models.pretrained.name = 'efficientnet_lite0'\nmodels.pretrained.weights = 'a.pth'\n"
+    )
+    check_untrusted(file)
+
+
 def test_files_of_strangers_may_use_layers(tmp_path):
     file = tmp_path / "config.gin"
     file.write_text(
