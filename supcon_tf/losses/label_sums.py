@@ -1,7 +1,9 @@
 """Mean similarities to positives from sums over labels: neither N x N masks nor tiles.
 
 With weights w_ij = u_i . y_j, the sum over j of w_ij s_ij is z_i . (u_i^T Y^T Z): a product with
-one sum of rows per label. The anchor's own term is subtracted.
+one sum of rows per label. The anchor's own term is subtracted, which is precise where it is not
+larger than the rest of the sum. For label rows of several scales it may be: the sample with the
+largest weight of a label therefore takes the label's sum over the other samples.
 """
 
 from typing import Literal
@@ -31,29 +33,23 @@ def weighted_similarity(
     num_views = tf.ones_like(contrast[:, 0, :1]) * contrast.shape[1]
     # [M, V, D] -> [M, D + 1]
     values = tf.concat([tf.reduce_sum(contrast, axis=1), num_views], axis=1)
+    # All views of the anchors' samples in the contrast set, which may have no gradient.
+    own_views = anchors
+    if batch.anchors is not batch.contrast:
+        own_views = contrast[batch.first_row : batch.first_row + tf.shape(anchors)[0]]
+    own_views = tf.concat([own_views, tf.ones_like(own_views[..., :1])], axis=2)  # [N, V, D + 1]
     if batch.labels.shape.rank == 1:
         sums = _sums_of_class(batch.labels, batch.contrast_labels, values)
-        own = tf.ones_like(sums[:, :1])
+        sums = sums[:, None] - own_views[:, : anchors.shape[1]]
     else:
-        labels = tf.cast(batch.labels, tf.float64)
-        u = labels if weights is None else tf.cast(weights, tf.float64)
-        label_sums = tf.matmul(tf.cast(batch.contrast_labels, tf.float64), values, transpose_a=True)
-        sums = tf.matmul(u, label_sums)
-        own = tf.reduce_sum(u * labels, axis=1, keepdims=True)
-    # The anchors' own rows of the contrast set, which may have no gradient.
-    own_rows = anchors
-    if batch.anchors is not batch.contrast:
-        own_rows = contrast[batch.first_row : batch.first_row + tf.shape(anchors)[0]]
-        own_rows = own_rows[:, : anchors.shape[1]]
-    # [N, D + 1] -> [N, A]
-    totals = tf.repeat(sums[:, -1:] - own, anchors.shape[1], axis=1)
-    products = tf.reduce_sum(anchors * (sums[:, None, :-1] - own[:, None] * own_rows), axis=2)
-    # Without another row of its labels, rounding may leave a little more than nothing.
-    is_defined = totals > 1e-12 * own
+        sums = _sums_of_labels(batch, weights, values, own_views)
+    totals = sums[..., -1]
+    products = tf.reduce_sum(anchors * sums[..., :-1], axis=2)
+    is_defined = totals > 0
     means = tf.where(is_defined, products / tf.where(is_defined, totals, 1.0), 0.0)
-    return tuple(
-        tf.cast(tf.reshape(x, [-1]), tf.float32) for x in (means, tf.where(is_defined, totals, 0.0))
-    )
+    # float32 would round a tiny sum of weights to 0.
+    totals = tf.where(is_defined, tf.maximum(totals, 1e-30), 0.0)
+    return tuple(tf.cast(tf.reshape(x, [-1]), tf.float32) for x in (means, totals))
 
 
 def label_weights(batch: MultiviewBatch, multi_label: MultiLabel) -> tf.Tensor | None:
@@ -68,6 +64,41 @@ def label_weights(batch: MultiviewBatch, multi_label: MultiLabel) -> tf.Tensor |
     per_label = tf.where(num_rows > 1, batch.labels / tf.maximum(num_rows - 1, 1.0), 0.0)
     num_labels = tf.reduce_sum(tf.where(num_rows > 1, batch.labels, 0.0), axis=1, keepdims=True)
     return per_label / tf.maximum(num_labels, 1.0)
+
+
+def _sums_of_labels(
+    batch: MultiviewBatch,
+    weights: tf.Tensor | None,
+    values: tf.Tensor,
+    own_views: tf.Tensor,
+) -> tf.Tensor:
+    """For each anchor row the sum over A(i) of w_ij and its row j: float64 [N, A, D + 1].
+
+    Args:
+      batch: of label rows [N, C].
+      weights: as in `weighted_similarity`.
+      values: float64 [M, D + 1], sums over the views of each contrast sample.
+      own_views: float64 [N, V, D + 1], the views of the anchors' samples.
+    """
+    labels = tf.cast(batch.labels, tf.float64)
+    contrast_labels = tf.cast(batch.contrast_labels, tf.float64)
+    u = labels if weights is None else tf.cast(weights, tf.float64)
+    top = tf.argmax(contrast_labels, axis=0, output_type=tf.int32)  # [C]
+    without_top = contrast_labels * (
+        1 - tf.one_hot(top, tf.shape(values)[0], axis=0, dtype=u.dtype)
+    )
+    numbers = batch.first_row + tf.range(tf.shape(labels)[0])
+    is_top = numbers[:, None] == top[None]  # [N, C]
+    u_top, u = tf.where(is_top, u, 0.0), tf.where(is_top, tf.zeros_like(u), u)
+    # [N, C] and [C, D + 1] -> [N, D + 1]
+    sums = tf.matmul(u, tf.matmul(contrast_labels, values, transpose_a=True))
+    sums += tf.matmul(u_top, tf.matmul(without_top, values, transpose_a=True))
+    own = tf.reduce_sum(u * labels, axis=1)[:, None, None]
+    own_top = tf.reduce_sum(u_top * labels, axis=1)[:, None, None]
+    num_anchors, num_views = batch.anchors.shape[1], own_views.shape[1]
+    # [A, V] and [N, V, D + 1] -> [N, A, D + 1]; a difference would not be precise.
+    other_views = tf.matmul(1 - tf.eye(num_anchors, num_views, dtype=u.dtype), own_views)
+    return sums[:, None] - own * own_views[:, :num_anchors] + own_top * other_views
 
 
 def _sums_of_class(labels: tf.Tensor, contrast_labels: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

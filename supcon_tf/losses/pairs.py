@@ -20,7 +20,7 @@ from supcon_tf.losses.streaming import StreamingPairs, allows_self_contrast
 Anchors = Literal["all_views", "one_view"]
 Implementation = Literal["auto", "dense", "streaming"]
 Summation = Literal["outside", "inside"]
-Denominator = Literal["all", "one_positive", "only_negatives"]
+Denominator = Literal["all", "one_positive", "mean_positive", "only_negatives"]
 
 # Maximum number of similarities for which "auto" is dense (docs/loss.md). Above its limit,
 # self-contrast streaming is also faster; general streaming only saves memory.
@@ -198,11 +198,14 @@ def losses_of_pairs(
             log_sum, count = pairs.positive_log_sum(log_negatives)
             mean = log_sum - tf.math.log(tf.maximum(count, 1.0))
         return tf.where(count > 0, -mean - margin, 0.0), count > 0
-    has_margin = denominator == "all" and margin > 0
-    if has_margin or summation == "inside":
+    splits_denominator = denominator == "mean_positive" or (denominator == "all" and margin > 0)
+    if splits_denominator or summation == "inside":
         log_sum, count = pairs.positive_log_sum()
-    if has_margin:
-        log_denominator = log_add(pairs.log_sum("negatives"), log_sum - margin)
+    if splits_denominator:
+        log_positives = log_sum - margin
+        if denominator == "mean_positive":
+            log_positives -= tf.math.log(tf.maximum(count, 1.0))
+        log_denominator = log_add(pairs.log_sum("negatives"), log_positives)
     else:
         log_denominator = pairs.log_sum("all" if denominator == "all" else "negatives")
     if summation == "outside":

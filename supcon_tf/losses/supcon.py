@@ -56,9 +56,10 @@ def supcon_loss(
 
     With summation "outside" (Eq. 2) an anchor's loss is -1/|P| sum_p (s_ip - log D_ip); with
     "inside" (Eq. 3) it is -log(1/|P| sum_p exp(s_ip) / D_ip). The denominator D_ip sums exp(s)
-    over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives").
-    "one_positive" is SINCERE (Feeney & Hughes 2023, arXiv 2309.14277), and with a margin
-    eps-SupInfoNCE (Barbano et al. 2023, arXiv 2211.05568).
+    over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives"), or adds the
+    mean over P(i) to the sum over N(i) ("mean_positive"). "one_positive" is SINCERE (Feeney &
+    Hughes 2023, arXiv 2309.14277), and with a margin eps-SupInfoNCE (Barbano et al. 2023, arXiv
+    2211.05568), whose "in" form is "mean_positive" with "inside", less log|P|.
 
     In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
     global batch.
@@ -71,7 +72,7 @@ def supcon_loss(
         flattened to [N, V, D] and the computation is in float32.
       temperature: > 0, divides the similarities.
       summation: whether the sum over positives is "outside" or "inside" the logarithm.
-      denominator: "all", "one_positive" or "only_negatives".
+      denominator: "all", "one_positive", "mean_positive" or "only_negatives".
       positives_cap: maximum number of positives from other samples, a multiple of V: all views of
         the first positives_cap / V other samples of the class, in batch order. Further samples
         of the class enter neither numerator nor denominator. None keeps all.
@@ -86,8 +87,6 @@ def supcon_loss(
         replicas, or with a temperature below 0.025 or in a tensor. With a positives_cap or a
         positive_mask it is dense.
       margin: >= 0, subtracted from the similarities s_ip of positives in denominators.
-        With summation "inside" and "one_positive" every positive keeps a denominator of its own,
-        unlike the "in" form of Barbano et al.
       multi_label: what rows [N, C] with several labels count. "any": samples that share a label
         are positives, all alike. "overlap": a positive's weight is the number of shared labels.
         "per_label": the mean over the anchor's labels of the loss with the positives of this label
@@ -253,8 +252,8 @@ def _check_options(
         summation == "inside" or denominator == "one_positive" or positives_cap is not None
     ):
         raise UserError(
-            f"multi_label={multi_label!r} needs summation 'outside', denominator 'all' or "
-            "'only_negatives' and no positives_cap"
+            f"multi_label={multi_label!r} needs summation 'outside', another denominator than "
+            "'one_positive' and no positives_cap"
         )
 
 

@@ -28,12 +28,22 @@ def _sample_means(features, temperature, loss_of_anchor, normalize=True):
 
 
 def margin(labels, features, *, temperature, margin, denominator="one_positive", normalize=True):
-    """eps-SupInfoNCE; with denominator "all" every positive has the margin."""
+    """eps-SupInfoNCE; with denominator "all" every positive has the margin.
+
+    "mean_positive" is its "in" form, with the mean over the positives in the numerator too.
+    """
     classes = label_sets(labels, len(features))
 
     def loss(sample, _, similarity):
         positives = [row for row in similarity if classes[row[0]] & classes[sample]]
         negatives = [similarity[row] for row in similarity if row not in positives]
+        if denominator == "mean_positive":
+            if not positives:
+                return 0.0
+            log_mean = log_sum_exp([similarity[row] for row in positives]) - math.log(
+                len(positives)
+            )
+            return log_sum_exp([log_mean - margin, *negatives]) - log_mean
         total = 0.0
         for positive in positives:
             in_denominator = [positive] if denominator == "one_positive" else positives

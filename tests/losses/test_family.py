@@ -41,6 +41,18 @@ SEVERAL = np.array(
 MIXED = np.array(
     [[1, 0, 0], [0.7, 0.3, 0], [0, 0.5, 0.5], [0, 0, 0], [0, 2, 0], [0, 0, 1], [0.2, 0.4, 0.4]]
 )
+# A difference of sums would lose what the others share with the first and the last two samples.
+SCALES = np.array(
+    [
+        [1e9, 1, 0],
+        [0, 1, 0],
+        [0, 1e-9, 1e-9],
+        [1e-12, 0.5, 0.5],
+        [0, 0, 1e-25],
+        [0, 0, 1e15],
+        [1e-7, 0, 1e12],
+    ]
+)
 SCALED = {"scale_by_temperature": False}
 
 
@@ -95,6 +107,19 @@ CASES = {
     },
     "margin": margin_case(NUMBERS["unbalanced"], denominator="one_positive", margin=0.25),
     "margin, several labels": margin_case(SEVERAL, denominator="one_positive", margin=0.25),
+    "margin, in": (
+        of_features(
+            losses.supcon_loss,
+            NUMBERS["unbalanced"],
+            **{"summation": "inside", "denominator": "mean_positive", "margin": 0.5},
+            **SCALED,
+        ),
+        functools.partial(
+            family_reference.margin,
+            NUMBERS["unbalanced"],
+            **{"denominator": "mean_positive", "margin": 0.5},
+        ),
+    ),
     "margin, all": margin_case(NUMBERS["unbalanced"], denominator="all", margin=0.5),
     "overlap": (
         of_features(losses.supcon_loss, SEVERAL, multi_label="overlap", **SCALED),
@@ -109,6 +134,10 @@ CASES = {
     "soft": (
         of_features(losses.soft_supcon_loss, MIXED),
         functools.partial(family_reference.soft, MIXED),
+    ),
+    "soft, rows of several scales": (
+        of_features(losses.soft_supcon_loss, SCALES),
+        functools.partial(family_reference.soft, SCALES),
     ),
     "balanced": balanced_case(NUMBERS["unbalanced"]),
     "balanced, one class": balanced_case(NUMBERS["one class"]),
