@@ -2,9 +2,12 @@ import importlib
 import inspect
 import urllib.error
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
+from keras.src.utils import file_utils
 
 from supcon_tf import models
 from supcon_tf.errors import UserError
@@ -42,10 +45,14 @@ def test_features_are_those_of_keras_on_preprocessed_bytes(mobilenet):
 
 
 def test_local_weights_are_loaded(mobilenet, tmp_path):
-    mobilenet.layers[2].save_weights(tmp_path / "a.weights.h5")
-    loaded = models.pretrained("mobilenetv2", weights=str(tmp_path / "a.weights.h5"))
+    network = mobilenet.layers[2]
+    network.save_weights(tmp_path / "a.weights.h5")
+    with h5py.File(tmp_path / "downloaded.h5", "w") as file:  # The format of Keras's downloads.
+        legacy_h5_format.save_weights_to_hdf5_group(file, network)
     images = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype("float32")
-    np.testing.assert_array_equal(loaded(images), mobilenet(images))
+    for name in ("a.weights.h5", "downloaded.h5"):
+        loaded = models.pretrained("mobilenetv2", weights=str(tmp_path / name))
+        np.testing.assert_array_equal(loaded(images), mobilenet(images))
 
 
 def test_weights_of_another_network_or_kind_are_rejected(mobilenet, tmp_path):
@@ -69,11 +76,9 @@ def test_download_without_a_network_is_one_line_that_names_the_file(monkeypatch,
     def fail(*_, **__):
         raise urllib.error.URLError("no network")
 
-    from keras.src.utils import file_utils
-
     monkeypatch.setattr(file_utils, "urlretrieve", fail)
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    # A directory without earlier downloads.
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
     with pytest.raises(
         UserError, match=r"weights of MobileNet cannot be downloaded: .*\.h5"
     ) as raised:
