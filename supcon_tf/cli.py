@@ -105,7 +105,7 @@ def _flags_help(values: flags.FlagValues) -> str:
 
 
 def start_tensorflow() -> str:
-    """Imports TensorFlow quietly and returns its devices, as "1 CPU, 2 GPU".
+    """Imports TensorFlow quietly and returns its devices, as "8 CPU cores, 2 GPU".
 
     Call it before any module that imports TensorFlow. While TensorFlow is loaded and looks for
     devices, it writes lines to the process's stderr that no log level stops and that would hide a
@@ -130,7 +130,9 @@ def start_tensorflow() -> str:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shown = {"CPU": f"{cores} CPU core{'s' * (cores != 1)}"}  # TensorFlow counts one CPU in all.
+    return ", ".join(shown.get(k, f"{kinds.count(k)} {k}") for k in dict.fromkeys(kinds))
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:

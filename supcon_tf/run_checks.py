@@ -145,6 +145,22 @@ def report(run_dir: RunDir) -> Path:
         ) from error
 
 
+def accuracies(run_dir: RunDir) -> str:
+    """The test accuracies of the last stage that classifies, as "linear top-1 0.912, kNN 0.874"."""
+    names = {
+        "top_1": "top-1",
+        "probe_top_1": "probe",
+        "mean_average_precision": "mAP",
+        "knn_top_1": "kNN",
+        "knn_mean_average_precision": "kNN mAP",
+    }
+    for stage, metrics in reversed(run_dir.metrics().items()):
+        shown = [f"{names[key]} {metrics[key]:.3f}" for key in names if key in metrics]
+        if stage in ("pretrain", "linear", "finetune") and shown:
+            return f"{stage} {', '.join(shown)}"
+    return ""
+
+
 def save_measured_settings(run_dir: RunDir, settings: str) -> None:
     """Records the settings that the robustness stage used, if it ran."""
     if _measures_robustness():

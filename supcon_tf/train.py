@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         gin.get_configurable(experiment.run)(run_dir, configured=gin.get_configurable)
         if run_dir.is_chief:
             run_checks.save_measured_settings(run_dir, settings)
-            print(f"done: {run_checks.report(run_dir)}")
+            report = run_checks.report(run_dir)
+            print(", ".join(filter(None, [f"done: {report}", run_checks.accuracies(run_dir)])))
 
 
 def _new_flags() -> flags.FlagValues:

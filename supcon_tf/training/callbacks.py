@@ -46,6 +46,7 @@ class EndEpochs(keras.callbacks.Callback):
         self._traced_steps = 0
         self._bar = tqdm(disable=True)
         self._progress, self._epochs, self._config = progress, epochs, config
+        self._fit_began, self._first_epoch = time.perf_counter(), min(epochs.values())
         self._measures = measures
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -110,7 +111,7 @@ class EndEpochs(keras.callbacks.Callback):
                 **measures,
             }
             self._progress.end_epoch(record, best_by=self._measures.best_by)
-            _report(record, self._title(step))
+            _report(record, self._title(step), left=self._time_left(record))
             if (advice := self._measures.advise(record)) is not None:
                 print(advice, flush=True)
         self.last_end = step
@@ -131,11 +132,21 @@ class EndEpochs(keras.callbacks.Callback):
             for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
                 variable.assign(value)
 
+    def _time_left(self, record: Mapping[str, float]) -> str:
+        """The time until the stage ends, by its epochs so far, measures included."""
+        epochs = self._config.epochs - int(record["epoch"])
+        done = record["epoch"] - self._first_epoch + 1
+        minutes = (time.perf_counter() - self._fit_began) / done * epochs / 60
+        if minutes < 0.5:
+            return ""
+        shown = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min"
+        return f", about {shown} left"
+
     def _title(self, end: int) -> str:
         return f"{self._config.stage} epoch {self._epochs[end]}/{self._config.epochs}"
 
 
-def _report(record: dict[str, float], title: str) -> None:
+def _report(record: dict[str, float], title: str, *, left: str) -> None:
     """Prints one line and writes TensorBoard scalars."""
     for name, value in record.items():
         if name not in ("epoch", "step"):
@@ -147,7 +158,8 @@ def _report(record: dict[str, float], title: str) -> None:
         for name, value in record.items()
         if name in ("loss", "accuracy") or name.startswith("validation_")
     ]
-    print(f"{title}: {', '.join(shown)}, {record['images_per_second']:,.0f} images/s", flush=True)
+    speed = f"{record['images_per_second']:,.0f} images/s"
+    print(f"{title}: {', '.join(shown)}, {speed}{left}", flush=True)
 
 
 class CountSteps(keras.callbacks.Callback):

@@ -128,6 +128,9 @@ def pretraining_objective(
         losses = _with_memory(losses, model)
         return Objective(losses, dict.fromkeys(losses, weight), tuple(model_parts(model)))
     losses = _with_memory(losses, model)
+    for each in losses.values():
+        if getattr(each, "scale_by_temperature", False):
+            print(f"pretrain: the loss is shown times its temperature, {each.temperature}")
     is_joint = joint_loss is not None
     losses = {
         output: _with_centers(each, model, is_joint=is_joint) for output, each in losses.items()

@@ -80,6 +80,12 @@ def run_images(run_dir: RunDir, stage: str, source: Source) -> Source:
             f"{_sizes(before)} before, {_sizes(now)} now; restore them, or give another --workdir"
         )
     if stage in STAGES and run_dir.is_chief:
+        validation = source.validation
+        print(
+            f"{stage}: {source.train.num_examples:,} training, "
+            + (f"{validation.num_examples:,} validation, " if validation is not None else "")
+            + f"{source.test.num_examples:,} test images of {source.num_classes or 'no'} classes"
+        )
         _write(run_dir, stage, _described(source))
     return source
 

@@ -144,7 +144,7 @@ def test_tensorflow_starts_quietly_and_with_onednn():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean
     )
     assert started.stderr == ""
-    assert started.stdout.endswith("CPU 1\n")
+    assert started.stdout.endswith((" CPU core 1\n", " CPU cores 1\n"))
 
 
 def test_importing_the_package_adds_nothing_heavy_to_keras():

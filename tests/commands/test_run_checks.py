@@ -112,3 +112,13 @@ def test_a_report_that_cannot_be_written_is_told_after_the_results(tmp_path, mon
     monkeypatch.setattr(run_checks, "write_report", full)
     with pytest.raises(UserError, match=r"has finished, but its report .*No space left.*html"):
         run_checks.report(RunDir(tmp_path))
+
+
+def test_the_last_line_has_the_accuracies_of_the_last_classifier(tmp_path):
+    folder = RunDir(tmp_path)
+    assert run_checks.accuracies(folder) == ""
+    folder.set_metrics("pretrain", {"loss": 1.0, "probe_top_1": 0.5, "knn_top_1": 0.625})
+    assert run_checks.accuracies(folder) == "pretrain probe 0.500, kNN 0.625"
+    folder.set_metrics("linear", {"top_1": 0.75, "top_5": 1.0, "knn_top_1": 0.625})
+    folder.set_metrics("robustness", {"seconds": 1.0})
+    assert run_checks.accuracies(folder) == "linear top-1 0.750, kNN 0.625"
