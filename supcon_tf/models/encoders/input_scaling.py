@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from supcon_tf.errors import UserError, check_flag, check_number
+
 
 @keras.saving.register_keras_serializable(package="supcon_tf")
 class InputScaling(layers.Layer):
@@ -17,6 +19,9 @@ class InputScaling(layers.Layer):
     Args:
       scale, offset: three numbers, for red, green and blue.
       bgr: reverse the channels at the end, for networks that take blue first.
+
+    Raises:
+      UserError: an option is of another kind.
 
     Example:
       >>> import numpy as np
@@ -30,7 +35,13 @@ class InputScaling(layers.Layer):
         self, scale: Sequence[float], offset: Sequence[float], *, bgr: bool = False, **kwargs: Any
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.scale, self.offset, self.bgr = [*map(float, scale)], [*map(float, offset)], bgr
+        for option, value in (("scale", scale), ("offset", offset)):
+            if not isinstance(value, list | tuple) or len(value) != 3:
+                raise UserError(f"{option} must be three numbers, got {value!r}")
+            for number in value:
+                check_number(option, number)
+        check_flag("bgr", bgr)
+        self.scale, self.offset, self.bgr = [*map(float, scale)], [*map(float, offset)], bool(bgr)
 
     def call(self, images):
         scaled = images * np.float32(self.scale) + np.float32(self.offset)

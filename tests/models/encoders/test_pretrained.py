@@ -30,6 +30,20 @@ def test_scaling_for_blue_first_reverses_the_channels_last():
     np.testing.assert_array_equal(copy(IMAGES), layer(IMAGES))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 127.5}, "scale must be three numbers, got 127.5"),
+        ({"offset": [1.0]}, r"offset must be three numbers, got \[1.0\]"),
+        ({"scale": [1.0, 2.0, "3"]}, "scale must be a number, got '3'"),
+        ({"bgr": "False"}, "bgr must be True or False, got 'False'"),
+    ],
+)
+def test_scaling_by_other_values_is_rejected(arguments, message):
+    with pytest.raises(UserError, match=message):
+        models.InputScaling(**{"scale": [1.0] * 3, "offset": [0.0] * 3, **arguments})
+
+
 def test_scaling_stays_in_float32_under_mixed_precision():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
