@@ -62,8 +62,9 @@ def views_by_epoch(run: Path) -> Points:
         text = values.get(name, "None")
         return default if text == "None" else float(text)
 
-    views = 2.0
-    if values["pretrain.run.model"].startswith("@swav."):
+    model = values["pretrain.run.model"].removeprefix("@")
+    views = number(f"{model}.num_views", 1)
+    if model.startswith("swav."):
         views = sum(crops[1] for crops in ast.literal_eval(values["multi_crop.batches.crops"]))
     per_step = number("pretrain.run.batch_size") * views
     name = "semi_supervised.batches"

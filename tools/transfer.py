@@ -21,8 +21,9 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from supcon_tf import cli
+from supcon_tf import cli, config
 from supcon_tf.errors import UserError
+from supcon_tf.files import expanded
 from supcon_tf.run_dir import RunDir
 from supcon_tf.studies.study import TrialFailed
 from supcon_tf.study import train_in_subprocess
@@ -42,6 +43,17 @@ MEASURES = {
     "caltech101": "mean_per_class",
     "flowers102": "mean_per_class",
 }
+
+
+def settings_of(encoder: Path) -> list[str]:
+    """Size and normalisation of the images that a run has trained on; none for a `.keras` file."""
+    if not encoder.exists():
+        raise UserError(f"no encoder {str(encoder)!r}: give a run directory or a .keras file")
+    if not encoder.is_dir():
+        return []
+    values = config.parameter_values(config.parse([str(RunDir(encoder).config)], []), macros=True)
+    names = ("views.Preprocessing.image_px", "views.Preprocessing.normalization")
+    return [f"{name} = {values[name]}" for name in names if name in values]
 
 
 def evaluate(name: str, workdir: Path, bindings: Sequence[str]) -> float | str:
@@ -82,15 +94,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     roots = dict(root.split("=", 1) if "=" in root else (root, "") for root in args.root)
     if wrong := [name for name, folder in roots.items() if name not in MEASURES or not folder]:
         raise UserError(f"--root must be SET=DIR with a set of {list(MEASURES)}, got {wrong[0]!r}")
-    encoder = f"linear.run.encoder = {str(Path(args.encoder).resolve())!r}"
+    encoder = expanded(args.encoder).resolve()
+    bindings_of_encoder = [*settings_of(encoder), f"linear.run.encoder = {str(encoder)!r}"]
     Path(args.workdir).mkdir(parents=True, exist_ok=True)
     results: dict[str, float | str] = {}
     for name in tqdm(args.set, unit="set"):
-        bindings = [*args.gin_param, encoder]
+        bindings = [*bindings_of_encoder, *args.gin_param]
         if name in roots:
             bindings += ["SOURCE = @sources.folder()", f"sources.folder.root = {roots[name]!r}"]
         results[name] = evaluate(name, Path(args.workdir), bindings)
     print(table(results))
+    if failed := [name for name, result in results.items() if isinstance(result, str)]:
+        raise UserError(f"{len(failed)} of {len(results)} sets have no result, see the table")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,11 @@ def training_batches(
     check_flag("pipeline.training_batches.repeat_images", repeat_images)
     if samples_per_class is not None:
         _check_balanced(split, batch_size, samples_per_class, samples_in_a_row)
+    elif repeat_images or samples_in_a_row is not None:
+        raise UserError(
+            "pipeline.training_batches.repeat_images and .samples_in_a_row need samples_per_class, "
+            "got None"
+        )
     if mixing is not None:
         _check_mixing(mixing, num_classes, defer_to_device)
     return BatchMaker(

@@ -84,6 +84,11 @@ def batches(
     images_per_row = 1
     if views_per_labelled_image is not None:
         _check_views(views_per_labelled_image, num_views, samples_per_class, views)
+        if options.get("mixing") is not None:
+            raise UserError(
+                "semi_supervised.batches.views_per_labelled_image must be None with "
+                f"pipeline.training_batches.mixing, got {views_per_labelled_image}"
+            )
         images_per_row = num_views // views_per_labelled_image
     options |= {"num_classes": labelled.num_classes, "shard": shard}
     split, labelled_split = _with_threads_for_both(split, labelled.train)

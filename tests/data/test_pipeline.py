@@ -300,6 +300,13 @@ def test_streamed_batches_can_be_made_alone(large):
 
 
 def test_invalid_batches_are_rejected(large):
+    for options in ({"repeat_images": True}, {"samples_in_a_row": 2}):
+        with pytest.raises(UserError, match=r"\.samples_in_a_row need samples_per_class, got None"):
+            batches_of(large, batch_size=12, **options)
+    with pytest.raises(
+        UserError, match="samples_in_a_row must divide samples_per_class, got 2 and 3"
+    ):
+        batches_of(large, batch_size=12, samples_per_class=3, samples_in_a_row=2)
     with pytest.raises(UserError, match="a multiple of samples_per_class, got 12 and 5"):
         batches_of(large, batch_size=12, samples_per_class=5)
     with pytest.raises(UserError, match="samples_per_class must be an integer >= 1, got 0"):

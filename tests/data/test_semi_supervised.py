@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.data import multi_crop, semi_supervised, sources, views
+from supcon_tf.data import mixing, multi_crop, semi_supervised, sources, views
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
@@ -292,10 +292,14 @@ def test_invalid_options_are_rejected(source):
             {"views_per_labelled_image": 1, "labelled_classes": 3, "shard": (0, 2)},
             "the 3 labelled rows of a batch must be a multiple of the 2 hosts",
         ),
+        (
+            {"views_per_labelled_image": 1, "mixing": mixing.mixup},
+            r"must be None with pipeline\.training_batches\.mixing, got 1",
+        ),
         ({"repeat_images": "yes"}, "repeat_images must be True or False, got 'yes'"),
     ):
         with pytest.raises(UserError, match=message):
-            batches_of(source, labelled, **options)
+            batches_of(source, labelled, **options)(0, 1)
     with pytest.raises(UserError, match="labelled must be a source such as"):
         batches_of(source, "digits")
     unlabelled = IndexedSplit(np.full(4, -1), lambda number: number)

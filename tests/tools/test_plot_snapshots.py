@@ -32,6 +32,7 @@ def test_gain_is_over_the_epochs_of_both():
         ("semi/simclr_cifar10_resnet18.gin", 390 * 512, 780 * 512),
         # 176 x 2 + 160 x 1 views, then 176 x 2.
         ("semi/simclr_suncet_cifar10_resnet18.gin", 390 * 512, 390 * 512 + 390 * 352),
+        ("semi/supervised_cifar10_resnet18.gin", 390 * 256, 780 * 256),  # One view.
         # Six crops of each image, labelled or not.
         ("semi/swav_suncet_cifar10_resnet18.gin", 390 * 256 * 6, 390 * (256 + 176) * 6),
     ],
@@ -59,6 +60,15 @@ def test_plot_has_a_line_per_run_and_axis(tmp_path, monkeypatch):
         ([1, 2], "SwAV"), ([2.0, 4.0], "SwAV"),
     ]  # fmt: skip
     assert drawn == of_a_panel * 2
+
+
+def test_a_gain_is_of_two_runs(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(plot_snapshots, "snapshots", lambda run: [2])
+    monkeypatch.setattr(plot_snapshots, "knn_top_1", lambda run: {2: 0.5})
+    for gain in ("a", "a over c", "a over b over a"):
+        with pytest.raises(UserError, match=rf"NAME over NAME' of \['a', 'b'\], got '{gain}'"):
+            plot_snapshots.main(["--run=a=x", "--run=b=y", f"--gain={gain}"])
 
 
 def test_processes_below_one_are_rejected():

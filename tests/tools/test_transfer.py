@@ -29,28 +29,48 @@ def asked(monkeypatch):
     return asked
 
 
-def test_each_set_has_its_file_and_measure(asked, tmp_path, capsys):
-    options = [f"--encoder={tmp_path}", f"--workdir={tmp_path / 'out'}"]
-    transfer.main([*options, "--root=pets=/data/pets", "--gin_param=linear.run.seed = 3"])
+@pytest.fixture
+def encoder(tmp_path):
+    file = tmp_path / "encoder.keras"
+    file.touch()
+    return file
+
+
+def test_each_set_has_its_file_and_measure(asked, encoder, tmp_path, capsys):
+    options = [f"--encoder={encoder}", f"--workdir={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="1 of 12 sets have no result"):
+        transfer.main([*options, "--root=pets=/data/pets", "--gin_param=linear.run.seed = 3"])
     assert [files for files, _ in asked] == [[f"transfer/{name}.gin"] for name in transfer.MEASURES]
-    common = ["linear.run.seed = 3", f"linear.run.encoder = '{tmp_path}'"]
+    common = [f"linear.run.encoder = '{encoder}'", "linear.run.seed = 3"]
     bindings = {files[0]: given for files, given in asked}
     assert bindings["transfer/dtd.gin"] == common
     root = ["SOURCE = @sources.folder()", "sources.folder.root = '/data/pets'"]
     assert bindings["transfer/pets.gin"] == [*common, *root]
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2 + 12
-    for row in (
-        "| cifar10 | top 1 | 0.5000 |",
-        "| pets | mean per class | 0.4000 |",
-        "| voc2007 | mean average precision | 0.3000 |",
-        "| dtd | top 1 | error: no such set |",
-    ):
-        assert row in rows
+    top_1, per_class = "top 1 | 0.5000", "mean per class | 0.4000"
+    expected = dict.fromkeys(("food101", "cifar10", "cifar100", "birdsnap", "sun397"), top_1)
+    expected |= {"cars196": top_1, "dtd": "top 1 | error: no such set"}
+    expected |= dict.fromkeys(("aircraft", "pets", "caltech101", "flowers102"), per_class)
+    expected["voc2007"] = "mean average precision | 0.3000"
+    assert sorted(rows[2:]) == sorted(f"| {name} | {rest} |" for name, rest in expected.items())
 
 
-def test_the_mean_is_over_all_sets(asked, tmp_path, capsys):
-    options = [f"--encoder={tmp_path}", f"--workdir={tmp_path / 'out'}"]
+def test_images_are_scaled_as_the_encoders_run_did(asked, tmp_path):
+    bindings = ["views.Preprocessing.image_px = 64"]
+    resolved = config.parse(["semi/simclr_imagenet_resnet50.gin"], bindings)
+    (tmp_path / "config.gin").write_text(resolved)
+    transfer.main([f"--encoder={tmp_path}", f"--workdir={tmp_path / 'out'}", "--set=pets"])
+    ((_, given),) = asked
+    assert given == [
+        "views.Preprocessing.image_px = 64",
+        "views.Preprocessing.normalization = ((-0.03, -0.088, -0.188), (0.458, 0.448, 0.45))",
+        f"linear.run.encoder = '{tmp_path}'",
+    ]
+
+
+def test_the_mean_is_over_all_sets(asked, encoder, tmp_path, capsys):
+    options = [f"--encoder={encoder}", f"--workdir={tmp_path / 'out'}"]
     transfer.main([*options, "--set=pets", "--set=cars196"])
     assert capsys.readouterr().out.splitlines()[-1] == "| mean | | 0.4500 |"
 
@@ -62,6 +82,7 @@ def test_the_mean_is_over_all_sets(asked, tmp_path, capsys):
         (["--encoder=a", "--workdir=b", "--root=mine=/data"], "--root must be SET=DIR .* 'mine'"),
         (["--encoder=a", "--workdir=b", "--root=pets"], "--root must be SET=DIR .* 'pets'"),
         (["--encoder=a", "--workdir=b", "--set=pet"], "pet"),
+        (["--encoder=a", "--workdir=b"], "no encoder '.*/a': give a run directory"),
     ],
 )
 def test_wrong_options_are_rejected(options, message):

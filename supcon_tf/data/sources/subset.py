@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -192,8 +193,10 @@ def _places_by_number(train: IndexedSplit, names: Sequence[str]) -> dict[int, in
     if not train.paths:
         # TFDS shuffles a set before storing it; its names have the original numbers.
         numbers = [int(match[1]) for name in names if (match := re.search(r"_(\d+)$", name))]
-        if names and len(set(numbers)) == train.num_examples:
-            return {number: place for place, number in enumerate(numbers)}
+        if names and len(numbers) == train.num_examples:
+            # A number that two images have names neither.
+            once = {number for number, count in Counter(numbers).items() if count == 1}
+            return {number: place for place, number in enumerate(numbers) if number in once}
     return {place: place for place in range(train.num_examples)}
 
 

@@ -1,5 +1,6 @@
 """A TensorFlow Datasets set as a source."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -172,7 +173,7 @@ class _Reader:
             cache = "memory" if fits else "none"
         if cache == "none":
             return StreamedSplit(num_examples, self.one_pass)
-        names_key = next((key for key in _NAME_KEYS if key in self.builder.info.features), None)
+        names_key = self._names_key()
         if cache == "disk":
             batches = self._batches(self.one_pass(None))
             folder = cache_dir / self._cache_name()
@@ -212,6 +213,20 @@ class _Reader:
             examples = examples.shuffle(16_384, seed=seed, reshuffle_each_iteration=False)
         return examples.map(lambda example: (example[self.image_key], self._label(example)))
 
+    def _names_key(self) -> str | None:
+        """The feature that names images, if there is one."""
+        import tensorflow_datasets
+
+        features = dict(self.builder.info.features.items())
+        return next(
+            (
+                key
+                for key in _NAME_KEYS
+                if isinstance(features.get(key), tensorflow_datasets.features.Text)
+            ),
+            None,
+        )
+
     def _names(self, key: str) -> tuple[str, ...]:
         """The names of the images in the stored order, without decoding images."""
         import tensorflow_datasets
@@ -227,11 +242,15 @@ class _Reader:
 
     def _cached_names(self, key: str, folder: Path) -> tuple[str, ...]:
         file = folder / "names.json"
-        names = read_json(file)
-        if not names:
-            names = {key: self._names(key)}
-            write_json(file, names)
-        return tuple(names[key])
+        names = read_json(file).get(key)
+        if names is None:
+            names = self._names(key)
+            # A shared cache may be read-only.
+            with contextlib.suppress(OSError):
+                write_json(file, {key: names})
+        if not isinstance(names, list | tuple) or len(names) != self._num_examples():
+            raise UserError(f"{str(file)!r} is damaged: remove it to write it again")
+        return tuple(names)
 
     def _label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
         if self.label_key is None:

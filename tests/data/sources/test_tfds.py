@@ -1,5 +1,6 @@
 """TensorFlow Datasets sets as a source."""
 
+import dataclasses
 import re
 import shutil
 import sys
@@ -129,10 +130,20 @@ def test_images_can_be_listed_by_the_numbers_and_names_of_the_set(tfds_dir, tmp_
     listed.write_text("30\n")
     with pytest.raises(UserError, match=r"'30' .* must name one of the 30 training images"):
         sources.subset(source, list_file=str(listed))
+    # A number that two images have names neither.
+    twice = dataclasses.replace(
+        source, train=dataclasses.replace(source.train, names=lambda: (*names[:-1], "test_00017"))
+    )
+    listed.write_text("17\n")
+    with pytest.raises(UserError, match=r"'17' .* must name one of .* got 0"):
+        sources.subset(twice, list_file=str(listed))
     if cache == "disk":
         again = sources.tfds("little", data_dir=tfds_dir, cache=cache, cache_dir=str(tmp_path))
         assert again.train.names() == names
-        assert len(list(tmp_path.rglob("names.json"))) == 1
+        (file,) = tmp_path.rglob("names.json")
+        file.write_text('{"id": ["train_00001"]}')
+        with pytest.raises(UserError, match=r"names\.json' is damaged: remove it"):
+            sources.tfds("little", data_dir=tfds_dir, cache=cache, cache_dir=tmp_path).train.names()
 
 
 def test_slices_have_separate_caches(tfds_dir, tmp_path):
