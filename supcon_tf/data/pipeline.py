@@ -121,7 +121,7 @@ def _with_positives(
     *,
     is_first_host: bool,
 ) -> int | None:
-    """Images of each class in a batch, None for random batches; says what the labels speak for."""
+    """Images of each class in a batch, None for random batches; prints the choice or a warning."""
     if samples_per_class is not None and samples_per_class != "auto":
         return samples_per_class
     is_auto = samples_per_class == "auto"

@@ -201,12 +201,11 @@ def _with_threads_for_both(*splits: Split) -> list[Split]:
 
 
 def _in_rows(images: Any, labels: tf.Tensor, *, images_per_row: int) -> tuple[Any, tf.Tensor]:
-    """Joins the views of images of one class that follow each other in the batch."""
+    """Joins k images of a class that follow each other: [L, v, ...] -> [L / k, k v, ...]."""
     if images_per_row == 1:
         return images, labels
 
     def joined(values: tf.Tensor) -> tf.Tensor:
-        # [L, v, ...] -> [L / k, k v, ...]
         shape = [-1, images_per_row * values.shape[1], *values.shape[2:]]
         return tf.reshape(values, shape)
 

@@ -76,11 +76,10 @@ def run(
         too.
       weight_decay: L2 weight decay of the classifier.
       classification_head: as in `models.classification_model`.
-      solver: "steps" trains by the optimizer. "lbfgs" solves the L2-regularised logistic
-        regression on cached features, whose strength the validation split or shares
-        of the training images choose (`evaluation.logistic_regression`). It has no rate to set, and
-        the classifier scales an embedding to unit length before its dense layer: of
-        the settings of training it uses the seed only, and there is one epoch.
+      solver: "steps" trains by the optimizer. "lbfgs" solves the L2-regularised logistic regression
+        on cached features, scaled to unit length; the validation split, or shares of the training
+        images, choose its strength (`evaluation.logistic_regression`). There is one epoch and no
+        rate; of the settings of training only the seed counts.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.

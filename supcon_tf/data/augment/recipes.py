@@ -273,7 +273,10 @@ def stacked_randaugment(
 def _random_tones(
     images: tf.Tensor, seeds: tf.Tensor, solarize_probability: float, equalize_probability: float
 ) -> tf.Tensor:
-    """Solarize, then Equalize, each with its probability; other images are not rounded."""
+    """Solarizes and then equalizes images [N, H, W, 3], each with its probability; seeds are [N].
+
+    Images that neither applies to are not rounded.
+    """
     numbers = uniforms(seeds, 3)
     is_applied = numbers[:, :2] < [[solarize_probability, equalize_probability]]
     names = ("Solarize", "Equalize")
@@ -283,8 +286,8 @@ def _random_tones(
     thresholds = tf.tile(256.0 * numbers[:, 2:], [1, 2])  # Equalize takes none.
 
     def applied(part: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        of_rows = [tf.gather(each, rows) for each in (seeds, operations, thresholds)]
-        return _apply_sampled(part, of_rows[0], lambda _: (of_rows[1], of_rows[2]))
+        sampled = tf.gather(operations, rows), tf.gather(thresholds, rows)
+        return _apply_sampled(part, tf.gather(seeds, rows), lambda _: sampled)
 
     return apply_where(images, tf.reduce_any(is_applied, axis=1), applied)
 
