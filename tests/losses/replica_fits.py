@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supcon_tf import losses
+from supcon_tf import distribution, losses
 from supcon_tf.models import LargeMarginHead
 
 CLASSES = 3
@@ -109,10 +109,7 @@ def difference_of(strategy, case):
 
 def main(num_replicas):
     """Prints the difference of each case."""
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    parts = [tf.config.LogicalDeviceConfiguration()] * num_replicas
-    tf.config.set_logical_device_configuration(cpu, parts)
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(num_replicas)])
+    strategy = distribution.strategy("mirrored", cpu_replicas=num_replicas)
     for case in sys.argv[2:] or CASES:
         print(f"{case}: {difference_of(strategy, case):.1e}", flush=True)
 

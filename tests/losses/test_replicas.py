@@ -18,12 +18,11 @@ def test_fit_on_two_replicas_equals_fit_on_one_device(case):
 
 
 def test_fit_on_four_replicas_equals_fit_on_one_device():
-    cases = ["supcon", "cross-entropy", "semi-supervised"]
-    command = [sys.executable, "-m", "tests.losses.replica_fits", "4", *cases]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    differences = dict(line.rsplit(": ", 1) for line in lines)
-    assert list(differences) == cases
-    assert max(map(float, differences.values())) < 3e-6
+    command = [sys.executable, "-m", "tests.losses.replica_fits", "4", "supcon"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    case, difference = output.strip().rsplit(": ", 1)
+    assert case == "supcon"
+    assert float(difference) < 3e-6
 
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
