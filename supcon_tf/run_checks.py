@@ -57,9 +57,9 @@ def check_encoder(run_dir: RunDir) -> None:
     """
     stages = named_stages()
     for stage in {"linear", "finetune"}.intersection(stages) - run_dir.metrics().keys():
-        path = config.bound_value(f"{stage}.run.encoder")
-        if path is not None or "pretrain" not in stages:
-            encoder_file(path or run_dir.root)
+        encoder = config.bound_value(f"{stage}.run.encoder")
+        if isinstance(encoder, str) or (encoder is None and "pretrain" not in stages):
+            encoder_file(encoder or run_dir.root)
 
 
 def prepare(run_dir: RunDir, settings: str) -> None:

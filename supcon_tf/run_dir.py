@@ -145,6 +145,10 @@ class RunDir:
         name = "model.keras" if epoch is None else f"model_{epoch:04d}.keras"
         return self.checkpoints(stage) / name
 
+    def given_encoder(self, stage: str) -> Path:
+        """The untrained encoder of a stage that was given as an object."""
+        return self.root / f"encoder_{stage}.keras"
+
     def tensorboard(self, stage: str) -> Path:
         """The TensorBoard scalars of a stage."""
         return self.root / "tensorboard" / stage
@@ -167,6 +171,7 @@ class RunDir:
             self.scored_split,
             self.normalization_file,
             self.old_normalization_file,
+            *self.root.glob(self.given_encoder("*").name),
         ):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.data, ignore_errors=True)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from supcon_tf.errors import UserError
@@ -54,6 +55,9 @@ def run(
         if stage == "robustness" and not run_dir.is_chief:
             continue  # It trains nothing: one worker runs it.
         start = time.time()
+        # Models among the arguments are built before the stage sets its own seed and precision.
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy("float32")
         try:
             configured(STAGES[stage])(run_dir)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):

@@ -12,7 +12,7 @@ from supcon_tf.data.sources import Source
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, TrainingConfig
-from supcon_tf.training.encoder_io import load_encoder, load_parts
+from supcon_tf.training.encoder_io import encoder_path, load_encoder, load_parts
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
 from supcon_tf.training.rehearsal import rehearse
@@ -33,7 +33,7 @@ def run(
     epochs: int,
     batch_size: int,
     loss: keras.losses.Loss | None = None,
-    encoder: str | None = None,
+    encoder: str | keras.Model | None = None,
     classifier: str | None = None,
     learning_rate_multipliers: Mapping[str, float] | None = None,
     freeze_through: str | None = None,
@@ -98,9 +98,16 @@ def run(
     # Build.
     source = run_images(run_dir, config.stage, source)
     config.set_seed_and_precision()
+    path = encoder_path(
+        encoder,
+        run_dir,
+        stage=config.stage,
+        image_shape=preprocessing.image_shape,
+        strategy=config.strategy,
+    )
     with config.strategy.scope():
         network = models.classification_model(
-            load_encoder(encoder or run_dir.root, image_shape=preprocessing.image_shape),
+            load_encoder(path, image_shape=preprocessing.image_shape),
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             zero_init=zero_init,
@@ -109,7 +116,9 @@ def run(
         if classifier is not None:
             load_parts(network, classifier, ("classifier",))
     objective = classification_objective(loss, source)
-    preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
+    preprocessing = resolve_normalization(
+        run_dir, preprocessing, source, encoder=None if encoder is None else path
+    )
     data = TrainingData(source, preprocessing, augmentation, batches)
     scorer = stage_scorer(network, data, config)
     step_batches = StepBatches(data, network, config)

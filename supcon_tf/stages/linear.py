@@ -20,7 +20,7 @@ from supcon_tf.training.batches import (
     with_cached_features,
 )
 from supcon_tf.training.config import TrainingConfig
-from supcon_tf.training.encoder_io import encoder_file, load_encoder
+from supcon_tf.training.encoder_io import encoder_file, encoder_path, load_encoder
 from supcon_tf.training.logistic import fit_logistic_regression
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
@@ -44,7 +44,7 @@ def run(
     epochs: int,
     batch_size: int,
     loss: keras.losses.Loss | None = None,
-    encoder: str | None = None,
+    encoder: str | keras.Model | None = None,
     zero_init: bool = False,
     cache_features: bool = False,
     weight_decay: float = 0.0,
@@ -67,8 +67,9 @@ def run(
         as in `pretrain.run`.
       loss: loss of the class logits [B, C]; None for cross-entropy, binary for images with several
         labels.
-      encoder: a run directory, or a `.keras` file of a model of this package or of any Keras
-        model from images to vectors; None for the encoder that this run pretrained.
+      encoder: a run directory, a `.keras` file of a model of this package or of any Keras model
+        from images to vectors, or such a model itself, as `models.pretrained` makes it, which is
+        saved in the run directory; None for the encoder that this run pretrained.
       zero_init: initialise the classifier's kernel with zeros.
       cache_features: train on the features of the evaluation crops, without augmentation. They
         are computed once and kept in the run directory, and an epoch takes as long as the
@@ -110,9 +111,16 @@ def run(
     # Build.
     source = run_images(run_dir, config.stage, source)
     config.set_seed_and_precision()
+    path = encoder_path(
+        encoder,
+        run_dir,
+        stage=config.stage,
+        image_shape=preprocessing.image_shape,
+        strategy=config.strategy,
+    )
     with config.strategy.scope():
         network = models.classification_model(
-            load_encoder(encoder or run_dir.root, image_shape=preprocessing.image_shape),
+            load_encoder(path, image_shape=preprocessing.image_shape),
             image_shape=preprocessing.image_shape,
             num_classes=source.num_classes,
             train_encoder=False,
@@ -120,11 +128,13 @@ def run(
             classification_head=head,
         )
     objective = classification_objective(loss, source, trained_parts=("classifier",))
-    preprocessing = resolve_normalization(run_dir, preprocessing, source, encoder=encoder)
+    preprocessing = resolve_normalization(
+        run_dir, preprocessing, source, encoder=None if encoder is None else path
+    )
     data, trainable = TrainingData(source, preprocessing, augmentation, batches), network
     scorer = stage_scorer(network, data, config)
     if cache_features or solver == "lbfgs":
-        file = encoder_file(encoder or run_dir.root)
+        file = encoder_file(path)
         data = with_cached_features(data, run_dir, scorer, file, config.strategy)
         with config.strategy.scope():
             trainable = scorer.model_on_features()

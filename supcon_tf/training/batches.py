@@ -171,7 +171,7 @@ def resolve_normalization(
     preprocessing: Preprocessing,
     source: Source,
     *,
-    encoder: str | None,
+    encoder: str | Path | None,
     keep: bool = False,
 ) -> Preprocessing:
     """Replaces normalization = "measure" by constants.

@@ -5,15 +5,69 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+from supcon_tf import distribution
 from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
-from supcon_tf.files import expanded
+from supcon_tf.files import expanded, replacing
 from supcon_tf.models import L2Normalization, MomentumProjection, embedding_model, model_parts
 from supcon_tf.models.encoders.keras_file import has_heads, load_keras_model
 from supcon_tf.run_dir import RunDir
 
 Part = Literal["encoder", "projection_head", "classifier"]
+
+
+def encoder_path(
+    encoder: str | keras.Model | None,
+    run_dir: RunDir,
+    *,
+    stage: str,
+    image_shape: tuple[int, int, int],
+    strategy: tf.distribute.Strategy,
+) -> str | Path:
+    """Where the encoder of a stage can be loaded; the chief saves one that is given as an object.
+
+    A resumed stage loads the encoder that it started with.
+
+    Args:
+      encoder: the stage's argument.
+      run_dir: the run directory.
+      stage: the stage's name.
+      image_shape: (height, width, channels) of the images, for a model without an input.
+      strategy: its workers wait for the chief.
+
+    Raises:
+      UserError: the encoder is something else, or a model that cannot be saved.
+    """
+    if encoder is None:
+        return run_dir.root
+    if isinstance(encoder, str | Path):
+        return encoder
+    if not isinstance(encoder, keras.Model):
+        raise UserError(
+            f"{stage}.run.encoder must be a Keras model, such as @models.pretrained(), a path or "
+            f"None, got {encoder!r}"
+        )
+    file = run_dir.given_encoder(stage)
+    if run_dir.is_chief and not (file.exists() and run_dir.checkpoints(stage).exists()):
+        model = encoder
+        if not getattr(encoder, "inputs", None):  # A Sequential or a class that was not called yet.
+            images = keras.Input(image_shape, name="images")
+            model = keras.Model(images, encoder(images))
+        if not (file.exists() and _is_same(load_keras_model(file), model)):
+            with replacing(file) as partial:
+                model.save(partial)
+    distribution.wait_for_workers(strategy)
+    return file
+
+
+def _is_same(model: keras.Model, other: keras.Model) -> bool:
+    """Whether two models have the same layers and weights: the date in a file is no difference."""
+    return model.to_json() == other.to_json() and all(
+        map(np.array_equal, model.get_weights(), other.get_weights())
+    )
 
 
 def encoder_file(path: str | Path) -> Path:
@@ -28,7 +82,8 @@ def encoder_file(path: str | Path) -> Path:
     if not file.is_file():
         raise UserError(
             f'no encoder at {str(file)!r}: add "pretrain" to experiment.run.stages, or set '
-            "linear.run.encoder (or finetune.run.encoder) to a run directory or a .keras file"
+            "linear.run.encoder (or finetune.run.encoder) to a run directory, a .keras "
+            "file or @models.pretrained()"
         )
     return file
 

@@ -36,7 +36,7 @@ WRONG_KIND = {
     "views.Preprocessing.normalization = 'mesure'": "or 'measure' or None, got 'mesure'",
     "finetune.run.learning_rate_multipliers = {'a': 'b'}": "must be {str: float} or None",
     "losses.SupConLoss.temperature = True": "must be float, got True",
-    "linear.run.encoder = 3": "must be str or None, got 3",
+    "linear.run.encoder = 3": "must be str or a Model or None, got 3: such as @models.res",
     "include 'digits/simclr.gin'": "a setting is written as name.parameter = value",
     "pretrain.run.epochs 3": "a setting is written as name.parameter = value",
     "losses.SupConLoss = 3": "a setting is written as name.parameter = value",

@@ -7,8 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 from supcon_tf import models
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
-from supcon_tf.training.encoder_io import load_encoder
+from supcon_tf.training.encoder_io import encoder_path, load_encoder
 from tests.small_runs import run
 
 
@@ -46,3 +47,96 @@ def test_run_from_a_pretrained_encoder_caches_features_exports_and_loads(
     features = again(scaled).numpy()
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     np.testing.assert_allclose(features / norms, exported, atol=1e-5)
+
+
+FROZEN = (
+    "experiment.run.stages = ('linear',)",
+    "linear.run.solver = 'lbfgs'",
+    "views.eval_crop.method = 'none'",
+)
+
+
+def results(workdir):
+    """The classifier and the accuracies of a linear stage."""
+    folder = RunDir(workdir)
+    kept = {k: v for k, v in folder.metrics()["linear"].items() if "_per_" not in k}
+    kept.pop("seconds")
+    model = keras.saving.load_model(folder.model("linear"), compile=False)
+    return models.model_parts(model)["classifier"].get_weights(), kept
+
+
+def assert_same(one, other):
+    for weight, expected in zip(one[0], other[0], strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert one[1] == other[1]
+
+
+def test_the_linear_stage_takes_a_pretrained_encoder_without_a_saved_file(
+    tmp_path, photos, encoder_file
+):
+    root = f"sources.folder.root = '{photos}'"
+    run(
+        tmp_path / "object",
+        root,
+        *FROZEN,
+        "linear.run.encoder = @models.pretrained()",
+        f"models.pretrained.name = '{encoder_file}'",
+    )
+    models.pretrained(str(encoder_file)).save(tmp_path / "pretrained.keras")
+    path = f"linear.run.encoder = '{tmp_path / 'pretrained.keras'}'"
+    run(tmp_path / "path", root, *FROZEN, path)
+    assert_same(results(tmp_path / "object"), results(tmp_path / "path"))
+    assert (tmp_path / "object" / "export" / "labels.txt").read_text() == "bright\ndark\n"
+    assert (tmp_path / "object" / "report.html").is_file()
+
+
+def test_a_resumed_linear_stage_has_the_random_encoder_that_it_started_with(
+    tmp_path, photos, without_export
+):
+    settings = (
+        f"sources.folder.root = '{photos}'",
+        *FROZEN,
+        "linear.run.encoder = @keras.Sequential()",
+    )
+    folder = RunDir(tmp_path / "run")
+    run(folder.root, *settings)
+    before, features = results(folder.root), sorted(folder.features.iterdir())
+    # Killed before its results were saved.
+    folder.remove_metrics("linear")
+    folder.model("linear").unlink()
+    run(folder.root, *settings)
+    assert_same(results(folder.root), before)
+    assert sorted(folder.features.iterdir()) == features
+
+
+def test_an_encoder_without_a_checkpoint_is_saved_again_only_if_it_changed(tmp_path):
+    def saved(encoder):
+        file = encoder_path(
+            encoder,
+            RunDir(tmp_path),
+            stage="linear",
+            image_shape=(8, 8, 3),
+            strategy=tf.distribute.get_strategy(),
+        )
+        return file, file.stat().st_mtime_ns
+
+    parts = [keras.Input((None, None, 3)), layers.Conv2D(2, 3), layers.GlobalMaxPooling2D()]
+    encoder = keras.Sequential(parts)
+    file, written = saved(encoder)
+    assert saved(encoder) == (file, written)
+    encoder.set_weights([weight + 1 for weight in encoder.get_weights()])
+    assert saved(encoder)[1] != written
+    loaded = keras.saving.load_model(file, compile=False)
+    np.testing.assert_array_equal(loaded.get_weights()[0], encoder.get_weights()[0])
+
+
+def test_an_encoder_that_is_neither_a_model_nor_a_path_is_rejected(tmp_path):
+    for encoder in (3, layers.Conv2D(2, 3)):
+        with pytest.raises(UserError, match=r"linear.run.encoder must be a Keras model, such as @"):
+            encoder_path(
+                encoder,
+                RunDir(tmp_path),
+                stage="linear",
+                image_shape=(8, 8, 3),
+                strategy=tf.distribute.get_strategy(),
+            )
