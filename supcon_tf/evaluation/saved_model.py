@@ -72,11 +72,16 @@ def save_serving_model(
     """Writes a SavedModel that takes images of any size, replacing what is at `path`.
 
     Signatures: "serving_default" takes `images`, uint8 [B, H, W, 3]; "serving_jpeg" takes
-    `encoded`, the contents of image files, string [B]. Both return the outputs of `model`: see
+    `encoded`, the contents of image files, string [B]; "serving_pixels" takes `pixels`, float32
+    [B, image_px, image_px, 3], evaluation views. All return the outputs of `model`: see
     `serving_model`. With class names there is also `label`, int64 [B], or with `multi_label`
     `labels`, int64 [B, C], 1 for each class with a probability of at least 0.5. An empty batch has
     empty outputs. The lines of labels.txt are the class names; checksums.json has the checksums of
     all files.
+
+    The loaded object has two functions that `supcon_tf.exporting` converts to other formats:
+    `evaluation_view`, float32 [B, H, W, 3] in [0, 1] -> pixels, and `model_outputs`, pixels ->
+    outputs, B > 0.
 
     Args:
       path: directory to write.
@@ -90,49 +95,9 @@ def save_serving_model(
     """
     for name in class_names or ():
         check_class_name(name)
-    image_shape = preprocessing.image_shape
-
-    # Both signatures call this function, so that the model is traced once.
-    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)])
-    def answer(views: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Some kernels fail on an empty batch, so one black image is run and its outputs dropped.
-        count = tf.shape(views)[0]
-        views = tf.cond(count == 0, lambda: tf.zeros([1, *image_shape]), lambda: views)
-        outputs = {name: values[:count] for name, values in model(views, training=False).items()}
-        if class_names is None:
-            for name in ("logits", "probabilities"):
-                outputs.pop(name, None)
-        elif multi_label:
-            outputs["labels"] = tf.cast(outputs["probabilities"] >= 0.5, tf.int64)
-        else:
-            outputs["label"] = tf.argmax(outputs["probabilities"], axis=1)
-        return outputs
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
-    def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # The images of an empty batch may have size 0, which resizing rejects.
-        views = tf.cond(
-            tf.shape(images)[0] == 0,
-            lambda: tf.zeros([0, *image_shape]),
-            lambda: preprocessing.evaluation_view(images),
-        )
-        return answer(views)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
-    def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        views = tf.map_fn(
-            lambda image: preprocessing.evaluation_view(decode(image, palettes=True)),
-            encoded,
-            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
-        )
-        return answer(views)
-
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # Only the variables: a server does not need the layers, and saving them takes longer.
-    module = tf.Module()
-    module.model_variables = [variable.value for variable in model.variables]
-    signatures = {"serving_default": from_images, "serving_jpeg": from_encoded}
+    module, signatures = _serving_module(model, preprocessing, class_names, multi_label)
     tf.saved_model.save(module, str(partial), signatures=signatures)
     if class_names is not None:
         lines = "".join(f"{name}\n" for name in class_names)
@@ -143,3 +108,67 @@ def save_serving_model(
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
     sync(path.parent)
+
+
+def _serving_module(
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...] | None,
+    multi_label: bool,
+) -> tuple[tf.Module, dict[str, Any]]:
+    """The object to save, and its signatures."""
+    image_shape = preprocessing.image_shape
+
+    # All signatures call this function, so that the model is traced once.
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32, "pixels")])
+    def model_outputs(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = dict(model(pixels, training=False))
+        if class_names is None:
+            for name in ("logits", "probabilities"):
+                outputs.pop(name, None)
+        elif multi_label:
+            outputs["labels"] = tf.cast(outputs["probabilities"] >= 0.5, tf.int64)
+        else:
+            outputs["label"] = tf.argmax(outputs["probabilities"], axis=1)
+        return outputs
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32, "pixels")])
+    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Some kernels fail on an empty batch, so one black image is run and its outputs dropped.
+        count = tf.shape(pixels)[0]
+        pixels = tf.cond(count == 0, lambda: tf.zeros([1, *image_shape]), lambda: pixels)
+        return {name: values[:count] for name, values in model_outputs(pixels).items()}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The images of an empty batch may have size 0, which resizing rejects.
+        views = tf.cond(
+            tf.shape(images)[0] == 0,
+            lambda: tf.zeros([0, *image_shape]),
+            lambda: preprocessing.evaluation_view(images),
+        )
+        return from_pixels(views)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
+    def from_encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        views = tf.map_fn(
+            lambda image: preprocessing.evaluation_view(decode(image, palettes=True)),
+            encoded,
+            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
+        )
+        return from_pixels(views)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, "images")])
+    def evaluation_view(images: tf.Tensor) -> tf.Tensor:
+        return preprocessing.evaluation_view(images)
+
+    # Only the variables: a server does not need the layers, and saving them takes longer.
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in model.variables]
+    module.evaluation_view, module.model_outputs = evaluation_view, model_outputs
+    signatures = {
+        "serving_default": from_images,
+        "serving_jpeg": from_encoded,
+        "serving_pixels": from_pixels,
+    }
+    return module, signatures

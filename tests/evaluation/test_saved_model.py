@@ -96,6 +96,21 @@ def test_an_empty_batch_has_empty_outputs(tmp_path, size):
         assert {name: tuple(values.shape) for name, values in outputs.items()} == expected
 
 
+def test_prepared_pixels_give_the_outputs_of_their_images(tmp_path):
+    model = models.classification_model(encoder(), image_shape=SHAPE, num_classes=3)
+    loaded, from_images, _ = signatures(tmp_path / "export", model)
+    from_pixels = loaded.signatures["serving_pixels"]
+    images, _ = photos(3)
+    expected, outputs = (
+        from_images(images=images),
+        from_pixels(pixels=PREPROCESSING.evaluation_view(images)),
+    )
+    assert set(outputs) == set(expected)
+    for name in expected:
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-6)
+    assert from_pixels(pixels=tf.zeros([0, *SHAPE]))["embedding"].shape == (0, 5)
+
+
 @pytest.mark.parametrize("mark", ["\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
 def test_a_class_name_with_a_line_break_is_rejected(tmp_path, mark):
     model = models.classification_model(encoder(), image_shape=SHAPE, num_classes=3)
