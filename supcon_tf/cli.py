@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -102,6 +103,17 @@ def _flags_help(values: flags.FlagValues) -> str:
         for flag in common_last
     ]
     return "\n".join(texts)
+
+
+def existing_export(path: str) -> Path:
+    """The directory of a SavedModel.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not (Path(path) / "saved_model.pb").is_file():
+        raise UserError(f"no SavedModel in {path!r}: python -m supcon_tf.export makes one")
+    return Path(path)
 
 
 def start_tensorflow() -> str:

@@ -6,11 +6,16 @@ are those with a probability of at least 0.5, separated by ";". An unreadable im
 left out. Until the output is complete, the predictions so far are in OUTPUT.partial, and they stay
 there if the command is stopped.
 
+With --index, there are also for each image its nearest neighbours in the index, whether the nearest
+one is a match, and whether the image is unknown: docs/search.md lists the columns.
+
 A model whose graph uses files, Python or the network is refused, unless --trust is given.
 
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
   python -m supcon_tf.predict --export=/tmp/digits_model --images a.jpg b.png --output=two.csv
+  python -m supcon_tf.predict --export=/tmp/digits_model --index=/tmp/digits_index \
+      --images=/data/photos --output=photos.csv
 """
 
 import os
@@ -21,6 +26,7 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
+from supcon_tf.search import Index, answers, model_checksum
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +40,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         flag_values=options,
     )
     flags.DEFINE_string("output", None, "FILE.npz or FILE.csv", flag_values=options)
+    flags.DEFINE_string(
+        "index",
+        None,
+        "DIR: an index of the same model, from python -m supcon_tf.index",
+        flag_values=options,
+    )
+    flags.DEFINE_integer(
+        "num_neighbors",
+        5,
+        "images of the index for each image, 5 by default",
+        lower_bound=1,
+        flag_values=options,
+    )
     flags.DEFINE_integer(
         "batch_size", 64, "images at a time, 64 by default", lower_bound=1, flag_values=options
     )
@@ -49,11 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{name} is needed; --help shows all flags")
     output = Path(options.output)
     check_output(output)
-    export = Path(options.export)
-    if not (export / "saved_model.pb").is_file():
-        raise UserError(
-            f"no SavedModel in {options.export!r}: python -m supcon_tf.export makes one"
-        )
+    export = cli.existing_export(options.export)
+    index = None if options.index is None else load_index(options.index, export)
     cli.start_tensorflow()
     # These import TensorFlow.
     from supcon_tf.data.image_files import find_images
@@ -68,12 +84,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     with open_writer(output) as writer:
         count = 0
         for read, outputs in predictions(model, paths, batch_size=options.batch_size):
+            if index is not None:
+                found = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
+                outputs = {**outputs, **found}
             writer.add(read, outputs)
             count += len(read)
         if not count:
             raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")
     left_out = f", {len(paths) - count} left out" * (count < len(paths))
     print(f"done: {count} images in {str(output)!r}{left_out}")
+
+
+def load_index(folder: str, export: Path) -> Index:
+    """Loads an index of an exported model.
+
+    Raises:
+      UserError: no index, a damaged one, or one of another model.
+    """
+    index = Index.load(folder)
+    if index.model_checksum not in (None, model_checksum(export)):
+        raise UserError(
+            f"the index in {folder!r} is of another model than the one in {str(export)!r}: give "
+            "--export of that model, or build the index again"
+        )
+    return index
 
 
 def check_output(output: Path) -> None:

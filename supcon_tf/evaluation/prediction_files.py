@@ -77,7 +77,7 @@ class CsvWriter:
         self.has_header = False
 
     def add(self, paths: Sequence[str], outputs: Outputs) -> None:
-        """Writes a row per image: path, label and probability or labels, embedding."""
+        """Writes a row per image: path, label and probability or labels, neighbours, embedding."""
         columns: dict[str, Any] = {"path": paths}
         if "label" in outputs:
             columns |= {
@@ -86,6 +86,7 @@ class CsvWriter:
             }
         elif "labels" in outputs:
             columns["labels"] = outputs["labels"]
+        columns |= _neighbor_columns(outputs)
         embeddings = outputs["embedding"].T
         columns |= {f"embedding_{number}": values for number, values in enumerate(embeddings)}
         if not self.has_header:
@@ -121,7 +122,7 @@ class NpzWriter:
 
     def add(self, paths: Sequence[str], outputs: Outputs) -> None:
         """Adds outputs, and writes a part when there are enough."""
-        named = {COLUMNS[name]: values for name, values in outputs.items()}
+        named = {COLUMNS.get(name, name): values for name, values in outputs.items()}
         self.pending.append({"paths": np.array(paths), **named})
         if sum(len(part["paths"]) for part in self.pending) >= IMAGES_PER_PART:
             self.flush()
@@ -144,6 +145,23 @@ class NpzWriter:
     def discard(self) -> None:
         """Removes the parts."""
         _remove(self.partial)
+
+
+def _neighbor_columns(outputs: Outputs) -> dict[str, Any]:
+    """The columns of what an index adds: see `search.answers`; {} without an index."""
+    columns: dict[str, Any] = {}
+    for number in range(outputs.get("neighbor_paths", np.empty((0, 0))).shape[1]):
+        for name in ("path", "label", "similarity"):
+            plural = "similarities" if name == "similarity" else f"{name}s"
+            columns[f"neighbor_{number + 1}_{name}"] = outputs[f"neighbor_{plural}"][:, number]
+    for name, column in (
+        ("is_match", "is_match"),
+        ("unknown_scores", "unknown_score"),
+        ("is_unknown", "is_unknown"),
+    ):
+        if name in outputs:
+            columns[column] = outputs[name]
+    return columns
 
 
 def _joined(parts: Sequence[Outputs]) -> Outputs:

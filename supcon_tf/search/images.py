@@ -1,0 +1,85 @@
+"""Embeddings of image files by an exported model, for an index."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from supcon_tf.data.sources.layouts import find_layout
+from supcon_tf.errors import UserError
+from supcon_tf.evaluation.prediction import Model, predictions
+from supcon_tf.files import expanded
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedImages:
+    """Images that could be read.
+
+    Args:
+      embeddings: float32 [n, D].
+      paths: [n].
+      labels: [n]; "" for no label.
+    """
+
+    embeddings: np.ndarray
+    paths: list[str]
+    labels: list[str]
+
+
+def labelled_files(folder: str) -> dict[str, str]:
+    """Path -> label ("" for none) of the images of all splits of a folder: see `find_layout`.
+
+    Raises:
+      UserError: no such folder, or no known layout.
+    """
+    root = expanded(folder)
+    if not root.is_dir():
+        raise UserError(f"no folder {folder!r}")
+    layout = find_layout(Path(root), labelled=None)
+    return {
+        path: label
+        for split in layout.files.values()
+        for label, paths in split.items()
+        for path in paths
+    }
+
+
+def split_classes(
+    files: dict[str, str], left_out: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The files of all classes but those left out, and those of the latter.
+
+    Raises:
+      UserError: a class that no file has, or no other class.
+    """
+    classes = set(files.values()) - {""}
+    for name in left_out:
+        if name not in classes:
+            known = ", ".join(repr(each) for each in sorted(classes)[:10])
+            raise UserError(f"no class {name!r} to leave out, the first classes are {known}")
+    if classes and classes <= set(left_out):
+        raise UserError("all classes are left out: leave at least one in the index")
+    kept = {path: label for path, label in files.items() if label not in left_out}
+    return kept, {path: label for path, label in files.items() if label in left_out}
+
+
+def embed(model: Model, files: dict[str, str], *, batch_size: int) -> EmbeddedImages:
+    """Embeds image files; reports unreadable ones and leaves them out.
+
+    Args:
+      model: from `load_model`.
+      files: path -> label.
+      batch_size: images at a time.
+
+    Raises:
+      UserError: no image can be read.
+    """
+    embeddings: list[np.ndarray] = []
+    read: list[str] = []
+    for paths, outputs in predictions(model, list(files), batch_size=batch_size):
+        embeddings.append(outputs["embedding"])
+        read += paths
+    if not read:
+        raise UserError(f"none of the {len(files)} images can be read, first {next(iter(files))!r}")
+    return EmbeddedImages(np.concatenate(embeddings), read, [files[path] for path in read])

@@ -1,0 +1,39 @@
+"""What a calibration found, in lines for the console."""
+
+from supcon_tf.search.index import Index
+from supcon_tf.search.matching import MatchThreshold
+
+
+def summary(index: Index) -> str:
+    """Matches, unknown images, and how well these are told.
+
+    Args:
+      index: a calibrated index.
+    """
+    calibration = index.calibration
+    assert calibration is not None
+    lines = [] if calibration.match is None else [_match_line(calibration.match)]
+    lines.append(
+        f"unknown: {calibration.unknown_score} score > "
+        f"{calibration.thresholds[calibration.unknown_score]:.4g}, which keeps "
+        f"{calibration.known_share:g} of {calibration.num_images} calibration images as known"
+    )
+    lines += [
+        f"{calibration.num_unknown} unknown images, {name} score: AUROC {measured.auroc:.3f}, "
+        f"FPR95 {measured.fpr95:.3f}"
+        for name, measured in calibration.detection.items()
+    ]
+    return "\n".join(lines)
+
+
+def _match_line(match: MatchThreshold) -> str:
+    if match.similarity is None:
+        return (
+            f"match: no similarity reaches a precision of {match.wanted_precision:g}, highest "
+            f"{match.precision:.3f}: no image is called a match, lower --precision"
+        )
+    return (
+        f"match: similarity >= {match.similarity:.4f} has a precision of {match.precision:.3f} and "
+        f"a recall of {match.recall:.3f} ({match.num_matches} of {match.num_images} calibration "
+        "images)"
+    )

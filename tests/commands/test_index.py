@@ -1,0 +1,191 @@
+"""The index command, and predict with an index."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from supcon_tf import index, predict
+from supcon_tf.errors import UserError
+from supcon_tf.index import Index
+from tests.commands.tiny_export import save_pixels, save_tiny_export
+
+# Mean colours: the embeddings of the tiny model.
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    return save_tiny_export(tmp_path_factory.mktemp("export") / "model")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Class folders of ten images, and folders of yellow and of grey images."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    others = {"yellow": (200, 200, 20), "grey": (99, 99, 99)}
+    for name, color in {**COLORS, **others}.items():
+        folder = root / ("photos" if name in COLORS else "others") / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = np.full((2, 2, 3), color) + rng.integers(-15, 16, 3)
+            save_pixels(folder / f"{number}.png", pixels.astype(np.uint8))
+    return root
+
+
+def build(export, photos, output, *more):
+    index.main([f"--export={export}", f"--images={photos}", f"--output={output}", *more])
+    return output
+
+
+def predict_with(export, built, output, *more):
+    predict.main([f"--export={export}", f"--index={built}", f"--output={output}", *more])
+
+
+def rows_of(file):
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.fixture(scope="module")
+def built(export, photos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("index") / "index"
+    return build(export, photos / "photos", output, f"--unknown_images={photos / 'others'}")
+
+
+def test_the_index_has_all_images_and_the_measured_detection(built, photos, capsys):
+    loaded = Index.load(built)
+    assert len(loaded) == 30
+    assert set(loaded.labels) == set(COLORS)
+    path = str(photos / "photos" / "red" / "3.png")
+    assert loaded.labels[loaded.paths.index(path)] == "red"
+    saved = json.loads((built / "index.json").read_text())["calibration"]
+    assert (saved["num_images"], saved["num_unknown"]) == (30, 20)
+    assert saved["match"]["precision"] == saved["match"]["recall"] == 1.0
+    # Yellow and grey are far from the three classes.
+    assert saved["detection"]["knn"] == {"auroc": 1.0, "fpr95": 0.0}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_predict_writes_neighbors_matches_and_unknown_images(
+    export, built, photos, tmp_path, suffix
+):
+    output = tmp_path / f"out{suffix}"
+    predict_with(
+        *(export, built, output, "--num_neighbors=2"),
+        *(f"--images={photos / 'photos' / 'red'}", f"--images={photos / 'others' / 'yellow'}"),
+    )
+    if suffix == ".csv":
+        rows = rows_of(output)
+        assert [row["is_unknown"] for row in rows] == ["False"] * 10 + ["True"] * 10
+        assert [row["is_match"] for row in rows[:10]] == ["True"] * 10
+        # An image of the index is its own nearest neighbour.
+        assert [row["neighbor_1_path"] for row in rows[:10]] == [row["path"] for row in rows[:10]]
+        assert {row["neighbor_2_label"] for row in rows[:10]} == {"red"}
+        assert [float(row["neighbor_1_similarity"]) for row in rows[:10]] == pytest.approx([1] * 10)
+        assert "neighbor_3_path" not in rows[0]
+        names = list(rows[0])
+        assert names.index("is_unknown") == names.index("embedding_0") - 1
+    else:
+        with np.load(output) as file:
+            written = dict(file)
+        assert set(written) == {
+            *("paths", "embeddings", "labels", "probabilities", "neighbor_paths"),
+            *("neighbor_labels", "neighbor_similarities", "is_match", "unknown_scores"),
+            "is_unknown",
+        }
+        assert written["neighbor_paths"].shape == (20, 2)
+        assert written["is_unknown"].tolist() == [False] * 10 + [True] * 10
+        scores = Index.load(built).unknown_scores(written["embeddings"])
+        np.testing.assert_allclose(written["unknown_scores"], scores, atol=1e-3)
+
+
+def test_a_class_that_is_left_out_is_unknown(export, photos, tmp_path, capsys):
+    output = build(
+        *(export, photos / "photos", tmp_path / "index"),
+        *("--unknown_class=blue", "--unknown_score=mahalanobis", "--num_neighbors=3"),
+    )
+    loaded = Index.load(output)
+    assert set(loaded.labels) == {"red", "green"}
+    assert loaded.calibration.num_unknown == 10
+    shown = capsys.readouterr().out
+    assert "unknown: mahalanobis score > " in shown
+    assert "10 unknown images, mahalanobis score: AUROC 1.000, FPR95 0.000" in shown
+    assert f"done: 20 images in {str(output)!r}" in shown
+
+
+def test_other_images_calibrate_and_an_index_is_replaced(export, photos, tmp_path, capsys):
+    output = build(export, photos / "photos", tmp_path / "index")
+    # All labels are wrong for the index of the other folder.
+    build(
+        *(export, photos / "photos", output),
+        *(f"--calibration_images={photos / 'others'}", "--approximate"),
+    )
+    shown = capsys.readouterr().out
+    assert "no similarity reaches a precision of 0.95, highest 0.000: no image is called" in shown
+    assert Index.load(output).calibration.num_images == 20
+    assert (output / "graph.usearch").is_file()
+    predict_with(
+        *(export, output, tmp_path / "out.csv"),
+        f"--images={photos / 'photos' / 'red'}",
+    )
+    assert {row["is_match"] for row in rows_of(tmp_path / "out.csv")} == {"False"}
+
+
+def test_images_without_labels_are_searched(export, photos, tmp_path):
+    output = build(export, photos / "photos" / "red", tmp_path / "index")
+    assert set(Index.load(output).labels) == {""}
+    predict_with(
+        *(export, output, tmp_path / "out.csv"),
+        f"--images={photos / 'photos' / 'red'}",
+    )
+    assert "is_match" not in rows_of(tmp_path / "out.csv")[0]
+
+
+def test_an_index_of_another_model_is_refused(built, photos, tmp_path):
+    other = save_tiny_export(tmp_path / "other")
+    (other / "saved_model.pb").write_bytes((other / "saved_model.pb").read_bytes() + b"\0")
+    with pytest.raises(
+        UserError, match=r"is of another model than the one in .*build the index again"
+    ):
+        predict_with(other, built, tmp_path / "out.csv", f"--images={photos}")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_index_of_other_embeddings_is_refused(export, photos, tmp_path):
+    Index(np.ones((1, 4)), ["a.png"]).save(tmp_path / "index")
+    with pytest.raises(UserError, match="embeddings of 4 numbers, got 3: use the model"):
+        predict_with(export, tmp_path / "index", tmp_path / "out.csv", f"--images={photos}")
+    assert not (tmp_path / "out.csv.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--precision=2"], "--precision must be a number > 0 and <= 1, got 2"),
+        (["--known_share=0"], "--known_share must be a number > 0"),
+        (["--unknown_class=cat"], "no class 'cat' to leave out, the first classes are 'blue'"),
+        ([f"--unknown_class={name}" for name in COLORS], "all classes are left out"),
+        (["--unknown_class=red", "--unknown_images=x"], "--unknown_images or --unknown_class, not"),
+        (["--unknown_images=missing"], "no image or folder 'missing'"),
+        (["--calibration_images=missing"], "no folder 'missing'"),
+        (["--images=missing"], "no folder 'missing'"),
+        (["--export=missing"], "no SavedModel in 'missing'"),
+        (["--output=."], "'.' has files that are no index"),
+        (["--images="], "--images is needed"),
+    ],
+)
+def test_wrong_flags_are_rejected_in_one_line(export, photos, tmp_path, more, says):
+    with pytest.raises(UserError, match=says) as raised:
+        build(export, photos / "photos", tmp_path / "index", *more)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "index").exists()
+
+
+def test_importing_the_class_does_not_start_tensorflow():
+    code = "import sys; from supcon_tf.index import Index; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
