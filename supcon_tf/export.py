@@ -1,53 +1,178 @@
-"""Copies a run's trained model out of its run directory, as a SavedModel for serving.
+"""Copies a run's trained model out of its run directory, for serving, in one of four formats.
 
-The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3];
-"serving_jpeg" takes `encoded`, the contents of image files [B]. Both return `embedding`, and if the
+The preprocessing is inside. Signature "serving_default" takes `images`, uint8 [B, H, W, 3], RGB of
+any size; "serving_pixels" takes `pixels`, float32 [B, image_px, image_px, 3], already cropped,
+resized and scaled, for accelerators that need a fixed size. Both return `embedding`, and if the
 model has them `projection`, or `logits`, `probabilities` and `label`, the number of a line of
-labels.txt (if images may have several labels: `labels`, a row of 0 and 1). Loading the model needs
-only TensorFlow.
+labels.txt (if images may have several labels: `labels`, a row of 0 and 1).
 
-example:
+--format=tf_saved_model (default) also has "serving_jpeg", which takes `encoded`, the contents of
+image files [B]. Loading it needs only TensorFlow.
+--format=litert writes model.tflite with both signatures, for the LiteRT interpreter without
+Select TF operations.
+--format=onnx writes model.onnx for ONNX Runtime, --format=openvino model.xml and model.bin; each
+has one signature, "serving_default" unless --signature is given.
+Beside these files are labels.txt, model.json (inputs, outputs, and how to prepare pixels) and
+prepare.py, which prepares pixels with NumPy. pip install '.[export]' for their packages.
+
+examples:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model
+  python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_onnx --format=onnx
+  python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_phone --format=litert \\
+      --quantize=int8
 """
 
+import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
-from supcon_tf import cli
+from supcon_tf import cli, config
 from supcon_tf.errors import UserError
+from supcon_tf.exporting.formats import FORMATS, QUANTIZATIONS, SAVED_MODEL, check_options
 from supcon_tf.files import check_links
 from supcon_tf.json_files import check_checksums
 from supcon_tf.run_dir import RunDir
 
+# Images with which int8 measures the ranges of the activations.
+NUM_RANGE_IMAGES = 128
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    options = cli.new_flags()
-    flags.DEFINE_string("workdir", None, "DIR: the run directory", flag_values=options)
-    flags.DEFINE_string(
-        "output", None, "DIR: a new directory for the SavedModel", flag_values=options
-    )
-    cli.parse(options, argv, __doc__)
-    if not options.workdir or not options.output:
-        raise UserError("--workdir and --output are needed: a run directory and a new directory")
-    export = RunDir(Path(options.workdir)).export
-    if not (export / "saved_model.pb").is_file():
-        raise UserError(
-            f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
-            "python -m supcon_tf.train with the same --workdir continues it"
-        )
-    check_checksums(export)
-    check_links(export, within=export.parent, advice="put what it leads to in its place")
-    output = Path(options.output)
+    options = _parsed(argv)
+    run_dir, output = RunDir(Path(options.workdir)), Path(options.output)
+    export = run_dir.export
+    check_options(options.format, quantize=options.quantize, signature=options.signature)
+    if options.images and options.quantize != "int8":
+        raise UserError("--images is for --quantize=int8 only: leave it out")
+    _check_export(options.workdir, export)
     if output.resolve().is_relative_to(export.resolve()):
         raise UserError(f"{options.output!r} is inside of {str(export)!r}: give a new directory")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{options.output!r} is not empty: give a new directory")
-    shutil.copytree(export, output, dirs_exist_ok=True)
-    print(f"done: {output}")
+    if options.format == SAVED_MODEL:
+        shutil.copytree(export, output, dirs_exist_ok=True)
+        print(f"done: {output}")
+        return
+    cli.start_tensorflow()
+    # These import TensorFlow.
+    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
+    from supcon_tf.exporting.write import write_model
+
+    if not options.trust:
+        check_untrusted_model(export)
+    images: Iterable[np.ndarray] = ()
+    if options.quantize == "int8":
+        images = list(range_images(run_dir, options.images, trust=options.trust))
+    write_model(
+        export,
+        output,
+        format=options.format,
+        quantize=options.quantize,
+        signature=options.signature,
+        images=images,
+    )
+    print(f"done: {output / FORMATS[options.format].file}")
+
+
+def _parsed(argv: Sequence[str] | None) -> flags.FlagValues:
+    options = cli.new_flags()
+    flags.DEFINE_string("workdir", None, "DIR: the run directory", flag_values=options)
+    flags.DEFINE_string("output", None, "DIR: a new directory for the model", flag_values=options)
+    flags.DEFINE_string(
+        "format", SAVED_MODEL, f"{', '.join(FORMATS)} (the first by default)", flag_values=options
+    )
+    flags.DEFINE_string(
+        "quantize",
+        "none",
+        f"{', '.join(QUANTIZATIONS)} (the first by default): float16 stores the weights in 16 "
+        "bits (not tf_saved_model); int8 computes in 8 bits (litert)",
+        flag_values=options,
+    )
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "serving_default (default: images of any size, preprocessing in the file) or "
+        "serving_pixels (prepared pixels), for onnx and openvino",
+        flag_values=options,
+    )
+    flags.DEFINE_string(
+        "images",
+        None,
+        f"FOLDER: images for --quantize=int8, which runs the model on {NUM_RANGE_IMAGES} of them; "
+        "by default the run's training images",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
+        "trust",
+        False,
+        "convert a model that uses files, Python or the network, and let the config.gin of the run "
+        "call any Python code: only for runs whose source you trust",
+        flag_values=options,
+    )
+    cli.parse(options, argv, __doc__)
+    if not options.workdir or not options.output:
+        raise UserError("--workdir and --output are needed: a run directory and a new directory")
+    return options
+
+
+def _check_export(workdir: str, export: Path) -> None:
+    if not (export / "saved_model.pb").is_file():
+        raise UserError(
+            f"no trained model in {workdir!r}: a run writes it when its first stage ends, "
+            "python -m supcon_tf.train with the same --workdir continues it"
+        )
+    check_checksums(export)
+    check_links(export, within=export.parent, advice="put what it leads to in its place")
+
+
+def range_images(run_dir: RunDir, folder: str | None, *, trust: bool) -> Iterator[np.ndarray]:
+    """Images for int8: of a folder, or training images of the run.
+
+    Yields:
+      uint8 [H, W, 3], `NUM_RANGE_IMAGES` at most.
+
+    Raises:
+      UserError: no images there.
+    """
+    if folder is not None:
+        from supcon_tf.data.image_files import find_images, read_image
+
+        paths = find_images([folder])
+        chosen = np.random.default_rng(0).permutation(len(paths))[:NUM_RANGE_IMAGES]
+        yield from (read_image(paths[number]) for number in chosen)
+        return
+    train = run_source(run_dir, trust=trust).train
+    count = min(NUM_RANGE_IMAGES, train.num_examples)
+    for image, _ in train.shuffled(seed=0, start=0, stop=count).as_numpy_iterator():
+        yield image
+
+
+def run_source(run_dir: RunDir, *, trust: bool) -> Any:
+    """The source of images of a run's last stage.
+
+    Raises:
+      UserError: its config.gin is not trusted, or its images cannot be read.
+    """
+    try:
+        if not trust:
+            config.check_untrusted(run_dir.config)
+        config.parse([str(run_dir.config)], [])
+        names = [f"{stage}.run.source" for stage in ("finetune", "linear", "pretrain")]
+        bound = {name: config.bound_value(name) for name in names}
+        stages = run_dir.metrics()
+        last = next(name for name in names if name.partition(".")[0] in stages)
+        return copy.deepcopy(bound[last])  # gin calls the reference.
+    except (UserError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the run's images cannot be read, give --images=FOLDER: {reason}"
+        ) from None
 
 
 if __name__ == "__main__":

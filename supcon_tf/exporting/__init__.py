@@ -1,0 +1,1 @@
+"""A trained model as an ONNX, LiteRT or OpenVINO file, with its preprocessing inside."""

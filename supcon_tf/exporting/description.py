@@ -1,0 +1,73 @@
+"""model.json: the inputs and outputs of an exported file, and how to prepare its pixels."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from supcon_tf.data.preprocessing import EvalCrop
+from supcon_tf.exporting.prepare import prepare
+from supcon_tf.exporting.signatures import Function
+
+_CONTENT = {
+    "images": "RGB images of any size, as decoded; the preprocessing is in the file",
+    "pixels": "images as prepare.py makes them of the options in `pixels`",
+}
+
+
+def describe_signature(function: Function) -> dict[str, Any]:
+    """The inputs and outputs of a signature as JSON: dtype, shape, content."""
+    concrete = function.get_concrete_function()
+    [spec] = concrete.function_type.parameters.values()
+    inputs = {spec.name: _tensor(spec.type_constraint) | {"content": _CONTENT[spec.name]}}
+    outputs = {name: _tensor(spec) for name, spec in concrete.structured_outputs.items()}
+    return {"inputs": inputs, "outputs": dict(sorted(outputs.items()))}
+
+
+def describe_pixels(view: Callable[[tf.Tensor], tf.Tensor], image_px: int) -> dict[str, Any] | None:
+    """The options of `prepare` with which it makes the same pixels.
+
+    They are found by trying, so that the result is right whatever the settings of the run were.
+
+    Args:
+      view: the evaluation view of float32 images [B, H, W, 3] in [0, 1].
+      image_px: its size.
+
+    Returns:
+      Arguments of `prepare`, or None if the crop is not one of `views.eval_crop`.
+    """
+    rng = np.random.default_rng(0)
+    sizes = ((image_px + 1, 2 * image_px), (3 * image_px + 1, 2 * image_px + 3))
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    expected = [view(tf.constant(image[None] / np.float32(255)))[0].numpy() for image in images]
+    # Views of a black and of a white image, whose pixels are all the same: [3].
+    black, white = (
+        view(tf.fill([1, *sizes[0], 3], value))[0, 0, 0].numpy() for value in (0.0, 1.0)
+    )
+    scaled = {"scale": (white - black).tolist(), "offset": black.tolist()}
+    usual = round(image_px / 7)
+    paddings = sorted(range(image_px + 1), key=lambda padding: padding != usual)
+    for padding, method in itertools.product(paddings, get_args(EvalCrop)):
+        if method == "none" and padding != usual:
+            continue
+        options = {"image_px": image_px, "eval_crop": method, "padding_px": padding, **scaled}
+        made = (prepare(image, **options) for image in images)
+        if all(np.allclose(*pair, atol=1e-3) for pair in zip(made, expected, strict=True)):
+            return options
+    return None
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+
+def describe(
+    signatures: Mapping[str, Function],
+    pixels: dict[str, Any] | None,
+    **options: str,
+) -> dict[str, Any]:
+    """The content of model.json."""
+    described = {name: describe_signature(function) for name, function in signatures.items()}
+    return {**options, "signatures": described, "pixels": pixels}
