@@ -145,6 +145,14 @@ def report(run_dir: RunDir) -> Path:
         ) from error
 
 
+# Accuracies of a pretrained encoder before training.
+FROZEN = {
+    "frozen_linear_top_1": "top-1",
+    "frozen_knn_top_1": "kNN",
+    "frozen_knn_mean_average_precision": "kNN mAP",
+}
+
+
 def accuracies(run_dir: RunDir) -> str:
     """The test accuracies of the last stage that classifies, as "linear top-1 0.912, kNN 0.874"."""
     names = {
@@ -154,10 +162,18 @@ def accuracies(run_dir: RunDir) -> str:
         "knn_top_1": "kNN",
         "knn_mean_average_precision": "kNN mAP",
     }
-    for stage, metrics in reversed(run_dir.metrics().items()):
+    results = run_dir.metrics()
+    frozen = [
+        f"{name} {metrics[key]:.3f}"
+        for metrics in results.values()
+        for key, name in FROZEN.items()
+        if key in metrics
+    ]
+    for stage, metrics in reversed(results.items()):
         shown = [f"{names[key]} {metrics[key]:.3f}" for key in names if key in metrics]
         if stage in ("pretrain", "linear", "finetune") and shown:
-            return f"{stage} {', '.join(shown)}"
+            before = f"; frozen encoder {', '.join(frozen)}" if frozen else ""
+            return f"{stage} {', '.join(shown)}{before}"
     return ""
 
 

@@ -22,11 +22,13 @@ class RunDir:
     Args:
       root: the directory given as --workdir.
       is_chief: False for a worker that only reads what the chief writes.
+      next_stages: the stages that come after the current one.
       keep_test_split: whether the images may have changed, see `training.run_data.run_images`.
     """
 
     root: Path
     is_chief: bool = True
+    next_stages: tuple[str, ...] = ()
     keep_test_split: bool = False
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
@@ -56,6 +58,11 @@ class RunDir:
     def curves_file(self) -> Path:
         """One record per epoch and stage."""
         return self.root / "curves.json"
+
+    @property
+    def encoders_file(self) -> Path:
+        """What the initial encoder of each stage is, and its accuracies before training."""
+        return self.root / "encoders.json"
 
     @property
     def normalization_file(self) -> Path:
@@ -168,6 +175,7 @@ class RunDir:
         for file in (
             self.view_sheet,
             self.curves_file,
+            self.encoders_file,
             self.scored_split,
             self.normalization_file,
             self.old_normalization_file,
@@ -209,6 +217,14 @@ class RunDir:
     def set_curve(self, stage: str, records: list[dict[str, float]]) -> None:
         """Replaces the records of a stage."""
         self._write(self.curves_file, {**read_json(self.curves_file), stage: records})
+
+    def encoders(self) -> dict[str, Any]:
+        """Stage -> what its initial encoder is."""
+        return read_json(self.encoders_file)
+
+    def set_encoder(self, stage: str, record: dict[str, Any]) -> None:
+        """Replaces the record of a stage."""
+        self._write(self.encoders_file, {**self.encoders(), stage: record})
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """The measured means and standard deviations, if they were measured."""

@@ -10,6 +10,7 @@ from keras import layers
 from supcon_tf.errors import UserError, check_choice, check_flag, check_integer, check_number
 from supcon_tf.models.batch_norm import BatchNormalization
 from supcon_tf.models.initializers import Initializer, new_initializer
+from supcon_tf.models.origin import Origin, with_origin
 
 Stem = Literal["imagenet", "pytorch", "cifar"]
 Shortcut = Literal["projection", "identity_where_possible"]
@@ -226,7 +227,7 @@ def _residual_network(
             )
     # float32, so that a bfloat16 network also returns a float32 embedding.
     x = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32", name="pool")(x)
-    return keras.Model(images, x, name=name)
+    return with_origin(keras.Model(images, x, name=name), Origin(name, "random"))
 
 
 def _check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

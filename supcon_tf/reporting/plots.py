@@ -76,7 +76,7 @@ def curve_figure(
     plot.xaxis.axis_label = "epoch"
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     if percent:
-        plot.yaxis.formatter = NumeralTickFormatter(format="0%")
+        plot.yaxis.formatter = NumeralTickFormatter(format="0.[0]%")
     for key, (colour, marker) in zip(keys, CURVE_STYLES, strict=False):
         known = [row for row in rows if row.get(key) is not None]
         source = ColumnDataSource(

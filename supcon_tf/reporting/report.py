@@ -94,7 +94,7 @@ def _drawn_sections(
     except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         failed["test split"] = f"{files[0]} is damaged ({error})"
     measured = read_measured(run_dir) if has_robustness else None
-    draw: dict[str, Callable[[], Any]] = {}
+    draw: dict[str, Callable[[], Any]] = {"encoders": lambda: sections.encoders(run_dir)}
     if run_dir.curves_file.exists():
         draw["curves"] = lambda: sections.curves(read_json(run_dir.curves_file))
     if split is not None:
@@ -104,7 +104,7 @@ def _drawn_sections(
         draw["robustness"] = lambda: robustness([measured])
     if run_dir.view_sheet.exists():
         draw["views"] = lambda: sections.views(run_dir.view_sheet)
-    drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "views"))
+    drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "encoders", "views"))
     for name, function in draw.items():
         try:
             drawn[name] = function()
@@ -160,6 +160,7 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
         ("Mean average precision", "mean_average_precision", [*metrics][::-1]),
         ("Mean corruption error", "mce", ["robustness"]),
         ("kNN top-1 accuracy", "knn_top_1", [*metrics][::-1]),
+        ("kNN, frozen encoder", "frozen_knn_top_1", [*metrics]),
         ("Images per second", "images_per_second", [*metrics]),
     ):
         stage = next((stage for stage in stages if key in metrics.get(stage, ())), None)

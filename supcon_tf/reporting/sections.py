@@ -11,6 +11,7 @@ import numpy as np
 
 from supcon_tf.reporting import plots
 from supcon_tf.reporting.scored_split import ScoredSplit, image_uri, most_confused_pairs
+from supcon_tf.run_dir import RunDir
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -45,11 +46,16 @@ _IN_PERCENT = ("Accuracy", "Mean average precision", "Nearest view")
 
 
 def curves(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Loss and accuracy plots of each stage."""
+    """Loss and accuracy plots of each stage; the values themselves for a single epoch."""
     return [
         {
             "stage": stage,
-            "plots": _curve_plots(stage, number, stages[stage]),
+            "plots": _curve_plots(stage, number, stages[stage]) if len(stages[stage]) > 1 else [],
+            "values": {
+                name: stages[stage][0][name]
+                for name in ("loss", "accuracy")
+                if len(stages[stage]) == 1 and _finite(stages[stage], name)
+            },
             "epochs": len(stages[stage]),
             "without_loss": len(stages[stage]) - len(_finite(stages[stage], "loss")),
         }
@@ -153,6 +159,43 @@ def confusion(split: ScoredSplit) -> dict[str, Any] | None:
         "total": len(split.labels),
         "pairs": pairs,
     }
+
+
+def encoders(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The initial encoder of each stage, and the accuracies before and after training."""
+    records, results = run_dir.encoders(), run_dir.metrics()
+    return [
+        {
+            "stage": stage,
+            **records[stage],
+            "comparison": _before_and_after(records[stage].get("frozen", {}), results),
+        }
+        for stage in in_order(records.keys() & results.keys())
+    ]
+
+
+# Row of the comparison -> key before and after training. A probe may not have converged.
+_COMPARED = {
+    "kNN": ("frozen_knn_top_1", "knn_top_1"),
+    "kNN, mean average precision": (
+        "frozen_knn_mean_average_precision",
+        "knn_mean_average_precision",
+    ),
+    "Linear classifier": ("frozen_linear_top_1", "top_1"),
+}
+
+
+def _before_and_after(
+    frozen: Mapping[str, float], results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """A row per classifier: its accuracy on frozen features, then after each stage."""
+    stages = [stage for stage in in_order(results) if stage != "robustness"]
+    rows = {
+        name: [frozen[before], *(results[stage].get(after) for stage in stages)]
+        for name, (before, after) in _COMPARED.items()
+        if before in frozen
+    }
+    return {"stages": stages, "rows": rows} if rows else None
 
 
 def average_precisions(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

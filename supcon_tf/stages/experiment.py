@@ -1,5 +1,6 @@
 """Runs the stages of an experiment one after the other."""
 
+import dataclasses
 import time
 import zipfile
 import zlib
@@ -47,7 +48,7 @@ def run(
     in_order = list(dict.fromkeys((*stages, *evaluations)))
     restore_curves(run_dir)
     _forget_damaged_models(run_dir, in_order)
-    for stage in in_order:
+    for number, stage in enumerate(in_order):
         results = run_dir.metrics().get(stage)
         if results is not None:
             print(f"{stage}: finished before, in {results.get('seconds', 0):.0f} s")
@@ -55,11 +56,12 @@ def run(
         if stage == "robustness" and not run_dir.is_chief:
             continue  # It trains nothing: one worker runs it.
         start = time.time()
+        current = dataclasses.replace(run_dir, next_stages=tuple(in_order[number + 1 :]))
         # Models among the arguments are built before the stage sets its own seed and precision.
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy("float32")
         try:
-            configured(STAGES[stage])(run_dir)
+            configured(STAGES[stage])(current)
         except (tf.errors.UnavailableError, tf.errors.AbortedError):
             # Also between epochs: while models are built, and while one worker evaluates.
             raise UserError(

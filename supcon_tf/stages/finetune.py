@@ -13,6 +13,7 @@ from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, TrainingConfig
 from supcon_tf.training.encoder_io import encoder_path, load_encoder, load_parts
+from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
 from supcon_tf.training.rehearsal import rehearse
@@ -51,6 +52,7 @@ def run(
     precision: Precision = "float32",
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
+    compare_with_frozen: bool = True,
 ) -> None:
     """Trains all weights on one augmented view of each image.
 
@@ -66,7 +68,7 @@ def run(
       weight_decay: L2 weight decay of encoder and classifier, not of batch normalisation.
       precision: dtype policy of new layers; the encoder keeps its own. "mixed_float16" scales the
         loss.
-      clip_norm, gradient_cache_chunk: as in `pretrain.run`.
+      clip_norm, gradient_cache_chunk, compare_with_frozen: as in `pretrain.run`.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.
@@ -129,6 +131,7 @@ def run(
     # Fit.
     measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
     rehearse(measures)
+    record_encoder(measures, path=path, given=encoder, compare_with_frozen=compare_with_frozen)
     fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.

@@ -21,6 +21,7 @@ from supcon_tf.training.batches import (
 )
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.encoder_io import encoder_file, encoder_path, load_encoder
+from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.logistic import fit_logistic_regression
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import classification_objective
@@ -98,7 +99,8 @@ def run(
         optimizer=optimizer,
         schedule=schedule,
         epochs=epochs,
-        batch_size=batch_size,
+        # LBFGS has no batches, so that few images are no reason to change it.
+        batch_size=batch_size if solver == "steps" else min(batch_size, source.train.num_examples),
         strategy=strategy or tf.distribute.get_strategy(),
         weight_decay=weight_decay,
         seed=seed,
@@ -146,6 +148,7 @@ def run(
     # Fit.
     measures = EpochMeasures(run_dir, network, scorer, data, config, objective)
     rehearse(measures)
+    record_encoder(measures, path=path, given=encoder)
     if solver == "lbfgs":
         fit_logistic_regression(trained, data, scorer, config=config, run_dir=run_dir)
     else:

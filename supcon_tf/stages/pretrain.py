@@ -14,6 +14,7 @@ from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, TrainingConfig
 from supcon_tf.training.encoder_io import Part, load_parts
+from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.loop import fit
 from supcon_tf.training.objective import pretraining_objective
 from supcon_tf.training.rehearsal import rehearse
@@ -57,6 +58,7 @@ def run(
     learning_rate_multipliers: Mapping[str, float] | None = None,
     freeze_through: str | None = None,
     freeze_batch_norm: bool = False,
+    compare_with_frozen: bool = True,
 ) -> None:
     """Trains an encoder and writes its model and results into the run directory.
 
@@ -117,6 +119,9 @@ def run(
         train. None freezes no first layers.
       freeze_batch_norm: run the encoder's batch normalisation with its moving averages and train
         neither them nor its scale and offset, as for pretrained encoders and small batches.
+      compare_with_frozen: measure the kNN accuracy of a pretrained encoder before it trains, and
+        that of a logistic regression on its features for up to 5,000 training images. This takes as
+        long as the evaluation after training.
 
     Raises:
       UserError: a value out of range, a support of other classes, a loss that does not fit the
@@ -175,6 +180,11 @@ def run(
     # Fit.
     measures = EpochMeasures(run_dir, network, scorer, data, config, objective, support)
     rehearse(measures)
+    record_encoder(
+        measures,
+        path=warm_start if "encoder" in warm_start_parts else None,
+        compare_with_frozen=compare_with_frozen,
+    )
     fit(trained, step_batches, config=config, run_dir=run_dir, measures=measures)
 
     # Evaluate and save.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +28,7 @@ class EndEpochs(keras.callbacks.Callback):
       epochs: step after which an epoch ends -> the epoch's number.
       config: settings of the stage.
       measures: computed at the end of an epoch; None for a worker that records nothing.
+      next_stages: the stages of the run after this one.
 
     The attribute `last_end` is the step after which the last epoch ended.
     """
@@ -39,6 +40,7 @@ class EndEpochs(keras.callbacks.Callback):
         epochs: Mapping[int, int],
         config: TrainingConfig,
         measures: EpochMeasures | None,
+        next_stages: Sequence[str] = (),
     ):
         super().__init__()
         self.last_end: int | None = None
@@ -47,7 +49,7 @@ class EndEpochs(keras.callbacks.Callback):
         self._bar = tqdm(disable=True)
         self._progress, self._epochs, self._config = progress, epochs, config
         self._fit_began, self._first_epoch = time.perf_counter(), min(epochs.values())
-        self._measures = measures
+        self._measures, self._next_stages = measures, next_stages
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._begin_epoch(seconds_before=self._progress.seconds)
@@ -140,7 +142,7 @@ class EndEpochs(keras.callbacks.Callback):
         if minutes < 0.5:
             return ""
         shown = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min"
-        return f", about {shown} left"
+        return ", then ".join([f", about {shown} left", *self._next_stages])
 
     def _title(self, end: int) -> str:
         return f"{self._config.stage} epoch {self._epochs[end]}/{self._config.epochs}"

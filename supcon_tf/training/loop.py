@@ -64,6 +64,7 @@ def fit(
                 epochs={end: epochs_by_end[end] for end in ends},
                 config=config,
                 measures=measures if run_dir.is_chief else None,
+                next_stages=run_dir.next_stages,
             )
             _fit_steps(
                 model,

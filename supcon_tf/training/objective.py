@@ -127,10 +127,11 @@ def pretraining_objective(
         _check_num_classes(losses["logits_and_projection"], source)
         losses = _with_memory(losses, model)
         return Objective(losses, dict.fromkeys(losses, weight), tuple(model_parts(model)))
-    losses = _with_memory(losses, model)
     for each in losses.values():
-        if getattr(each, "scale_by_temperature", False):
-            print(f"pretrain: the loss is shown times its temperature, {each.temperature}")
+        options = each.get_config()
+        if options.get("scale_by_temperature") and options["temperature"] != 1:
+            print(f"pretrain: the loss is shown times its temperature, {options['temperature']}")
+    losses = _with_memory(losses, model)
     is_joint = joint_loss is not None
     losses = {
         output: _with_centers(each, model, is_joint=is_joint) for output, each in losses.items()

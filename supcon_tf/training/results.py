@@ -129,6 +129,7 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
         measures.network.save(partial)
     scores = scorer.score(source.test, "test")
     metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.test_measures(scores)}
+    metrics |= run_dir.encoders().get(stage, {}).get("frozen", {})
     if source.has_labels:
         metrics |= _classifier_metrics(scores, source, classifies)
     else:

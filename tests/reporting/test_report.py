@@ -27,7 +27,10 @@ METRICS = {
     "linear": {"seconds": 5, "images_per_second": 4000.0, "top_1": 0.948, "knn_top_1": 0.975},
 }
 CURVES = {
-    "linear": [{"epoch": 1, "step": 7, "loss": 0.7, "accuracy": 0.8}],
+    "linear": [
+        {"epoch": 1, "step": 7, "loss": 0.7, "accuracy": 0.8},
+        {"epoch": 2, "step": 14, "loss": 0.6, "accuracy": 0.9},
+    ],
     "pretrain": [
         {"epoch": 1, "step": 11, "loss": 5.1, "accuracy": 0.41, "validation_accuracy": 0.4},
         {"epoch": 2, "step": 22, "loss": 3.2, "accuracy": 0.73, "learning_rate": 0.05},
@@ -156,6 +159,57 @@ def test_images_have_alternative_text(full_page):
     assert plots_shown[0]["aria-label"] == (
         "Loss of stage pretrain by epoch. Training: 5.1 at epoch 1, 3.2 at epoch 2."
     )
+
+
+ENCODER = {
+    "name": "efficientnet_lite0",
+    "weights": "ImageNet",
+    "inputs": "[-0.992, 1]",
+    "image_px": 32,
+    "resized_px": 96,
+    "parameters": 3412,
+    "dimensions": 1280,
+    "frozen": {"frozen_knn_top_1": 0.81, "frozen_linear_top_1": 0.82},
+}
+
+
+def test_page_describes_the_encoder_and_compares_with_its_frozen_features(tmp_path):
+    metrics = {
+        "pretrain": {"knn_top_1": 0.85, "probe_top_1": 0.84, **ENCODER["frozen"]},
+        "linear": {"knn_top_1": 0.85, "top_1": 0.87},
+    }
+    run = write_run(tmp_path, metrics=metrics)
+    (run / "encoders.json").write_text(json.dumps({"pretrain": ENCODER}))
+    page = Page(write_report(run))
+    assert "Encoder" in page.headings
+    for text in (
+        "efficientnet_lite0, 3,412 parameters, 1,280 features",
+        "Initial weights ImageNet",
+        "32 px, resized to 96 px by the encoder, pixels scaled to [-0.992, 1]",
+        "frozen after pretrain after linear",
+        "kNN 81.0% 85.0% 85.0%",
+        "Linear classifier 82.0% 87.0%",
+        "kNN, frozen encoder 81.0% pretrain",
+    ):
+        assert text.replace(" ", "") in page.text.replace(" ", "")
+
+
+def test_page_of_a_random_encoder_has_no_comparison(tmp_path):
+    record = {**ENCODER, "weights": "random", "resized_px": None}
+    del record["frozen"]
+    run = write_run(tmp_path)
+    (run / "encoders.json").write_text(json.dumps({"pretrain": record, "finetune": record}))
+    page = Page(write_report(run))
+    assert "Initial weights random" in page.text.replace("weightsrandom", "weights random")
+    assert "frozen" not in page.text
+    assert page.text.count("efficientnet_lite0") == 1  # Finetune has no results yet.
+
+
+def test_a_single_epoch_is_shown_in_numbers(tmp_path):
+    record = {"epoch": 1, "step": 1, "loss": 0.25, "accuracy": 1.0}
+    page = Page(write_report(write_run(tmp_path, curves={"linear": [record]})))
+    assert "One epoch: loss 0.2500, accuracy 1.0000 on the training images." in page.text
+    assert page.plots == []
 
 
 def test_page_depends_on_nothing_but_the_run_directory(tmp_path):

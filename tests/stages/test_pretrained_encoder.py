@@ -25,7 +25,7 @@ def encoder_file(tmp_path_factory):
 
 
 def test_run_from_a_pretrained_encoder_caches_features_exports_and_loads(
-    tmp_path, photos, encoder_file
+    tmp_path, photos, encoder_file, capsys
 ):
     run(
         tmp_path / "run",
@@ -36,6 +36,14 @@ def test_run_from_a_pretrained_encoder_caches_features_exports_and_loads(
         "linear.run.cache_features = True",
     )
     assert list((tmp_path / "run").rglob("training-*.npz"))
+    results = RunDir(tmp_path / "run").metrics()
+    frozen = {key: value for key, value in results["pretrain"].items() if "frozen" in key}
+    assert set(frozen) == {"frozen_knn_top_1", "frozen_linear_top_1"}
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.endswith(
+        f"; frozen encoder top-1 {frozen['frozen_linear_top_1']:.3f}, "
+        f"kNN {frozen['frozen_knn_top_1']:.3f}"
+    )
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype("uint8")
     signature = tf.saved_model.load(str(tmp_path / "run" / "export")).signatures["serving_default"]
     exported = signature(images=tf.constant(images))["embedding"].numpy()
@@ -52,6 +60,7 @@ def test_run_from_a_pretrained_encoder_caches_features_exports_and_loads(
 FROZEN = (
     "experiment.run.stages = ('linear',)",
     "linear.run.solver = 'lbfgs'",
+    "linear.run.batch_size = 64",  # More than there are images.
     "views.eval_crop.method = 'none'",
 )
 

@@ -50,3 +50,5 @@ def test_time_left_is_that_of_the_epochs_to_come(seconds, says):
     end = callbacks.EndEpochs(None, epochs={9: 3, 12: 4}, config=config, measures=None)
     end._fit_began = time.perf_counter() - seconds
     assert end._time_left({"epoch": 3}) == says
+    end._next_stages = ("linear", "robustness")
+    assert end._time_left({"epoch": 3}) == (says and f"{says}, then linear, then robustness")

@@ -46,6 +46,18 @@ def test_log_prior_source_is_the_shares_of_the_classes_in_the_training_images():
     assert joint.losses["logits"].ignore_class == -1
 
 
+def test_a_loss_that_is_scaled_by_its_temperature_is_announced(capsys):
+    model = models.contrastive_model(encoder(), image_shape=(8,), num_classes=3)
+    says = "pretrain: the loss is shown times its temperature, 0.2\n"
+    for options, expected in (
+        ({"temperature": 0.2}, says),
+        ({"temperature": 0.2, "scale_by_temperature": False}, ""),
+        ({"temperature": 1.0}, ""),
+    ):
+        pretraining_objective(model, losses.SupConLoss(**options), LONG_TAILED)
+        assert capsys.readouterr().out == expected
+
+
 def test_log_prior_counts_the_images_of_a_long_tailed_subset():
     subset = sources.subset(sources.digits(), imbalance=10.0)
     counts = np.bincount(subset.train.labels)

@@ -16,6 +16,7 @@ from supcon_tf.models.encoders import (
     torch_resnet,
 )
 from supcon_tf.models.encoders.input_scaling import InputScaling, from_bytes
+from supcon_tf.models.origin import Origin, with_origin
 
 _TORCH = "torch:"
 _HUB = "keras_hub:"
@@ -74,7 +75,18 @@ def pretrained(
         )(features)
     else:
         features = layers.Activation("linear", dtype="float32", name="features")(features)
-    return keras.Model(images, features, name=f"pretrained_{network.name}")
+    encoder = keras.Model(images, features, name=f"pretrained_{network.name}")
+    return with_origin(encoder, _origin(name, weights, network))
+
+
+def _origin(name: str, weights: str | None, network: keras.Model) -> Origin:
+    if name.startswith(_TORCH) or name.endswith(".keras"):
+        return Origin(network.name, f"file {Path(name.removeprefix(_TORCH)).name}")
+    if weights is None:
+        return Origin(name, "random")
+    if weights != "imagenet":
+        return Origin(name, f"file {Path(weights).name}")
+    return Origin(name, "those of the preset" if name.startswith(_HUB) else "ImageNet")
 
 
 def _load(name: str, weights: str | None) -> tuple[keras.Model, InputScaling | None]:
