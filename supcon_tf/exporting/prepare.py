@@ -4,11 +4,12 @@
 and the options of `prepare` into model.json:
 
     import json
+    from pathlib import Path
     import numpy as np
     from PIL import Image
     from prepare import prepare
 
-    options = json.load(open("model.json"))["pixels"]
+    options = json.loads(Path("model.json").read_text())["pixels"]
     image = np.asarray(Image.open("photo.jpg").convert("RGB"))
     pixels = prepare(image, **options)[None]  # float32 [1, H, W, 3]
 """

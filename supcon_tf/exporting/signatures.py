@@ -20,13 +20,14 @@ def load_export(path: Path) -> Any:
     """Loads a SavedModel of `save_serving_model`.
 
     Raises:
-      UserError: damaged, of an older version, or its evaluation crop takes only uint8 images.
+      UserError: damaged, or of an older version.
     """
     loaded = load_saved_model(path)
     if not hasattr(loaded, "evaluation_view") or not hasattr(loaded, "model_outputs"):
         raise UserError(
-            f"the SavedModel in {str(path)!r} is of a version that had only this format: remove "
-            "it, and python -m supcon_tf.train with the same --workdir writes it again"
+            f"the SavedModel in {str(path)!r} is of an older version, which other formats cannot "
+            "be made from: remove its saved_model.pb, and python -m supcon_tf.train with the same "
+            "--workdir writes it again"
         )
     return loaded
 
