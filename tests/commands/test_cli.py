@@ -8,7 +8,7 @@ import sys
 import gin
 import pytest
 
-from supcon_tf import cli, evaluate, export, predict, study, train
+from supcon_tf import audit, cli, evaluate, export, index, predict, study, train
 from supcon_tf.errors import UserError
 
 COMMANDS = {
@@ -24,7 +24,9 @@ COMMANDS = {
     ),
     evaluate: ("--workdir", "--gin_file", "--gin_param", "--output"),
     export: ("--workdir", "--output"),
-    predict: ("--export", "--images", "--output", "--batch_size"),
+    predict: ("--export", "--images", "--output", "--index", "--num_neighbors", "--batch_size"),
+    index: ("--export", "--images", "--output", "--calibration_images", "--unknown_images"),
+    audit: ("--workdir", "--output", "--num_neighbors", "--duplicate_similarity"),
     study: ("--gin_file", "--gin_param", "--workdir", "--list"),
 }
 
@@ -128,7 +130,7 @@ def test_help_and_a_bare_command_of_a_process():
 def test_importing_the_commands_starts_nothing():
     code = (
         "import os, sys; before = dict(os.environ)\n"
-        "from supcon_tf import cli, evaluate, export, predict, study, train\n"
+        "from supcon_tf import audit, cli, evaluate, export, index, predict, study, train\n"
         "print('tensorflow' in sys.modules, dict(os.environ) == before)"
     )
     assert run_python("-c", code).stdout.split() == ["False", "True"]
