@@ -103,17 +103,24 @@ def _resampled(image: tf.Tensor, size: tuple[int | tf.Tensor, int | tf.Tensor]) 
         sides = tf.shape(image)[-3:-1]
         return tf.image.resize(image, tf.where(large(image), _half(sides), sides))
 
-    def halve_then_resize() -> tf.Tensor:
+    def halved_while(goes_on: bool | tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         [smaller] = tf.while_loop(
-            lambda image: tf.reduce_any(large(image)),
+            lambda image: goes_on & tf.reduce_any(large(image)),
             lambda image: [halved(image)],
-            [halved(image)],
+            [image],
             shape_invariants=[tf.TensorShape([*image.shape[:-3], None, None, 3])],
         )
-        return tf.image.resize(smaller, size)
+        return smaller
 
     shrinks = tf.reduce_all(large(image))
-    return tf.cond(shrinks, halve_then_resize, lambda: tf.image.resize(image, size))
+    if image.dtype == tf.float32:
+        # Without a condition, in which OpenVINO returns memory that was never written.
+        return tf.image.resize(halved_while(shrinks, image), size)
+    return tf.cond(
+        shrinks,
+        lambda: tf.image.resize(halved_while(True, halved(image)), size),
+        lambda: tf.image.resize(image, size),
+    )
 
 
 def _half(length: _Length) -> _Length:

@@ -65,6 +65,7 @@ def write_model(
         name = signature or "serving_default"
         functions = {name: functions[name]}
     pixels = describe_pixels(loaded.evaluation_view, image_px(loaded))
+    output = output.resolve()  # "." has no name.
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

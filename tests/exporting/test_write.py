@@ -38,8 +38,9 @@ def write(workdir, output, format, **options):
 @pytest.mark.parametrize("format", RUNTIMES)
 def test_images_of_any_size_give_the_outputs_of_keras(model, workdir, tmp_path, format):
     run = load_model(write(workdir, tmp_path / "out", format), threads=1)
-    # Smaller, as large, and with two halvings before the bilinear resizing.
-    for size in ((6, 7), (8, 8), (50, 37)):
+    # Not resized at all, smaller, resized along one side, and halved twice before. Each needs more
+    # memory than the one before.
+    for size in ((9, 9), (6, 17), (9, 14), (50, 37)):
         images = photos(*size)
         expected, outputs = outputs_of_keras(model, images), run(images)
         assert set(outputs) == set(expected)
