@@ -63,13 +63,14 @@ def neighbor_probabilities(
 
 
 def label_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[LabelError]:
-    """Images that the rule of confident learning finds, the likeliest error first.
+    """Images that confident learning finds, the likeliest error first.
 
     The threshold of class j is the mean probability of j over the images labelled j. An image is
-    confidently of the class j with the highest probability among those that reach their threshold;
-    if that is another class than its label, the label is likely wrong. Northcutt et al. 2021,
-    "Confident Learning: Estimating Uncertainty in Dataset Labels", the off-diagonals of the
-    confident joint.
+    confidently of the class with the highest probability among those that reach their threshold.
+    Of the n_y images labelled y, about n_y C[y, j] / sum_k C[y, k] are of class j, where C[y, j]
+    counts the confident ones; those with the largest margins p_j - p_y > 0 are likely errors.
+    Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", prune by
+    noise rate.
 
     Args:
       probabilities: [n, C], each image's own label left out.
@@ -89,18 +90,21 @@ def label_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[LabelErr
         ]
     )
     confident = np.where(probabilities >= thresholds, probabilities, -1)
+    is_confident = confident.max(axis=1) >= 0
     suggestions = confident.argmax(axis=1)
-    images = np.flatnonzero((confident.max(axis=1) >= 0) & (suggestions != labels))
-    found = [
-        LabelError(
-            int(i),
-            int(labels[i]),
-            int(suggestions[i]),
-            float(probabilities[i, suggestions[i]] - probabilities[i, labels[i]]),
-        )
-        for i in images
-    ]
-    return sorted(found, key=lambda error: (-error.margin, error.image))
+    best: dict[int, LabelError] = {}
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        counted = suggestions[members[is_confident[members]]]
+        for suggestion in np.unique(counted[counted != label]):
+            share = (counted == suggestion).mean()
+            margins = probabilities[members, suggestion] - probabilities[members, label]
+            first = np.argsort(-margins, kind="stable")[: round(share * len(members))]
+            for i in first[margins[first] > 0]:
+                image, margin = int(members[i]), float(margins[i])
+                if image not in best or margin > best[image].margin:
+                    best[image] = LabelError(image, int(label), int(suggestion), margin)
+    return sorted(best.values(), key=lambda error: (-error.margin, error.image))
 
 
 def class_overlaps(

@@ -26,12 +26,22 @@ def confident_learning(probabilities, labels):
     for c in range(num_classes):
         own = [row[c] for row, label in zip(probabilities, labels, strict=True) if label == c]
         thresholds.append(sum(own) / len(own))
-    found = {}
-    for i, (row, label) in enumerate(zip(probabilities, labels, strict=True)):
+    joint = [[0] * num_classes for _ in range(num_classes)]
+    for row, label in zip(probabilities, labels, strict=True):
         confident = [c for c in range(num_classes) if row[c] >= thresholds[c]]
-        if confident and (best := max(confident, key=lambda c: row[c])) != label:
-            found[i] = best
-    return found
+        if confident:
+            joint[label][max(confident, key=lambda c: row[c])] += 1
+    found = {}
+    for y in range(num_classes):
+        members = [i for i, label in enumerate(labels) if label == y]
+        for j in range(num_classes):
+            count = round(len(members) * joint[y][j] / sum(joint[y]))
+            by_margin = sorted(members, key=lambda i: probabilities[i][y] - probabilities[i][j])
+            for i in by_margin[:count]:
+                margin = probabilities[i][j] - probabilities[i][y]
+                if j != y and margin > 0:
+                    found[i] = max(found.get(i, (0, 0)), (margin, j))
+    return {i: j for i, (_, j) in found.items()}
 
 
 def test_label_errors_equal_a_loop():
