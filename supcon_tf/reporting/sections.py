@@ -168,7 +168,7 @@ def encoders(run_dir: RunDir) -> list[dict[str, Any]]:
         {
             "stage": stage,
             **records[stage],
-            "comparison": _before_and_after(records[stage].get("frozen", {}), results),
+            "comparison": _before_and_after(stage, records, results),
         }
         for stage in in_order(records.keys() & results.keys())
     ]
@@ -186,12 +186,19 @@ _COMPARED = {
 
 
 def _before_and_after(
-    frozen: Mapping[str, float], results: Mapping[str, Mapping[str, Any]]
+    stage: str, records: Mapping[str, Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """A row per classifier: its accuracy on frozen features, then after each stage."""
-    stages = [stage for stage in in_order(results) if stage != "robustness"]
+    """A row per classifier: its accuracy on frozen features, then after the stages that use them.
+
+    A stage that loads what this run has pretrained has no record of its own.
+    """
+    frozen = records[stage].get("frozen", {})
+    users = {stage}
+    if stage == "pretrain":
+        users |= results.keys() - records.keys() - {"robustness"}
+    stages = in_order(users)
     rows = {
-        name: [frozen[before], *(results[stage].get(after) for stage in stages)]
+        name: [frozen[before], *(results[each].get(after) for each in stages)]
         for name, (before, after) in _COMPARED.items()
         if before in frozen
     }

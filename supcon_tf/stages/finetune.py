@@ -60,7 +60,8 @@ def run(
       run_dir, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
         jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, batches, strategy:
         as in `pretrain.run`.
-      loss, encoder, zero_init, classification_head: as in `linear.run`.
+      loss, encoder, zero_init, classification_head: as in `linear.run`. A model that gin builds as
+        `encoder` has the random weights of seed 0, whatever `seed` is.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
         `.keras` file with a classifier; None for a new classifier.
       learning_rate_multipliers, freeze_through, freeze_batch_norm: as in `pretrain.run`; the

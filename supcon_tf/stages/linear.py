@@ -70,7 +70,9 @@ def run(
         labels.
       encoder: a run directory, a `.keras` file of a model of this package or of any Keras model
         from images to vectors, or such a model itself, as `models.pretrained` makes it, which is
-        saved in the run directory; None for the encoder that this run pretrained.
+        saved in the run directory; None for the encoder that this run pretrained. The random
+        weights of a model that gin builds, such as @models.resnet(), are those of seed 0, whatever
+        `seed` is.
       zero_init: initialise the classifier's kernel with zeros.
       cache_features: train on the features of the evaluation crops, without augmentation. They
         are computed once and kept in the run directory, and an epoch takes as long as the

@@ -194,6 +194,24 @@ def test_page_describes_the_encoder_and_compares_with_its_frozen_features(tmp_pa
         assert text.replace(" ", "") in page.text.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    ("stages", "heading"),
+    [
+        (("pretrain", "finetune"), "frozen after pretrain after linear"),
+        (("finetune",), "frozen after finetune"),
+    ],
+)
+def test_frozen_features_are_beside_the_stages_of_that_encoder_only(tmp_path, stages, heading):
+    metrics = {stage: {"knn_top_1": 0.85} for stage in ("pretrain", "linear", "finetune")}
+    run = write_run(tmp_path, metrics=metrics)
+    given = {**ENCODER, "frozen": {}}
+    records = {stage: ENCODER if stage == stages[0] else given for stage in ("pretrain", *stages)}
+    (run / "encoders.json").write_text(json.dumps(records))
+    text = Page(write_report(run)).text.replace(" ", "")
+    expected = (heading + " kNN 81.0%" + " 85.0%" * heading.count("after")).replace(" ", "")
+    assert expected in "".join(text.split())
+
+
 def test_page_of_a_random_encoder_has_no_comparison(tmp_path):
     record = {**ENCODER, "weights": "random", "resized_px": None}
     del record["frozen"]
