@@ -39,6 +39,7 @@ def run(
     learning_rate_multipliers: Mapping[str, float] | None = None,
     freeze_through: str | None = None,
     freeze_batch_norm: bool = False,
+    max_images: int | None = None,
     zero_init: bool = True,
     weight_decay: float = 0.0,
     seed: int = 0,
@@ -64,8 +65,8 @@ def run(
         `encoder` has the random weights of seed 0, whatever `seed` is.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
         `.keras` file with a classifier; None for a new classifier.
-      learning_rate_multipliers, freeze_through, freeze_batch_norm: as in `pretrain.run`; the
-        encoder of a run starts with all its layers training.
+      learning_rate_multipliers, freeze_through, freeze_batch_norm, max_images: as in
+        `pretrain.run`; the encoder of a run starts with all its layers training.
       weight_decay: L2 weight decay of encoder and classifier, not of batch normalisation.
       precision: dtype policy of new layers; the encoder keeps its own. "mixed_float16" scales the
         loss.
@@ -84,6 +85,7 @@ def run(
         epochs=epochs,
         batch_size=batch_size,
         strategy=strategy or tf.distribute.get_strategy(),
+        max_images=max_images,
         weight_decay=weight_decay,
         seed=seed,
         precision=precision,
@@ -100,6 +102,7 @@ def run(
 
     # Build.
     source = run_images(run_dir, config.stage, source)
+    config = config.limit_epochs(source.train.num_examples)
     config.set_seed_and_precision()
     path = encoder_path(
         encoder,

@@ -59,6 +59,7 @@ def run(
     freeze_through: str | None = None,
     freeze_batch_norm: bool = False,
     compare_with_frozen: bool = True,
+    max_images: int | None = None,
 ) -> None:
     """Trains an encoder and writes its model and results into the run directory.
 
@@ -122,6 +123,8 @@ def run(
       compare_with_frozen: measure the kNN accuracy of a pretrained encoder before it trains, and
         that of a logistic regression on its features for up to 5,000 training images. This takes as
         long as the evaluation after training.
+      max_images: limits the epochs to this many images in all, so that training on many images
+        takes about as long as on few; at least one epoch. None for no limit.
 
     Raises:
       UserError: a value out of range, a support of other classes, a loss that does not fit the
@@ -134,6 +137,7 @@ def run(
         epochs=epochs,
         batch_size=batch_size,
         strategy=strategy or tf.distribute.get_strategy(),
+        max_images=max_images,
         weight_decay=weight_decay,
         seed=seed,
         precision=precision,
@@ -153,6 +157,7 @@ def run(
 
     # Build.
     source = run_images(run_dir, config.stage, source)
+    config = config.limit_epochs(source.train.num_examples)
     config.set_seed_and_precision()
     with config.strategy.scope():
         is_joint = classification_loss is not None

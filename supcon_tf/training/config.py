@@ -26,6 +26,8 @@ class TrainingConfig:
       epochs: passes over the training images.
       batch_size: images per step, over all replicas.
       strategy: where to train.
+      max_images: limits the epochs to this many images in all, but not to less than one epoch; None
+        for no limit.
       weight_decay: L2 weight decay of the parts that the losses train, not of batch normalisation.
       seed: seed of the initial weights, the order of images and the views.
       precision: dtype policy of the layers.
@@ -50,6 +52,7 @@ class TrainingConfig:
     epochs: int
     batch_size: int
     strategy: tf.distribute.Strategy
+    max_images: int | None = None
     weight_decay: float = 0.0
     seed: int = 0
     precision: Precision = "float32"
@@ -69,7 +72,7 @@ class TrainingConfig:
         name, replicas = f"{self.stage}.run", self.replicas
         for field, minimum in MINIMUM.items():
             check_integer(f"{name}.{field}", getattr(self, field), at_least=minimum)
-        for field in ("snapshot_every", "checkpoint_steps"):
+        for field in ("max_images", "snapshot_every", "checkpoint_steps"):
             if getattr(self, field) is not None:
                 check_integer(f"{name}.{field}", getattr(self, field), at_least=1)
         check_number(f"{name}.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
@@ -108,6 +111,17 @@ class TrainingConfig:
         """Sets the random seed, and the dtype policy of layers that are built afterwards."""
         keras.utils.set_random_seed(self.seed)
         keras.config.set_dtype_policy(self.precision)
+
+    def limit_epochs(self, num_examples: int) -> "TrainingConfig":
+        """The settings with the epochs that `max_images` allows."""
+        if self.max_images is None or self.epochs * num_examples <= self.max_images:
+            return self
+        epochs = max(1, self.max_images // num_examples)
+        print(
+            f"{self.stage}: {epochs} of {self.epochs} epochs, since "
+            f"{self.stage}.run.max_images = {self.max_images:,}"
+        )
+        return dataclasses.replace(self, epochs=epochs)
 
     def last_step(self, epoch: int, num_examples: int) -> int:
         """The step after which an epoch ends; an epoch need not be a whole number of steps."""
