@@ -129,8 +129,11 @@ def main() -> None:
 
 
 def limit_threads(threads: int) -> None:
+    """Limits the threads of TensorFlow and of NumPy, which would wait for each other."""
     import tensorflow as tf
+    import threadpoolctl
 
+    threadpoolctl.threadpool_limits(threads)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 

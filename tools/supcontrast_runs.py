@@ -4,6 +4,7 @@ import argparse
 import copy
 import functools
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -118,7 +119,10 @@ def train_torch(data: dict[str, Any], seed: int, args: argparse.Namespace) -> tu
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "features.npy"
         command = peer_command(seed, args, images=sum(sizes.values()), features=file)
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(args.threads)}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        ) as peer:
             assert peer.stdin is not None
             assert peer.stdout is not None
             try:

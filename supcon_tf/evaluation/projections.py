@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.metrics import as_array
@@ -53,7 +54,9 @@ def projection_measures(projections: np.ndarray, labels: Any = None) -> dict[str
     squares = np.square(rows).sum(axis=1)
     squared_distances = np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0)
     nearest = np.where(is_other, squared_distances, np.inf).argmin(axis=1)
-    singular_values = np.linalg.svd(rows, compute_uv=False)
+    # Between training steps, threads of BLAS and TensorFlow would wait for each other.
+    with threadpool_limits(1):
+        singular_values = np.linalg.svd(rows, compute_uv=False)
     shares = singular_values[singular_values > 0] / singular_values.sum()
     measures = {
         "contrastive_accuracy": float(np.mean(positives[np.arange(len(rows)), nearest])),
