@@ -198,16 +198,24 @@ def plot(path: str, results: dict[str, dict[int, dict[str, Any]]]) -> None:
         "gradient of the head": "gradient norm of the head",
         "gradient of the encoder": "gradient norm of the encoder",
     }
+    colors = {"torch": "black"}
     for axis, key in zip(axes.flat, LOGGED, strict=False):
         for name, runs in results.items():
             if runs:
+                kind, _, factor = name.rpartition(" ")
+                color = colors.setdefault(factor, f"C{len(colors) - 1}")
+                style = {"only": "--", "without": ":"}.get(kind, "-")
                 mean = np.mean([result["steps"][key] for result in runs.values()], axis=0)
                 values = shown.get(key, lambda mean: mean)(mean)
-                axis.plot(np.arange(1, len(values) + 1), values, label=name)
+                steps = np.arange(1, len(values) + 1)
+                axis.plot(steps, values, style, color=color, label=name)
         axis.set_title(titles.get(key, key))
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        if key != "loss":
+        if key == "loss":  # The first steps are far above the others.
+            lines = [line.get_ydata()[4:] for line in axis.lines]
+            axis.set_ylim(np.min(lines) - 0.001, np.max(lines) + 0.001)
+        else:
             axis.set_yscale("log")
     axes[-1, -1].axis("off")
     axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
