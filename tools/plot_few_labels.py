@@ -4,8 +4,9 @@ The study has the factors "labels", with levels SET NUMBER such as "TrashNet 5",
 that are not finished are left out. Each table has a row per method and a column per level, the mean
 over seeds in percent: the classifier that the method trains itself, logistic regression on the
 features and kNN. A second table has the differences from one method, of runs with the same images,
-each with a 95 % bootstrap interval over the runs. The picture shows accuracy against labels per
-class, a panel per set, with 95 % intervals of the mean.
+and its last column their mean over the levels. The picture shows accuracy against labels per class,
+a panel per set. All intervals are Student's t for the mean over seeds, 95 %: a bootstrap of five
+values would be too short. A cell of fewer runs than seeds says how many.
 
 examples:
   python -m supcon_tf.study --gin_file=studies/few_labels.gin --workdir=runs/few_labels
@@ -39,8 +40,6 @@ def accuracies(root: Path, points: Sequence[study.Point], readout: str) -> Accur
     """The accuracies of the finished runs of a study."""
     found: Accuracies = {}
     for point in points:
-        if set(point.levels) != {"labels", "seed"}:
-            raise UserError(f"the study must have the factors labels and seed, got {point.levels}")
         folder = root / "trials" / point.folder
         metrics = RunDir(folder).metrics() if study.made_for(folder) == point.key else {}
         if "linear" not in metrics:  # The last stage of every method.
@@ -52,52 +51,71 @@ def accuracies(root: Path, points: Sequence[study.Point], readout: str) -> Accur
     return found
 
 
-def interval(values: Sequence[float], *, draws: int = 10_000) -> tuple[float, float]:
-    """A 95 % percentile bootstrap interval of the mean, drawn with a fixed seed."""
-    numbers = np.asarray(values)
-    rows = np.random.default_rng(0).integers(0, len(numbers), (draws, len(numbers)))
-    low, high = np.quantile(numbers[rows].mean(1), (0.025, 0.975))
-    return float(low), float(high)
+def half_width(values: Sequence[float]) -> float:
+    """Half of Student's 95 % interval of the mean; NaN for one value."""
+    if len(values) < 2:
+        return float("nan")
+    from scipy.stats import t
+
+    spread = np.std(values, ddof=1) / len(values) ** 0.5
+    return float(t.ppf(0.975, len(values) - 1) * spread)
 
 
 def differences(
     of: Mapping[str, Mapping[str, float]], base: Mapping[str, Mapping[str, float]]
-) -> dict[str, list[float]]:
-    """Level -> differences of the runs of the same seed, where both methods have one."""
+) -> dict[str, dict[str, float]]:
+    """Level -> seed -> difference of the runs of that seed, where both methods have one."""
     return {
-        level: [seeds[seed] - base[level][seed] for seed in seeds if seed in base[level]]
+        level: {seed: seeds[seed] - base[level][seed] for seed in seeds if seed in base[level]}
         for level, seeds in of.items()
         if level in base
     }
 
 
-def table(found: Accuracies, levels: Sequence[str]) -> str:
+def mean_over_levels(apart: Mapping[str, Mapping[str, float]]) -> list[float]:
+    """The mean over levels for each seed that all levels have.
+
+    The levels of a seed share images, so they do not count as independent runs.
+    """
+    seeds = [
+        seed for seed in next(iter(apart.values()), {}) if all(seed in v for v in apart.values())
+    ]
+    return [float(np.mean([values[seed] for values in apart.values()])) for seed in seeds]
+
+
+def table(found: Accuracies, levels: Sequence[str], num_seeds: int) -> str:
     """Means over the seeds, in percent."""
     rows = [f"| | {' | '.join(levels)} |", "| --- " * (len(levels) + 1) + "|"]
     for method, by_level in found.items():
-        means = {level: np.mean(list(seeds.values())) for level, seeds in by_level.items()}
-        cells = [f"{100 * means[level]:.1f}" if level in means else "-" for level in levels]
+        cells = [
+            _cell(list(by_level.get(level, {}).values()), num_seeds, sign="") for level in levels
+        ]
         rows.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def difference_table(found: Accuracies, base: str, levels: Sequence[str]) -> str:
-    """Differences from one method, in points, for each level and over all levels."""
-    rows = [f"| minus {base} | {' | '.join(levels)} | all |", "| --- " * (len(levels) + 2) + "|"]
-
-    def cell(values: Sequence[float]) -> str:
-        if not values:
-            return "-"
-        low, high = interval(values)
-        return f"{100 * np.mean(values):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
+def difference_table(found: Accuracies, base: str, levels: Sequence[str], num_seeds: int) -> str:
+    """Differences from one method, in points, for each level and their mean over the levels."""
+    rows = [f"| minus {base} | {' | '.join(levels)} | mean |", "| --- " * (len(levels) + 2) + "|"]
     for method in found:
         if method != base:
             apart = differences(found[method], found[base])
-            cells = [cell(apart.get(level, [])) for level in levels]
-            cells.append(cell([value for values in apart.values() for value in values]))
+            cells = [
+                _cell(list(apart.get(level, {}).values()), num_seeds, sign="+") for level in levels
+            ]
+            cells.append(_cell(mean_over_levels(apart), num_seeds, sign="+"))
             rows.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _cell(values: Sequence[float], num_seeds: int, *, sign: str) -> str:
+    """Mean and interval in percent, and the number of values if some are missing."""
+    if not values:
+        return "-"
+    cell = f"{100 * np.mean(values):{sign}.1f}"
+    if len(values) > 1:
+        cell += f" ± {100 * half_width(values):.1f}"
+    return cell if len(values) == num_seeds else f"{cell} ({len(values)} of {num_seeds})"
 
 
 def plot(path: str, found: Accuracies, levels: Sequence[str]) -> None:
@@ -116,12 +134,11 @@ def plot(path: str, found: Accuracies, levels: Sequence[str]) -> None:
                 for level, seeds in by_level.items()
                 if level.rpartition(" ")[0] == name
             }
-            means = np.array([np.mean(values) for values in here.values()])
-            ends = np.array([interval(values) for values in here.values()]).reshape(-1, 2)
+            means = [100 * np.mean(values) for values in here.values()]
+            spreads = [100 * half_width(values) for values in here.values()]
             # Shifted a little, so that the intervals of the methods do not cover each other.
             places = np.array(list(here)) * 1.02 ** (number - len(found) / 2)
-            spread = 100 * np.abs(ends.T - means)
-            axis.errorbar(places, 100 * means, spread, marker="osD^vPX"[number % 7], label=method)
+            axis.errorbar(places, means, spreads, marker="osD^vPX"[number % 7], label=method)
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.xaxis.set_minor_locator(ticker.NullLocator())
@@ -148,20 +165,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--gin_file and --workdir are needed: of the study")
     config.parse(args.gin_file, args.gin_param)
     points = listed_points()
+    if set(points[0].levels) != {"labels", "seed"}:
+        raise UserError(f"the study must have the factors labels and seed, got {points[0].levels}")
     levels = list(dict.fromkeys(point.levels["labels"] for point in points))
-    for readout in READOUTS:
-        found = accuracies(Path(args.workdir), points, readout)
-        if not found:
-            continue
-        print(f"{readout}\n{table(found, levels)}\n")
+    num_seeds = len({point.levels["seed"] for point in points})
+    methods = list(dict.fromkeys(point.method for point in points))
+    if args.base not in methods:
+        raise UserError(f"--base must be a method of the study, {methods}, got {args.base!r}")
+    tables = {readout: accuracies(Path(args.workdir), points, readout) for readout in READOUTS}
+    if not any(tables.values()):
+        raise UserError(f"{args.workdir!r} has no finished run of {args.gin_file[-1]}")
+    for readout, found in tables.items():
+        print(f"{readout}\n{table(found, levels, num_seeds)}\n")
         if args.base in found:
-            print(f"{difference_table(found, args.base, levels)}\n")
-        if readout == args.readout and args.output:
+            print(f"{difference_table(found, args.base, levels, num_seeds)}\n")
+    if args.output:
+        try:
             import matplotlib
-
-            matplotlib.use("agg")
-            plot(args.output, found, levels)
-            print(args.output)
+        except ImportError:
+            raise UserError("this tool needs Matplotlib: pip install '.[bench]'") from None
+        matplotlib.use("agg")
+        plot(args.output, tables[args.readout], levels)
+        print(args.output)
 
 
 if __name__ == "__main__":

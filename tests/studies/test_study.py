@@ -178,6 +178,7 @@ def test_a_failed_training_names_its_log(tmp_path):
         ("imagenet_factors", 64),
         ("cifar10_semi", 8),
         ("cifar10_semi_rates", 4),
+        ("few_labels", 77),
     ],
 )
 def test_every_run_of_a_shipped_study_parses(file, runs):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.studies import study
 from tools import plot_few_labels
@@ -58,25 +59,42 @@ def test_finished_runs_of_this_study_are_read(tmp_path, points):
 
 
 def test_tables_have_means_and_paired_differences():
-    assert plot_few_labels.table(FOUND, LEVELS).splitlines()[2:] == [
-        "| frozen | 45.0 | 60.0 | - |",
-        "| SupCon | 50.0 | - | 70.0 |",
+    # t(0.975, 1 degree of freedom) = 12.7062, times the standard error 0.05.
+    assert plot_few_labels.table(FOUND, LEVELS, 2).splitlines()[2:] == [
+        "| frozen | 45.0 ± 63.5 | 60.0 (1 of 2) | - |",
+        "| SupCon | 50.0 ± 127.1 | - | 70.0 (1 of 2) |",
     ]
     # 0.4 - 0.4 and 0.6 - 0.5, in whatever order the seeds are.
     assert plot_few_labels.differences(FOUND["SupCon"], FOUND["frozen"]) == {
-        "Trash 5": [pytest.approx(0.1), 0.0]
+        "Trash 5": {"0": 0.0, "1": pytest.approx(0.1)}
     }
-    last = plot_few_labels.difference_table(FOUND, "frozen", LEVELS).splitlines()[-1]
-    cell = "+5.0 [+0.0, +10.0]"
-    assert last == f"| SupCon | {cell} | - | - | {cell} |"
+    last = plot_few_labels.difference_table(FOUND, "frozen", LEVELS, 2).splitlines()[-1]
+    assert last == "| SupCon | +5.0 ± 63.5 | - | - | +5.0 ± 63.5 |"
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_should():
-    random = np.random.default_rng(1)
-    samples = random.normal(size=(300, 30))
-    covered = [low <= 0 <= high for low, high in map(plot_few_labels.interval, samples)]
-    assert 0.9 < np.mean(covered) < 0.98
-    assert plot_few_labels.interval([0.3, 0.3]) == (pytest.approx(0.3), pytest.approx(0.3))
+def test_the_mean_over_levels_is_one_value_per_seed_of_all_levels():
+    apart = {"a": {"0": 0.1, "1": 0.2, "2": 0.9}, "b": {"1": 0.4, "0": 0.3}}
+    assert plot_few_labels.mean_over_levels(apart) == pytest.approx([0.2, 0.3])
+
+
+def test_the_interval_of_five_seeds_covers_the_mean_as_often_as_it_should():
+    samples = np.random.default_rng(1).normal(size=(2000, 5))
+    covered = [abs(np.mean(values)) <= plot_few_labels.half_width(values) for values in samples]
+    assert 0.935 < np.mean(covered) < 0.965
+    assert np.isnan(plot_few_labels.half_width([0.3]))
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("frozen", "--base must be a method of the study, .* got 'frozen'"),
+        ("SupCon", "no finished run"),
+    ],
+)
+def test_a_wrong_base_or_directory_is_named(tmp_path, base, message):
+    options = ["--gin_file=studies/few_labels.gin", f"--workdir={tmp_path}", f"--base={base}"]
+    with pytest.raises(UserError, match=message):
+        plot_few_labels.main(options)
 
 
 def test_the_picture_has_a_panel_per_set(tmp_path, monkeypatch):
