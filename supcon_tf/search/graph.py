@@ -88,7 +88,7 @@ class Graph:
         """
         try:
             self._graph.load(str(file))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise UserError(f"{str(file)!r} is damaged ({error}): build the index again") from None
         if len(self._graph) != num_rows:
             raise UserError(

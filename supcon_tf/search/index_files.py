@@ -7,24 +7,27 @@ and labels; graph.usearch the graph of an approximate index; checksums.json the 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from supcon_tf.errors import UserError
 from supcon_tf.files import sync
-from supcon_tf.json_files import check_checksums, sha256, write_checksums, write_json
-from supcon_tf.search.calibration import Calibration
+from supcon_tf.json_files import check_checksums, read_json, sha256, write_checksums, write_json
+from supcon_tf.search.calibration import Calibration, UnknownScore
 from supcon_tf.search.detection import Detection
 from supcon_tf.search.graph import Graph
 from supcon_tf.search.matching import MatchThreshold
 from supcon_tf.search.unknown import ClassStatistics
 
 _SETTINGS, _ARRAYS, _GRAPH = "index.json", "index.npz", "graph.usearch"
+_CHECKSUMS = "checksums.json"
 _VERSION = 1
 
 
@@ -61,22 +64,44 @@ def model_checksum(export: Path) -> str:
 
 
 def check_new_index(folder: Path) -> None:
-    """Checks that a directory is new, empty or an index.
+    """Checks that a directory is new, empty, or an index without other files.
 
     Raises:
       UserError: a file, or a directory with other files.
     """
-    if folder.is_dir() and ((folder / _SETTINGS).is_file() or not any(folder.iterdir())):
-        return
-    if folder.is_dir():
-        raise UserError(f"{str(folder)!r} has files that are no index: give a new directory")
-    if os.path.lexists(folder):
-        raise UserError(f"{str(folder)!r} is no directory: give a new directory")
+    target = Path(os.path.realpath(folder))
+    existing = next(each for each in (target, *target.parents) if os.path.lexists(each))
+    if not existing.is_dir():
+        raise UserError(f"{str(existing)!r} is not a directory: give a new directory")
+    other = _other_file(target) if existing == target else None
+    if other is not None:
+        raise UserError(
+            f"{str(folder)!r} has {other!r}, which is not a file of an index: give a new directory"
+        )
+
+
+def _other_file(folder: Path) -> str | None:
+    """The name of a file that does not belong to an index, None if there is none."""
+    names = sorted(os.listdir(folder))
+    for name in names:
+        is_own = name in (_SETTINGS, _ARRAYS, _GRAPH, _CHECKSUMS)
+        if not is_own or not (folder / name).is_file():
+            return name
+    if not names:
+        return None
+    try:
+        settings = json.loads((folder / _SETTINGS).read_bytes())
+    except (ValueError, FileNotFoundError):
+        settings = None
+    if isinstance(settings, dict) and {"version", "num_images", "dimension"} <= set(settings):
+        return None
+    return _SETTINGS if _SETTINGS in names else names[0]
 
 
 def write_index(folder: Path, contents: Contents, graph: Graph | None) -> None:
     """Writes an index completely or not at all, replacing an index at `folder`."""
     check_new_index(folder)
+    folder = Path(os.path.realpath(folder))
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -110,9 +135,24 @@ def write_index(folder: Path, contents: Contents, graph: Graph | None) -> None:
     write_checksums(partial)
     for file in partial.iterdir():
         sync(file)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    _replace(folder, partial)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Puts a directory in the place of another one, which is removed last."""
+    old = None
+    if folder.exists():
+        old = tempfile.mkdtemp(prefix=f"{folder.name}.old-", dir=folder.parent)
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        if old is not None:
+            os.replace(old, folder)
+        raise
     sync(folder.parent)
+    if old is not None:
+        shutil.rmtree(old)
 
 
 def read_index(folder: Path) -> tuple[Contents, Graph | None]:
@@ -121,9 +161,15 @@ def read_index(folder: Path) -> tuple[Contents, Graph | None]:
     Raises:
       UserError: no index, a newer version, a damaged file, or one that has changed.
     """
-    if not (folder / _SETTINGS).is_file() or not (folder / "checksums.json").is_file():
+    if not (folder / _SETTINGS).is_file() or not (folder / _CHECKSUMS).is_file():
         raise UserError(f"no index in {str(folder)!r}: python -m supcon_tf.index makes one")
     check_checksums(folder)
+    checksums = read_json(folder / _CHECKSUMS)
+    for name in (_SETTINGS, _ARRAYS, _GRAPH):
+        if name not in checksums and (name != _GRAPH or (folder / name).exists()):
+            raise UserError(
+                f"{str(folder / _CHECKSUMS)!r} has no checksum of {name!r}: build the index again"
+            )
     try:
         settings = json.loads((folder / _SETTINGS).read_bytes())
         if settings["version"] != _VERSION:
@@ -153,41 +199,94 @@ def _contents(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Conten
     count, dimension = settings["num_images"], settings["dimension"]
     rows, keys, numbers = arrays["embeddings"], arrays["keys"], arrays["labels"]
     paths = _decoded(arrays["paths"].tobytes())
+    classes, checksum = settings["classes"], settings["model_checksum"]
     if rows.shape != (count, dimension) or rows.dtype != np.float32 or not np.isfinite(rows).all():
         raise ValueError("embeddings")
     if len(paths) != count or len(set(paths)) != count:
         raise ValueError("paths")
-    if numbers.shape != (count,) or (count and numbers.min() < 0):
+    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+        raise ValueError("classes")
+    if numbers.shape != (count,) or numbers.dtype != np.int64 or (count and numbers.min() < 0):
         raise ValueError("labels")
-    if keys.shape != (count,) or (np.diff(keys, append=settings["next_key"]) <= 0).any():
+    if not _is_integer(settings["next_key"], 0):
+        raise ValueError("next_key")
+    if keys.shape != (count,) or keys.dtype != np.int64:
         raise ValueError("keys")
+    if (np.diff(keys, append=settings["next_key"]) <= 0).any():
+        raise ValueError("keys")
+    for name, choices in {"approximate": (None, True, False), "has_graph": (True, False)}.items():
+        if not any(settings[name] is choice for choice in choices):
+            raise ValueError(name)
+    if not isinstance(checksum, str | None):
+        raise ValueError("model_checksum")
     saved = settings["calibration"]
-    calibration = None
-    if saved is not None:
-        match, measured = saved["match"], saved["detection"]
-        statistics = ClassStatistics(arrays["class_means"], arrays["whitening"])
-        if statistics.means.shape[1:] != (dimension,):
-            raise ValueError("class_means")
-        if statistics.whitening.shape != (dimension, dimension):
-            raise ValueError("whitening")
-        calibration = Calibration(
-            **{
-                **saved,
-                "match": None if match is None else MatchThreshold(**match),
-                "detection": {name: Detection(**values) for name, values in measured.items()},
-            },
-            statistics=statistics,
-        )
     return Contents(
         rows=rows,
         paths=paths,
-        labels=[settings["classes"][number] for number in numbers],
+        labels=[classes[number] for number in numbers],
         keys=keys,
         next_key=settings["next_key"],
         approximate=settings["approximate"],
-        model_checksum=settings["model_checksum"],
-        calibration=calibration,
+        model_checksum=checksum,
+        calibration=None if saved is None else _calibration(saved, arrays, dimension),
     )
+
+
+def _calibration(
+    saved: dict[str, Any], arrays: dict[str, np.ndarray], dimension: int
+) -> Calibration:
+    """Checks a calibration; raises a ValueError with the name of a wrong entry."""
+    match, measured, thresholds = saved["match"], saved["detection"], saved["thresholds"]
+    scores = get_args(UnknownScore)
+    shares = {"known_share": saved["known_share"]}
+    counts = {name: saved[name] for name in ("num_neighbors", "num_images", "num_unknown")}
+    if match is not None:
+        shares |= {name: match[name] for name in ("wanted_precision", "precision", "recall")}
+        counts |= {f"{name} of match": match[name] for name in ("num_matches", "num_images")}
+        if match["similarity"] is not None and not _is_number(match["similarity"], -1, 1):
+            raise ValueError("similarity")
+    if saved["unknown_score"] not in scores:
+        raise ValueError("unknown_score")
+    if not isinstance(thresholds, dict) or set(thresholds) != set(scores):
+        raise ValueError("thresholds")
+    if not all(_is_number(each, 0, math.inf) for each in thresholds.values()):
+        raise ValueError("thresholds")
+    if not isinstance(measured, dict) or not set(measured) <= set(scores):
+        raise ValueError("detection")
+    for score, values in measured.items():
+        shares |= {f"{name} of {score}": values[name] for name in ("auroc", "fpr95")}
+    for name, share in shares.items():
+        if not _is_number(share, 0, 1):
+            raise ValueError(name)
+    for name, number in counts.items():
+        if not _is_integer(number, name == "num_neighbors"):
+            raise ValueError(name)
+    statistics = ClassStatistics(arrays["class_means"], arrays["whitening"])
+    for name, array, length in (
+        ("class_means", statistics.means, len(statistics.means)),
+        ("whitening", statistics.whitening, dimension),
+    ):
+        if array.shape != (length, dimension) or array.dtype != np.float64 or not length:
+            raise ValueError(name)
+        if not np.isfinite(array).all():
+            raise ValueError(name)
+    return Calibration(
+        **{
+            **saved,
+            "match": None if match is None else MatchThreshold(**match),
+            "detection": {name: Detection(**values) for name, values in measured.items()},
+        },
+        statistics=statistics,
+    )
+
+
+def _is_integer(value: Any, lowest: int) -> bool:
+    return type(value) is int and value >= lowest
+
+
+def _is_number(value: Any, lowest: float, highest: float) -> bool:
+    """Whether a value is a finite number within limits."""
+    return type(value) in (int, float) and math.isfinite(value) and lowest <= value <= highest
 
 
 def _without_statistics(calibration: Calibration | None) -> dict[str, Any] | None:

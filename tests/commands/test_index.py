@@ -175,7 +175,7 @@ def test_an_index_of_other_embeddings_is_refused(export, photos, tmp_path):
         (["--calibration_images=missing"], "no folder 'missing'"),
         (["--images=missing"], "no folder 'missing'"),
         (["--export=missing"], "no SavedModel in 'missing'"),
-        (["--output=."], "'.' has files that are no index"),
+        (["--output=."], "'.' has '.*', which is not a file of an index"),
         (["--images="], "--images is needed"),
     ],
 )

@@ -1,6 +1,7 @@
 """The index: search, changes, files and calibration."""
 
 import json
+import math
 import os
 
 import numpy as np
@@ -147,6 +148,12 @@ def change_settings(folder, **changes):
         ({"classes": ["a"]}, "damaged .IndexError"),
         ({"calibration": {"match": None}}, "damaged .KeyError"),
         ({"calibration": []}, "damaged .TypeError"),
+        ({"classes": [1, 2, 3, 4]}, "damaged .ValueError: classes"),
+        ({"next_key": 60.5}, "damaged .ValueError: next_key"),
+        ({"approximate": "no"}, "damaged .ValueError: approximate"),
+        ({"has_graph": 1}, "damaged .ValueError: has_graph"),
+        ({"has_graph": True}, "graph.usearch' is damaged"),
+        ({"model_checksum": 3}, "damaged .ValueError: model_checksum"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
@@ -154,6 +161,43 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
     change_settings(folder, **changes)
     accept_changes(folder)
     with pytest.raises(UserError, match=says):
+        Index.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"detection": []}, "detection"),
+        ({"detection": {"knn": {"auroc": 1.5, "fpr95": 0.5}}}, "auroc of knn"),
+        ({"unknown_score": "foo"}, "unknown_score"),
+        ({"thresholds": {"knn": math.nan, "mahalanobis": 1.0}}, "thresholds"),
+        ({"thresholds": {"knn": "0.5", "mahalanobis": 1.0}}, "thresholds"),
+        ({"thresholds": {"knn": 0.5}}, "thresholds"),
+        ({"num_neighbors": 0}, "num_neighbors"),
+        ({"num_images": 1.5}, "num_images"),
+        ({"known_share": None}, "known_share"),
+        ({"match": {"similarity": math.inf}}, "similarity"),
+        ({"match": {"num_matches": -1}}, "num_matches of match"),
+    ],
+)
+def test_wrong_entries_of_a_calibration_are_refused(tmp_path, changes, says):
+    folder = saved(tmp_path)
+    calibration = json.loads((folder / "index.json").read_text())["calibration"]
+    if "match" in changes:
+        changes = {"match": {**calibration["match"], **changes["match"]}}
+    change_settings(folder, calibration={**calibration, **changes})
+    accept_changes(folder)
+    with pytest.raises(UserError, match=f"damaged .ValueError: {says}.: build it again"):
+        Index.load(folder)
+
+
+@pytest.mark.parametrize("name", ["index.json", "index.npz", "graph.usearch"])
+def test_a_missing_checksum_is_refused(tmp_path, name):
+    folder = saved(tmp_path, approximate=True)
+    checksums = json.loads((folder / "checksums.json").read_text())
+    del checksums[name]
+    (folder / "checksums.json").write_text(json.dumps(checksums))
+    with pytest.raises(UserError, match=f"has no checksum of '{name}': build the index again"):
         Index.load(folder)
 
 
@@ -183,10 +227,69 @@ def test_a_graph_of_another_index_is_refused(tmp_path):
 def test_a_directory_with_other_files_is_not_replaced(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     embeddings, paths, labels = clusters()
-    with pytest.raises(UserError, match="has files that are no index: give a new directory"):
+    with pytest.raises(UserError, match=r"has 'photo.jpg', which is not a file of an index: give"):
         Index(embeddings, paths, labels).save(tmp_path)
     with pytest.raises(UserError, match=r"no index in .*supcon_tf.index makes one"):
         Index.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("photo.jpg", "text"),
+        ("index.json", "{}"),
+        ("index.json", "text"),
+        ("index.json", None),
+        ("graph.usearch/photo.jpg", "text"),
+    ],
+)
+def test_only_a_directory_of_an_index_alone_is_replaced(tmp_path, file, content):
+    folder = saved(tmp_path)
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    before = sorted(folder.rglob("*"))
+    named = "checksums.json" if content is None else file.split("/")[0]
+    with pytest.raises(UserError, match=f"has '{named}', which is not a file of an index"):
+        Index([[1.0]], ["a"]).save(folder)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_file_is_not_replaced(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "index"):
+        with pytest.raises(UserError, match="file' is not a directory: give a new directory"):
+            Index([[1.0]], ["a"]).save(path)
+
+
+def test_an_index_is_saved_to_the_current_directory_and_through_a_link(tmp_path, monkeypatch):
+    folder = saved(tmp_path)
+    (tmp_path / "link").symlink_to("index")
+    Index([[1.0]], ["a"]).save(tmp_path / "link")
+    assert Index.load(folder).paths == ("a",)
+    assert (tmp_path / "link").is_symlink()
+    monkeypatch.chdir(folder)
+    Index([[1.0]], ["b"]).save(".")
+    assert Index.load(folder).paths == ("b",)
+    assert sorted(os.listdir(tmp_path)) == ["index", "link"]
+
+
+def test_the_old_index_stays_if_the_new_one_fails_to_replace_it(tmp_path, monkeypatch):
+    folder = saved(tmp_path)
+    replace = os.replace
+
+    def fail(source, target):
+        if str(source).endswith("index.partial"):
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no"):
+        Index([[1.0]], ["a"]).save(folder)
+    assert len(Index.load(folder)) == 60
 
 
 def test_thresholds_of_calibration_images_equal_those_of_hand_made_scores():
