@@ -17,12 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from supcon_tf import cli, config
+from supcon_tf import cli
 from supcon_tf.errors import UserError, check_number
 from supcon_tf.files import check_links
 from supcon_tf.run_dir import RunDir
-
-_STAGES = ("pretrain", "finetune", "linear")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,19 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf.evaluation.prediction import load_model
     from supcon_tf.evaluation.untrusted_model import check_untrusted_model
     from supcon_tf.reporting.audit import write_page
+    from supcon_tf.run_source import run_source
 
     if not options.trust:
-        config.check_untrusted(run_dir.config)
         advice = "add --trust if you trust the source of this run"
         check_links(run_dir.root, within=run_dir.root, advice=advice)
         check_untrusted_model(run_dir.export)
-    config.parse([str(run_dir.config)], [])
-    references = [config.bound_value(f"{stage}.run.source") for stage in _STAGES]
-    reference = next((each for each in references if each is not None), None)
-    if reference is None:
-        raise UserError(f"{options.workdir!r} has no source of images in its config.gin")
     images = read_images(
-        reference.scoped_configurable_fn(),
+        run_source(run_dir, trust=options.trust),
         load_model(run_dir.export),
         batch_size=options.batch_size,
     )

@@ -22,16 +22,14 @@ examples:
       --quantize=int8
 """
 
-import copy
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 
-from supcon_tf import cli, config
+from supcon_tf import cli
 from supcon_tf.errors import UserError
 from supcon_tf.exporting.formats import FORMATS, QUANTIZATIONS, SAVED_MODEL, check_options
 from supcon_tf.files import check_links
@@ -147,32 +145,18 @@ def range_images(run_dir: RunDir, folder: str | None, *, trust: bool) -> Iterato
         chosen = np.random.default_rng(0).permutation(len(paths))[:NUM_RANGE_IMAGES]
         yield from (read_image(paths[number]) for number in chosen)
         return
-    train = run_source(run_dir, trust=trust).train
-    count = min(NUM_RANGE_IMAGES, train.num_examples)
-    for image, _ in train.shuffled(seed=0, start=0, stop=count).as_numpy_iterator():
-        yield image
+    from supcon_tf.run_source import run_source
 
-
-def run_source(run_dir: RunDir, *, trust: bool) -> Any:
-    """The source of images of a run's last stage.
-
-    Raises:
-      UserError: its config.gin is not trusted, or its images cannot be read.
-    """
     try:
-        if not trust:
-            config.check_untrusted(run_dir.config)
-        config.parse([str(run_dir.config)], [])
-        names = [f"{stage}.run.source" for stage in ("finetune", "linear", "pretrain")]
-        bound = {name: config.bound_value(name) for name in names}
-        stages = run_dir.metrics()
-        last = next(name for name in names if name.partition(".")[0] in stages)
-        return copy.deepcopy(bound[last])  # gin calls the reference.
+        train = run_source(run_dir, trust=trust).train
     except (UserError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"the run's images cannot be read, give --images=FOLDER: {reason}"
         ) from None
+    count = min(NUM_RANGE_IMAGES, train.num_examples)
+    for image, _ in train.shuffled(seed=0, start=0, stop=count).as_numpy_iterator():
+        yield image
 
 
 if __name__ == "__main__":

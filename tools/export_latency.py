@@ -81,7 +81,9 @@ def keras_reference(run_dir: RunDir) -> Model:
 
 def test_images(run_dir: RunDir, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(uint8 image [H, W, 3], label) of the run's test split."""
-    test = export.run_source(run_dir, trust=False).test
+    from supcon_tf.run_source import run_source
+
+    test = run_source(run_dir, trust=False).test
     chosen = test.shuffled(seed=0, start=0, stop=min(count, test.num_examples))
     return list(chosen.as_numpy_iterator())
 

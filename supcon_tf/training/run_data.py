@@ -122,6 +122,23 @@ def _with_recorded_split(
     return _resplit(source, {name: split for name, (split, _) in old.items()})
 
 
+def recorded_images(run_dir: RunDir, stage: str, source: Source) -> Source:
+    """The images of a stage, in the splits that it recorded; changes since then are no error.
+
+    Args:
+      run_dir: the run directory.
+      stage: the stage's name.
+      source: the current images. Those without a record are training or validation images.
+
+    Raises:
+      UserError: no training or test image is left.
+    """
+    record = _read(run_dir, stage)
+    if record is None or not record.has_names or not _described(source).has_names:
+        return source
+    return _resplit(source, {name: split for name, (split, _) in record.images().items()})
+
+
 def spoiled_images(run_dir: RunDir, stage: str, *, since: float) -> list[str]:
     """The files of a stage's images that are gone, or that were changed and cannot be read.
 

@@ -9,6 +9,7 @@ import pytest
 
 from supcon_tf import audit
 from supcon_tf.errors import UserError
+from supcon_tf.run_dir import RunDir
 from tests.commands.tiny_export import save_pixels, save_tiny_export
 
 CONFIG = """from __gin__ import dynamic_registration
@@ -39,6 +40,7 @@ def run(tmp_path_factory):
     more = f"sources.folder.root = {str(root / 'images')!r}"
     (path / "config.gin").write_text(CONFIG.format(source="@sources.folder()", more=more))
     save_tiny_export(path / "export")
+    RunDir(path).set_metrics("pretrain", {"loss": 1.0})
     return path
 
 
@@ -71,6 +73,7 @@ def test_arrays_of_pixels_are_named_by_split_and_number(run, tmp_path):
     path.mkdir()
     (path / "config.gin").write_text(CONFIG.format(source="@sources.digits()", more=""))
     shutil.copytree(run / "export", path / "export")
+    RunDir(path).set_metrics("pretrain", {"loss": 1.0})
     audit.main([f"--workdir={path}", "--duplicate_similarity=0.99"])
     names = [row["path_1"] for row in rows_of(path / "audit" / "duplicates.csv")]
     assert names
@@ -84,12 +87,13 @@ def test_arrays_of_pixels_are_named_by_split_and_number(run, tmp_path):
         (lambda path: shutil.rmtree(path / "export"), "no trained model in .* continues it"),
         (
             lambda path: (path / "config.gin").write_text(CONFIG.split("\n")[0]),
-            "has no source of images in its config.gin",
+            "no source of the images of pretrain in",
         ),
         (
             lambda path: (path / "config.gin").write_text("import os\n"),
             "--trust",
         ),
+        (lambda path: (path / "metrics.json").unlink(), "no results of a finished stage"),
     ],
 )
 def test_runs_that_cannot_be_audited_are_refused_in_one_line(run, tmp_path, change, says):

@@ -1,6 +1,7 @@
 """Each format gives the outputs of Keras, from images of any size and from prepared pixels."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,6 +149,14 @@ def test_the_training_images_of_the_run_are_found(tmp_path):
     images = list(export.range_images(run_dir, None, trust=False))
     assert len(images) == export.NUM_RANGE_IMAGES
     assert {image.shape for image in images} == {(32, 32, 3)}
+
+
+def test_a_run_without_results_needs_images_for_int8(workdir, tmp_path):
+    shutil.copytree(workdir / "export", tmp_path / "export")
+    (tmp_path / "config.gin").write_text("")
+    options = [f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}", "--quantize=int8"]
+    with pytest.raises(UserError, match="give --images=FOLDER: no results of a finished stage"):
+        export.main([*options, "--format=litert"])
 
 
 def test_an_export_of_an_older_version_is_reported(tmp_path):
