@@ -44,7 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf.data.image_files import find_images
     from supcon_tf.evaluation.prediction import load_model
     from supcon_tf.evaluation.untrusted_model import check_untrusted_model
-    from supcon_tf.search.images import embed, labelled_files, split_classes
+    from supcon_tf.search.images import (
+        check_classes,
+        check_not_indexed,
+        embed,
+        labelled_files,
+        split_classes,
+    )
 
     files, unknown_files = split_classes(labelled_files(options.images), options.unknown_class)
     if options.unknown_images:
@@ -53,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.calibration_images:
         labelled = labelled_files(options.calibration_images)
         calibration_files = {p: c for p, c in labelled.items() if c not in options.unknown_class}
+        check_classes(calibration_files, files)
+    check_not_indexed("--calibration_images", calibration_files, files)
+    if options.unknown_images:
+        check_not_indexed("--unknown_images", unknown_files, files)
     if not options.trust:
         check_untrusted_model(export)
     model = load_model(export)

@@ -1,7 +1,8 @@
 """Embeddings of image files by an exported model, for an index."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,39 @@ def split_classes(
         raise UserError("all classes are left out: leave at least one in the index")
     kept = {path: label for path, label in files.items() if label not in left_out}
     return kept, {path: label for path, label in files.items() if label in left_out}
+
+
+def check_not_indexed(flag: str, files: Iterable[str], indexed: Iterable[str]) -> None:
+    """Checks that the files of a flag are not in the index, where each is its own neighbour.
+
+    Raises:
+      UserError: names a file of the flag that is in the index, also by a link.
+    """
+    images = {os.path.realpath(path) for path in indexed}
+    for path in files:
+        if os.path.realpath(path) in images:
+            raise UserError(
+                f"{flag} has {path!r}, which is also in the index: leave it out of {flag} or of "
+                "--images"
+            )
+
+
+def check_classes(files: dict[str, str], indexed: dict[str, str]) -> None:
+    """Checks that the index has the classes of calibration images.
+
+    Args:
+      files: path -> label ("" for none) of the calibration images.
+      indexed: path -> label of the images of the index.
+
+    Raises:
+      UserError: names a class that the index does not have.
+    """
+    missing = sorted(set(files.values()) - {"", *indexed.values()})
+    if missing:
+        raise UserError(
+            f"--calibration_images has the class {missing[0]!r}, which the index does not have: "
+            "leave it out, or give its images as --unknown_images"
+        )
 
 
 def embed(model: Model, files: dict[str, str], *, batch_size: int) -> EmbeddedImages:

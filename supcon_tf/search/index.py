@@ -204,14 +204,16 @@ class Index:
             `class_statistics`.
           num_neighbors: k of "knn"; all images if there are fewer. None for 10, or less if classes
             are small: see `calibration.default_neighbors`.
-          images: embeddings [m, D] and labels [m] of calibration images, best those that the
-            encoder was not trained on. None compares a fifth of each class with the other images,
-            each fifth in turn (only one with more than 20,000 images).
+          images: embeddings [m, D] and labels [m] of calibration images of the index's classes that
+            are not in the index, best those that the encoder was not trained on. None compares a
+            fifth of each class with the other images, each fifth in turn (only one with more than
+            20,000 images).
           unknown: embeddings [u, D] of images of other classes, to measure the detection.
           seed: of the fifths.
 
         Raises:
-          UserError: an option out of range, an empty index, or no class has two images.
+          UserError: an option out of range, an empty index, `images` of a class that the index
+            does not have, or no class has two images.
         """
         check_choice("unknown_score", unknown_score, get_args(UnknownScore))
         if num_neighbors is not None:
@@ -230,9 +232,14 @@ class Index:
             known_labels = labels[positions]
         else:
             rows = self._other_rows("images", images[0])
-            # A label that the index does not have is never that of a neighbour.
             texts = _texts("labels of images", images[1], rows)
-            known_labels = np.array([numbers.get(label, len(numbers)) for label in texts])
+            for label in texts:
+                if label not in numbers:
+                    raise UserError(
+                        f"images have the class {label!r}, which the index does not have: leave "
+                        "it out, or give its images as unknown"
+                    )
+            known_labels = np.array([numbers[label] for label in texts])
             known = calibrations.score(rows, references)
         self.calibration = calibrations.calibration(
             known,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -120,20 +121,38 @@ def test_a_class_that_is_left_out_is_unknown(export, photos, tmp_path, capsys):
 
 def test_other_images_calibrate_and_an_index_is_replaced(export, photos, tmp_path, capsys):
     output = build(export, photos / "photos", tmp_path / "index")
-    # All labels are wrong for the index of the other folder.
+    # All labels are wrong.
+    for name, other in zip(COLORS, ["green", "blue", "red"], strict=True):
+        shutil.copytree(photos / "photos" / name, tmp_path / "swapped" / other)
     build(
         *(export, photos / "photos", output),
-        *(f"--calibration_images={photos / 'others'}", "--approximate"),
+        *(f"--calibration_images={tmp_path / 'swapped'}", "--approximate"),
     )
     shown = capsys.readouterr().out
     assert "no similarity reaches a precision of 0.95, highest 0.000: no image is called" in shown
-    assert Index.load(output).calibration.num_images == 20
+    assert Index.load(output).calibration.num_images == 30
     assert (output / "graph.usearch").is_file()
     predict_with(
         *(export, output, tmp_path / "out.csv"),
         f"--images={photos / 'photos' / 'red'}",
     )
     assert {row["is_match"] for row in rows_of(tmp_path / "out.csv")} == {"False"}
+
+
+@pytest.mark.parametrize("flag", ["--calibration_images", "--unknown_images"])
+def test_images_that_are_in_the_index_are_refused(export, photos, tmp_path, flag):
+    (tmp_path / "link").symlink_to(photos / "photos")
+    with pytest.raises(UserError, match=f"{flag} has .*0.png', which is also in the index: leave"):
+        build(export, photos / "photos", tmp_path / "index", f"{flag}={tmp_path / 'link'}")
+    assert not (tmp_path / "index").exists()
+
+
+def test_calibration_images_of_other_classes_are_refused(export, photos, tmp_path):
+    with pytest.raises(UserError, match="--calibration_images has the class 'grey', which the ind"):
+        build(
+            *(export, photos / "photos", tmp_path / "index"),
+            f"--calibration_images={photos / 'others'}",
+        )
 
 
 def test_images_without_labels_are_searched(export, photos, tmp_path):

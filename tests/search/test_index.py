@@ -295,7 +295,7 @@ def test_the_old_index_stays_if_the_new_one_fails_to_replace_it(tmp_path, monkey
 def test_thresholds_of_calibration_images_equal_those_of_hand_made_scores():
     embeddings, paths, labels = clusters()
     others, _, other_labels = clusters(count=30, seed=1)
-    other_labels[0] = "a class that the index does not have"
+    other_labels[0] = "class 3"  # A wrong label.
     unknown = np.random.default_rng(2).normal(size=(20, 6))
     index = Index(embeddings, paths, labels)
     found = index.calibrate(
@@ -409,6 +409,10 @@ ONE = np.ones((1, 2))
         ),
         (lambda: Index(ONE[:0], []).calibrate(), "an index without images cannot be calibrated"),
         (lambda: Index(ONE, ["a"]).calibrate(unknown_score="max"), "unknown_score must be one of"),
+        (
+            lambda: Index(ONE, ["a"], ["b"]).calibrate(images=(ONE, ["c"])),
+            "images have the class 'c', which the index does not have: leave it out, or give",
+        ),
         (
             lambda: Index(ONE, ["a"]).calibrate(images=(ONE, [""]), unknown=ONE[:0]),
             "unknown must have at least one embedding",
