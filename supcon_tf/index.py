@@ -97,7 +97,7 @@ def _flags() -> flags.FlagValues:
             "calibration_images",
             "DIR: images like --images that the encoder was not trained on, to calibrate with",
         ),
-        ("unknown_images", "DIR: images of other classes, to measure how well they are told"),
+        ("unknown_images", "DIR: images of other classes, to measure how well they are detected"),
     ):
         flags.DEFINE_string(name, None, text, flag_values=options)
     flags.DEFINE_multi_string(

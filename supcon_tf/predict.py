@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         count = 0
         for read, outputs in predictions(model, paths, batch_size=options.batch_size):
             if index is not None:
-                found = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
-                outputs = {**outputs, **found}
+                more = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
+                outputs = {**outputs, **more}
             writer.add(read, outputs)
             count += len(read)
         if not count:
@@ -96,13 +96,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def load_index(folder: str, export: Path) -> Index:
-    """Loads an index of an exported model.
+    """Loads an index of an exported model; warns if the index does not record its model.
 
     Raises:
       UserError: no index, a damaged one, or one of another model.
     """
     index = Index.load(folder)
-    if index.model_checksum not in (None, model_checksum(export)):
+    if index.model_checksum is None:
+        print(
+            f"warning: the index in {folder!r} has no model checksum, so it may be of another "
+            f"model than the one in {str(export)!r}: docs/search.md shows how to set it"
+        )
+    elif index.model_checksum != model_checksum(export):
         raise UserError(
             f"the index in {folder!r} is of another model than the one in {str(export)!r}: give "
             "--export of that model, or build the index again"

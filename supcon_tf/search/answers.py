@@ -25,18 +25,18 @@ def answers(index: Index, embeddings: np.ndarray, *, num_neighbors: int) -> dict
     """
     if not len(index):
         raise UserError("the index has no images")
-    found = index.search(embeddings, num_neighbors)
+    neighbors = index.search(embeddings, num_neighbors)
     outputs = {
-        "neighbor_paths": found.paths.astype(str),
-        "neighbor_labels": found.labels.astype(str),
-        "neighbor_similarities": found.similarities,
+        "neighbor_paths": neighbors.paths.astype(str),
+        "neighbor_labels": neighbors.labels.astype(str),
+        "neighbor_similarities": neighbors.similarities,
     }
     calibration = index.calibration
     if calibration is None:
         return outputs
     if calibration.match is not None:
         threshold = calibration.match.similarity
-        outputs["is_match"] = found.similarities[:, 0] >= (
+        outputs["is_match"] = neighbors.similarities[:, 0] >= (
             np.inf if threshold is None else threshold
         )
     scores = index.unknown_scores(embeddings)

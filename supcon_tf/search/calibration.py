@@ -1,4 +1,4 @@
-"""Thresholds of an index, found on images that are not in it."""
+"""Thresholds of an index, measured on images that are not in it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ UnknownScore = Literal["knn", "mahalanobis"]
 _SHARES = 5
 # More images are calibrated on one share instead of all in turn, and on this many at most.
 _FEW_IMAGES = 20_000
-_MOST_QUERIES = 10_000
-_MOST_NEIGHBORS = 10
+_MAX_QUERIES = 10_000
+_MAX_NEIGHBORS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Calibration:
       thresholds: of each score; an image with a higher score is unknown.
       known_share: share of the calibration images that are not above the thresholds.
       num_images: number of calibration images.
-      detection: how well each score tells unknown images from the calibration images; {} if there
+      detection: how well each score separates unknown from calibration images; {} if there
         were none.
       num_unknown: number of unknown images that measured it.
       statistics: of the "mahalanobis" score.
@@ -112,9 +112,9 @@ def default_neighbors(labels: np.ndarray) -> int:
     """
     _, numbers, counts = np.unique(labels[labels >= 0], return_inverse=True, return_counts=True)
     if not len(counts):
-        return _MOST_NEIGHBORS
+        return _MAX_NEIGHBORS
     size = np.quantile(counts[numbers], 0.05, method="lower")
-    return int(np.clip(size // 2, 1, _MOST_NEIGHBORS))
+    return int(np.clip(size // 2, 1, _MAX_NEIGHBORS))
 
 
 def distances(similarities: np.ndarray) -> np.ndarray:
@@ -162,8 +162,8 @@ def _shares(labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
             share_of[order] = np.arange(len(members)) % _SHARES
     for share in range(_SHARES if len(labels) <= _FEW_IMAGES else 1):
         members = np.flatnonzero(share_of == share)
-        if len(members) > _MOST_QUERIES:
-            members = np.random.default_rng(seed).choice(members, _MOST_QUERIES, replace=False)
+        if len(members) > _MAX_QUERIES:
+            members = np.random.default_rng(seed).choice(members, _MAX_QUERIES, replace=False)
         if len(members):
             yield np.isin(np.arange(len(labels)), members)
 

@@ -1,4 +1,4 @@
-"""How well a score tells unknown images from known ones."""
+"""How well a score separates unknown images from known ones."""
 
 import dataclasses
 from typing import Any

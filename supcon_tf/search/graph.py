@@ -63,15 +63,15 @@ class Graph:
         similarities = np.empty((len(rows), k), np.float32)
         positions = np.empty((len(rows), k), np.int64)
         for part in blocks(len(rows), entries_per_row=max(1, k) * rows.shape[1]):
-            # Of a single row, usearch returns vectors without the number found.
-            found = self._graph.search(np.concatenate([rows[part], rows[:1]]), k)
-            candidates = np.searchsorted(keys, found.keys[:-1].astype(np.int64))
+            # Of a single row, usearch returns vectors without their number.
+            answer = self._graph.search(np.concatenate([rows[part], rows[:1]]), k)
+            candidates = np.searchsorted(keys, answer.keys[:-1].astype(np.int64))
             candidates = np.minimum(candidates, len(keys) - 1)
             # The graph's own similarities are rounded in another way than those of `nearest`.
             exact = np.einsum("qd,qkd->qk", rows[part], references[candidates])
             similarities[part], positions[part] = by_similarity(exact, candidates)
             # Where the graph ends before k neighbours, as after many removals.
-            for row in part.start + np.flatnonzero(found.counts[:-1] < k):
+            for row in part.start + np.flatnonzero(answer.counts[:-1] < k):
                 one = nearest(rows[row : row + 1], references, k)
                 similarities[row], positions[row] = one[0][0], one[1][0]
         return similarities, positions

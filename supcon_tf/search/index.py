@@ -59,8 +59,8 @@ class Index:
       >>> from supcon_tf.index import Index
       >>> index = Index([[1.0, 0.0], [0.0, 2.0]], ["cat.jpg", "dog.jpg"], ["cat", "dog"])
       >>> index.add([[0.8, 0.6]], ["cat_2.jpg"], ["cat"])
-      >>> found = index.search([[3.0, 1.0]], k=2)
-      >>> found.paths.tolist(), found.labels.tolist()
+      >>> neighbors = index.search([[3.0, 1.0]], k=2)
+      >>> neighbors.paths.tolist(), neighbors.labels.tolist()
       ([['cat.jpg', 'cat_2.jpg']], [['cat', 'cat']])
       >>> index.remove(["cat.jpg"])
       >>> index.search([[3.0, 1.0]], k=1).paths.tolist()
@@ -79,7 +79,7 @@ class Index:
         rows = unit_rows(embeddings)
         self.approximate = approximate
         self.calibration: Calibration | None = None
-        # Identifies the model that made the embeddings: see `index_files.model_checksum`.
+        # `index_files.model_checksum` of the model; `predict` compares it with its own model.
         self.model_checksum: str | None = None
         self._rows = rows[:0]
         self._paths = self._labels = np.empty(0, object)

@@ -50,9 +50,9 @@ def match_threshold(
     Example:
       >>> import numpy as np
       >>> from supcon_tf.search import match_threshold
-      >>> found = match_threshold(
+      >>> threshold = match_threshold(
       ...     np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), precision=0.9)
-      >>> found.similarity, found.precision, round(found.recall, 3)
+      >>> threshold.similarity, threshold.precision, round(threshold.recall, 3)
       (0.8, 1.0, 0.667)
     """
     check_number("precision", precision, above=0, at_most=1)

@@ -1,11 +1,11 @@
-"""What a calibration found, in lines for the console."""
+"""The results of a calibration, as lines for the console."""
 
 from supcon_tf.search.index import Index
 from supcon_tf.search.matching import MatchThreshold
 
 
 def summary(index: Index) -> str:
-    """Matches, unknown images, and how well these are told.
+    """The match threshold, the unknown threshold, and how well unknown images are detected.
 
     Args:
       index: a calibrated index.

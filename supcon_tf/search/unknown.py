@@ -60,10 +60,11 @@ def class_statistics(rows: np.ndarray, labels: np.ndarray) -> ClassStatistics:
       >>> import numpy as np
       >>> from supcon_tf.search import class_statistics
       >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, -1.0], [-0.6, -0.8]])
-      >>> found = class_statistics(rows, np.array([0, 0, 1, 1]))
-      >>> found.means.round(6).tolist()
+      >>> statistics = class_statistics(rows, np.array([0, 0, 1, 1]))
+      >>> statistics.means.round(6).tolist()
       [[0.9, 0.3], [-0.3, -0.9]]
-      >>> bool(found.distances(np.array([[-1.0, 0.0]])) > found.distances(rows).max())
+      >>> far = statistics.distances(np.array([[-1.0, 0.0]]))
+      >>> bool(far > statistics.distances(rows).max())
       True
     """
     rows = rows.astype(np.float64)

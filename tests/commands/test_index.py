@@ -12,6 +12,7 @@ import pytest
 from supcon_tf import index, predict
 from supcon_tf.errors import UserError
 from supcon_tf.index import Index
+from supcon_tf.search import model_checksum
 from tests.commands.tiny_export import save_pixels, save_tiny_export
 
 # Mean colours: the embeddings of the tiny model.
@@ -173,6 +174,20 @@ def test_an_index_of_another_model_is_refused(built, photos, tmp_path):
     ):
         predict_with(other, built, tmp_path / "out.csv", f"--images={photos}")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_predict_warns_of_an_index_that_does_not_record_its_model(export, tmp_path, capsys):
+    unknown_model = Index(np.eye(3), ["a", "b", "c"])
+    unknown_model.save(tmp_path / "index")
+    predict.load_index(str(tmp_path / "index"), export)
+    shown = capsys.readouterr().out
+    assert shown.startswith("warning: the index in ")
+    assert shown.count("\n") == 1
+    assert "has no model checksum, so it may be of another model than the one in" in shown
+    unknown_model.model_checksum = model_checksum(export)
+    unknown_model.save(tmp_path / "index")
+    predict.load_index(str(tmp_path / "index"), export)
+    assert not capsys.readouterr().out
 
 
 def test_an_index_of_other_embeddings_is_refused(export, photos, tmp_path):

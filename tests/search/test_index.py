@@ -357,7 +357,7 @@ def test_without_calibration_images_each_fifth_is_compared_with_the_others():
 
 def test_many_images_are_calibrated_on_a_part_of_one_fifth(monkeypatch):
     monkeypatch.setattr(calibration_module, "_FEW_IMAGES", 50)
-    monkeypatch.setattr(calibration_module, "_MOST_QUERIES", 7)
+    monkeypatch.setattr(calibration_module, "_MAX_QUERIES", 7)
     embeddings, paths, labels = clusters()
     assert Index(embeddings, paths, labels).calibrate().num_images == 7
 
