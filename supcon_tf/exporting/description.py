@@ -1,6 +1,7 @@
 """model.json: the inputs and outputs of an exported file, and how to prepare its pixels."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -29,34 +30,61 @@ def describe_signature(function: Function) -> dict[str, Any]:
 def describe_pixels(view: Callable[[tf.Tensor], tf.Tensor], image_px: int) -> dict[str, Any] | None:
     """The options of `prepare` with which it makes the same pixels.
 
-    They are found by trying, so that the result is right whatever the settings of the run were.
+    They are measured and then checked on images, so that they are right whatever the settings of
+    the run were.
 
     Args:
       view: the evaluation view of float32 images [B, H, W, 3] in [0, 1].
       image_px: its size.
 
     Returns:
-      Arguments of `prepare`, or None if the crop is not one of `views.eval_crop`.
+      Arguments of `prepare`, or None if the crop is not one of `views.eval_crop` with a padding of
+      3 * image_px at most.
     """
-    rng = np.random.default_rng(0)
-    sizes = ((image_px + 1, 2 * image_px), (3 * image_px + 1, 2 * image_px + 3))
-    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    expected = [view(tf.constant(image[None] / np.float32(255)))[0].numpy() for image in images]
     # Views of a black and of a white image, whose pixels are all the same: [3].
     black, white = (
-        view(tf.fill([1, *sizes[0], 3], value))[0, 0, 0].numpy() for value in (0.0, 1.0)
+        view(tf.fill([1, image_px, image_px, 3], value))[0, 0, 0].numpy() for value in (0.0, 1.0)
     )
     scaled = {"scale": (white - black).tolist(), "offset": black.tolist()}
-    usual = round(image_px / 7)
-    paddings = sorted(range(image_px + 1), key=lambda padding: padding != usual)
-    for padding, method in itertools.product(paddings, get_args(EvalCrop)):
-        if method == "none" and padding != usual:
-            continue
+    paddings = _possible_paddings(view, image_px, black, white)
+    full = image_px + paddings.stop
+    # Sides of full * (full + 1) / image_px give another crop for each padding.
+    side = full * (full + 1) // image_px + 1
+    sizes = ((image_px + 1, 2 * image_px), (3 * image_px + 1, 2 * image_px + 3), (side, side + 9))
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes if paddings]
+    expected = [view(tf.constant(image[None] / np.float32(255)))[0].numpy() for image in images]
+    crops = [("none", 0)] * (0 in paddings)
+    crops += itertools.product(get_args(EvalCrop)[:3], paddings)
+    for method, padding in crops:
         options = {"image_px": image_px, "eval_crop": method, "padding_px": padding, **scaled}
         made = (prepare(image, **options) for image in images)
         if all(np.allclose(*pair, atol=1e-3) for pair in zip(made, expected, strict=True)):
             return options
     return None
+
+
+def _possible_paddings(
+    view: Callable[[tf.Tensor], tf.Tensor], image_px: int, black: np.ndarray, white: np.ndarray
+) -> range:
+    """The paddings, up to 3 * image_px, that magnify a ramp as much as the view does."""
+    last = 3 * image_px
+    if image_px < 4:
+        return range(last + 1)
+    # Resizing keeps a ramp but at the edges: its slope in the middle is that of the crop.
+    side = 4 * image_px
+    ramp = np.broadcast_to(np.arange(side, dtype=np.float32)[:, None] / side, (1, side, side, 3))
+    row = view(tf.constant(ramp))[0, image_px // 2].numpy()  # [image_px, 3]
+    left, right = image_px // 4, image_px - 1 - image_px // 4
+    rise = (row[right] - row[left]).sum() / (white - black).sum()
+    crop_px = side * image_px * rise / (right - left)
+    if not 0.5 < crop_px < side + 0.5:
+        return range(0)
+    # crop_px is image_px / (image_px + padding) of the side, maybe rounded down.
+    full = image_px * side
+    lowest = math.floor(full / (crop_px + 1)) - image_px
+    highest = math.ceil(full / crop_px + 1e-2) - image_px
+    return range(max(lowest, 0), min(highest, last) + 1)
 
 
 def _tensor(spec: Any) -> dict[str, Any]:

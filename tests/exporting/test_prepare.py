@@ -32,6 +32,20 @@ def test_numpy_makes_the_same_pixels(method, padding_px):
         np.testing.assert_allclose(pixels, view(tf.constant(image)), atol=2e-5)
 
 
+@pytest.mark.parametrize("method", METHODS[:3])
+@pytest.mark.parametrize(
+    ("image_px", "padding_px"),
+    # Neighbours crop small images alike; more padding than image; the default; the smallest.
+    [(160, 92), (64, 37), (16, 17), (16, 48), (32, 5), (2, 1)],
+)
+def test_the_padding_is_found(method, image_px, padding_px):
+    crop = functools.partial(eval_crop, method=method, padding_px=padding_px)
+    view = Preprocessing(image_px=image_px, eval_crop=crop).evaluation_view
+    options = describe_pixels(view, image_px)
+    assert options is not None
+    assert (options["eval_crop"], options["padding_px"]) == (method, padding_px)
+
+
 def test_another_crop_is_not_described():
     def corner(image, *, size_px):
         return tf.cast(image[..., :size_px, :size_px, :], tf.float32)
