@@ -111,7 +111,14 @@ def handed_to_training(file, monkeypatch, *bindings):
 
     for module in (pretrain, linear):
         monkeypatch.setattr(module, "compile_model", record)
-        for name in ("StepBatches", "save_view_sheet", "rehearse", "fit", "evaluate_and_save"):
+        for name in (
+            "StepBatches",
+            "save_view_sheet",
+            "record_encoder",
+            "rehearse",
+            "fit",
+            "evaluate_and_save",
+        ):
             monkeypatch.setattr(module, name, lambda *_, **__: None)
         monkeypatch.setattr(module, "run_images", lambda run_dir, stage, source, *_, **__: source)
     monkeypatch.setattr(linear, "load_encoder", encoder)
