@@ -145,7 +145,7 @@ def test_two_workers_train_one_run_and_resume_after_one_died(image_folder, tmp_p
     assert "epoch" not in said[1][0]
     assert {path.name for path in workdir.iterdir()} == {
         "checkpoints", "config.gin", "curves.json", "export", "test_split.npz", "metrics.json",
-        "report.html", "tensorboard", "views.png", "data", "checksums.json",
+        "report.html", "tensorboard", "views.png", "data", "checksums.json", "encoders.json",
     }  # fmt: skip
 
 
