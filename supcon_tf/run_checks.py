@@ -162,16 +162,14 @@ def accuracies(run_dir: RunDir) -> str:
         "knn_top_1": "kNN",
         "knn_mean_average_precision": "kNN mAP",
     }
-    results = run_dir.metrics()
-    frozen = [
-        f"{name} {metrics[key]:.3f}"
-        for metrics in results.values()
-        for key, name in FROZEN.items()
-        if key in metrics
-    ]
-    for stage, metrics in reversed(results.items()):
+    for stage, metrics in reversed(run_dir.metrics().items()):
         shown = [f"{names[key]} {metrics[key]:.3f}" for key in names if key in metrics]
         if stage in ("pretrain", "linear", "finetune") and shown:
+            records = run_dir.encoders()
+            # A stage without a record has the encoder that this run pretrained.
+            record = records.get(stage, records.get("pretrain", {}))
+            measured = record.get("frozen", {})
+            frozen = [f"{FROZEN[key]} {measured[key]:.3f}" for key in FROZEN if key in measured]
             before = f"; frozen encoder {', '.join(frozen)}" if frozen else ""
             return f"{stage} {', '.join(shown)}{before}"
     return ""

@@ -123,3 +123,17 @@ def test_the_last_line_has_the_accuracies_of_the_last_classifier(tmp_path):
     folder.set_metrics("linear", {"top_1": 0.75, "top_5": 1.0, "knn_top_1": 0.625})
     folder.set_metrics("robustness", {"seconds": 1.0})
     assert run_checks.accuracies(folder) == "linear top-1 0.750, kNN 0.625"
+
+
+def test_the_last_line_has_the_frozen_accuracies_of_the_same_encoder_only(tmp_path):
+    folder = RunDir(tmp_path)
+    folder.set_encoder(
+        "pretrain", {"frozen": {"frozen_knn_top_1": 0.5, "frozen_linear_top_1": 0.25}}
+    )
+    folder.set_metrics("pretrain", {"top_1": 0.5})
+    folder.set_metrics("linear", {"top_1": 0.75})
+    trained = "linear top-1 0.750"
+    # The linear stage takes the encoder that this run has pretrained, then one from elsewhere.
+    assert run_checks.accuracies(folder) == f"{trained}; frozen encoder top-1 0.250, kNN 0.500"
+    folder.set_encoder("linear", {"name": "another"})
+    assert run_checks.accuracies(folder) == trained
