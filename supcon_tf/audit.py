@@ -20,7 +20,6 @@ from absl import flags
 from supcon_tf import cli
 from supcon_tf.errors import UserError, check_number
 from supcon_tf.files import check_links
-from supcon_tf.run_dir import RunDir
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,16 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.workdir:
         raise UserError("--workdir is needed: the directory of a finished run")
     check_number("--duplicate_similarity", options.duplicate_similarity, above=0, at_most=1)
-    run_dir = RunDir(Path(options.workdir))
-    if not run_dir.config.is_file():
-        raise UserError(
-            f"no run in {options.workdir!r}: python -m supcon_tf.train --workdir makes one"
-        )
-    if not (run_dir.export / "saved_model.pb").is_file():
-        raise UserError(
-            f"no trained model in {options.workdir!r}: a run writes it when its first stage ends, "
-            "python -m supcon_tf.train with the same --workdir continues it"
-        )
+    run_dir = cli.existing_run(options.workdir)
+    export = cli.trained_export(options.workdir)
     output = Path(options.output) if options.output else run_dir.root / "audit"
     cli.start_tensorflow()
     # These import TensorFlow.
@@ -52,23 +43,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.trust:
         advice = "add --trust if you trust the source of this run"
         check_links(run_dir.root, within=run_dir.root, advice=advice)
-        check_untrusted_model(run_dir.export)
+        check_untrusted_model(export)
     images = read_images(
         run_source(run_dir, trust=options.trust),
-        load_model(run_dir.export),
+        load_model(export),
         batch_size=options.batch_size,
     )
-    found = audit(
+    findings = audit(
         images,
         num_neighbors=options.num_neighbors,
         duplicate_similarity=options.duplicate_similarity,
     )
-    write_tables(output, images, found)
-    page = write_page(output / "audit.html", images, found, title=str(run_dir.root))
+    write_tables(output, images, findings)
+    page = write_page(output / "audit.html", images, findings, title=str(run_dir.root))
     print(
-        f"{len(images.names)} images: {len(found.duplicates)} pairs of near-duplicates, "
-        f"{len(found.errors)} likely label errors, {len(found.isolated)} isolated images, "
-        f"{len(found.overlaps)} pairs of overlapping classes\ndone: {page}"
+        f"{len(images.names)} images: {len(findings.duplicates)} pairs of near-duplicates, "
+        f"{len(findings.errors)} likely label errors, {len(findings.isolated)} isolated images, "
+        f"{len(findings.overlaps)} pairs of overlapping classes\ndone: {page}"
     )
 
 

@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from supcon_tf.errors import Stopped, UserError
+from supcon_tf.files import check_links
+from supcon_tf.json_files import check_checksums
+from supcon_tf.run_dir import RunDir
 
 VERBOSITY_HELP = (
     "-1 shows warnings (default), 0 also what TensorFlow and other libraries report, 1 everything"
@@ -103,6 +106,36 @@ def _flags_help(values: flags.FlagValues) -> str:
         for flag in common_last
     ]
     return "\n".join(texts)
+
+
+def existing_run(path: str) -> RunDir:
+    """A run directory.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not RunDir(Path(path)).config.is_file():
+        raise UserError(
+            f"no run in {str(Path(path))!r}: python -m supcon_tf.train --workdir makes one"
+        )
+    return RunDir(Path(path))
+
+
+def trained_export(workdir: str) -> Path:
+    """The SavedModel of a run.
+
+    Raises:
+      UserError: there is none, it is damaged, or a link in it leads out of the run.
+    """
+    export = RunDir(Path(workdir)).export
+    if not (export / "saved_model.pb").is_file():
+        raise UserError(
+            f"no trained model in {workdir!r}: a run writes it when its first stage ends, "
+            "python -m supcon_tf.train with the same --workdir continues it"
+        )
+    check_checksums(export)
+    check_links(export, within=export.parent, advice="put what it leads to in its place")
+    return export
 
 
 def existing_export(path: str) -> Path:

@@ -67,14 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.parse(options, argv, __doc__)
     if not options.workdir:
         raise UserError("--workdir is needed: the directory of a finished run")
-    run_dirs = [RunDir(Path(workdir)) for workdir in options.workdir]
+    run_dirs = [cli.existing_run(workdir) for workdir in options.workdir]
     if len({run_dir.root.resolve() for run_dir in run_dirs}) < len(run_dirs):
         raise UserError("each --workdir must be another directory")
-    for run_dir in run_dirs:
-        if not run_dir.config.is_file():
-            raise UserError(
-                f"no run in {str(run_dir.root)!r}: python -m supcon_tf.train --workdir makes one"
-            )
     output = Path(options.output) if options.output else run_dirs[0].comparison
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir() or not os.access(output.parent, os.W_OK):

@@ -32,8 +32,6 @@ from absl import flags
 from supcon_tf import cli
 from supcon_tf.errors import UserError
 from supcon_tf.exporting.formats import FORMATS, QUANTIZATIONS, SAVED_MODEL, check_options
-from supcon_tf.files import check_links
-from supcon_tf.json_files import check_checksums
 from supcon_tf.run_dir import RunDir
 
 # Images with which int8 measures the ranges of the activations.
@@ -44,11 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     options = _parsed(argv)
     run_dir, output = RunDir(Path(options.workdir)), Path(options.output)
-    export = run_dir.export
     check_options(options.format, quantize=options.quantize, signature=options.signature)
     if options.images and options.quantize != "int8":
         raise UserError("--images is for --quantize=int8 only: leave it out")
-    _check_export(options.workdir, export)
+    export = cli.trained_export(options.workdir)
     if output.resolve().is_relative_to(export.resolve()):
         raise UserError(f"{options.output!r} is inside of {str(export)!r}: give a new directory")
     if output.exists() and any(output.iterdir()):
@@ -117,16 +114,6 @@ def _parsed(argv: Sequence[str] | None) -> flags.FlagValues:
     if not options.workdir or not options.output:
         raise UserError("--workdir and --output are needed: a run directory and a new directory")
     return options
-
-
-def _check_export(workdir: str, export: Path) -> None:
-    if not (export / "saved_model.pb").is_file():
-        raise UserError(
-            f"no trained model in {workdir!r}: a run writes it when its first stage ends, "
-            "python -m supcon_tf.train with the same --workdir continues it"
-        )
-    check_checksums(export)
-    check_links(export, within=export.parent, advice="put what it leads to in its place")
 
 
 def range_images(run_dir: RunDir, folder: str | None, *, trust: bool) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from supcon_tf.cleaning.labels import (
     neighbor_probabilities,
 )
 from supcon_tf.errors import UserError
-from supcon_tf.search.nearest import nearest, unit_rows
+from supcon_tf.search.nearest import distances, nearest, unit_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,10 @@ def audit(images: AuditImages, *, num_neighbors: int, duplicate_similarity: floa
         raise UserError(f"an audit needs at least two images, got {len(images.embeddings)}")
     rows = unit_rows(images.embeddings)
     similarities, positions = _other_neighbors(rows, num_neighbors)
-    distances = np.sqrt(np.maximum(0, 2 - 2 * similarities[:, -1]))
-    lower, upper = np.percentile(distances, [25, 75])
-    far = np.flatnonzero(distances > upper + 3 * (upper - lower))
-    isolated = [(int(i), float(distances[i])) for i in far[np.argsort(-distances[far])]]
+    last = distances(similarities[:, -1])
+    lower, upper = np.percentile(last, [25, 75])
+    far = np.flatnonzero(last > upper + 3 * (upper - lower))
+    isolated = [(int(i), float(last[i])) for i in far[np.argsort(-last[far])]]
     errors, overlaps = [], []
     if images.class_names:
         probabilities = neighbor_probabilities(

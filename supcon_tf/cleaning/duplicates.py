@@ -7,7 +7,7 @@ import numpy as np
 from supcon_tf.search.nearest import nearest
 
 # Copies that are found of one image, for each variant.
-_MOST_COPIES = 10
+_MAX_COPIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +35,14 @@ def duplicate_pairs(signatures: np.ndarray, *, threshold: float) -> list[Duplica
         is variant 0.
       threshold: within (0, 1].
     """
-    found: dict[tuple[int, int], float] = {}
+    highest: dict[tuple[int, int], float] = {}
     for variant in range(signatures.shape[1]):
         # One more, as an image finds itself.
-        similarities, positions = nearest(
-            signatures[:, variant], signatures[:, 0], _MOST_COPIES + 1
-        )
+        similarities, positions = nearest(signatures[:, variant], signatures[:, 0], _MAX_COPIES + 1)
         for row, column in zip(*np.nonzero(similarities >= threshold), strict=True):
             first, second = sorted((int(row), int(positions[row, column])))
             if first != second:
                 similarity = float(similarities[row, column])
-                found[first, second] = max(similarity, found.get((first, second), 0.0))
-    pairs = [DuplicatePair(*images, similarity) for images, similarity in found.items()]
+                highest[first, second] = max(similarity, highest.get((first, second), 0.0))
+    pairs = [DuplicatePair(*images, similarity) for images, similarity in highest.items()]
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))

@@ -10,7 +10,7 @@ from supcon_tf.cleaning.images import AuditImages
 from supcon_tf.files import replacing
 
 
-def write_tables(folder: Path, images: AuditImages, found: Audit) -> None:
+def write_tables(folder: Path, images: AuditImages, findings: Audit) -> None:
     """Writes duplicates.csv, label_errors.csv, isolated.csv and class_overlaps.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     names, splits, labels = images.names, images.split_of, images.label_texts
@@ -24,7 +24,7 @@ def write_tables(folder: Path, images: AuditImages, found: Audit) -> None:
         ("similarity", "path_1", "split_1", "label_1", "path_2", "split_2", "label_2"),
         [
             (f"{pair.similarity:.4f}", *described(pair.first), *described(pair.second))
-            for pair in found.duplicates
+            for pair in findings.duplicates
         ],
     )
     _write(
@@ -38,20 +38,20 @@ def write_tables(folder: Path, images: AuditImages, found: Audit) -> None:
                 classes[error.suggestion],
                 f"{error.margin:.4f}",
             )
-            for error in found.errors
+            for error in findings.errors
         ],
     )
     _write(
         folder / "isolated.csv",
         ("path", "split", "label", "distance"),
-        [(*described(image), f"{distance:.4f}") for image, distance in found.isolated],
+        [(*described(image), f"{distance:.4f}") for image, distance in findings.isolated],
     )
     _write(
         folder / "class_overlaps.csv",
         ("class_1", "class_2", "share"),
         [
             (classes[pair.first], classes[pair.second], f"{pair.share:.4f}")
-            for pair in found.overlaps
+            for pair in findings.overlaps
         ],
     )
 

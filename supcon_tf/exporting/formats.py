@@ -46,17 +46,17 @@ def check_options(name: str, *, quantize: str, signature: str | None) -> None:
     """
     check_choice("--format", name, tuple(FORMATS))
     check_choice("--quantize", quantize, QUANTIZATIONS)
-    form = FORMATS[name]
-    if quantize not in form.quantizations:
+    chosen = FORMATS[name]
+    if quantize not in chosen.quantizations:
         have = [each for each in FORMATS if quantize in FORMATS[each].quantizations]
         raise UserError(
-            f"--format={name} has no --quantize={quantize}: it is there for --format="
+            f"--format={name} has no --quantize={quantize}: available with --format="
             f"{' and '.join(have)}"
         )
     if signature is None:
         return
     check_choice("--signature", signature, tuple(SIGNATURES))
-    if form.holds_all_signatures:
+    if chosen.holds_all_signatures:
         raise UserError(f"--format={name} holds all signatures: leave out --signature")
 
 

@@ -58,10 +58,10 @@ def write_model(
         operations that the format does not have.
     """
     check_options(format, quantize=quantize, signature=signature)
-    form = FORMATS[format]
+    chosen = FORMATS[format]
     loaded = load_export(export)
     functions = convertible_signatures(loaded)
-    if not form.holds_all_signatures:
+    if not chosen.holds_all_signatures:
         name = signature or "serving_default"
         functions = {name: functions[name]}
     pixels = describe_pixels(loaded.evaluation_view, image_px(loaded))
@@ -70,7 +70,7 @@ def write_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        file = partial / form.file
+        file = partial / chosen.file
         if format == "onnx":
             _write_onnx(file, functions, quantize)
         elif format == "litert":
@@ -81,7 +81,7 @@ def write_model(
             shutil.copyfile(export / LABELS_FILE, partial / LABELS_FILE)
         if pixels is not None:
             shutil.copyfile(prepare.__file__, partial / "prepare.py")
-        content = describe(functions, pixels, file=form.file, format=format, quantize=quantize)
+        content = describe(functions, pixels, file=chosen.file, format=format, quantize=quantize)
         write_json(partial / "model.json", content)
         write_checksums(partial)
         os.replace(partial, output)

@@ -12,13 +12,13 @@ from supcon_tf.reporting.scored_split import image_uri
 _SHOWN = 50
 
 
-def write_page(path: Path, images: AuditImages, found: Audit, *, title: str) -> Path:
+def write_page(path: Path, images: AuditImages, findings: Audit, *, title: str) -> Path:
     """Writes one file that opens offline, with the first findings of each kind and pictures.
 
     Args:
       path: the page.
       images: the images.
-      found: the findings.
+      findings: all of them.
       title: of the page.
     """
 
@@ -40,22 +40,22 @@ def write_page(path: Path, images: AuditImages, found: Audit, *, title: str) -> 
         num_images=len(images.names),
         has_classes=bool(classes),
         num_found=[
-            ("near-duplicates", len(found.duplicates)),
-            ("label errors", len(found.errors)),
-            ("isolated images", len(found.isolated)),
-            ("overlapping classes", len(found.overlaps)),
+            ("near-duplicates", len(findings.duplicates)),
+            ("label errors", len(findings.errors)),
+            ("isolated images", len(findings.isolated)),
+            ("overlapping classes", len(findings.overlaps)),
         ],
         duplicates=[
             (shown(pair.first), shown(pair.second), pair.similarity)
-            for pair in found.duplicates[:_SHOWN]
+            for pair in findings.duplicates[:_SHOWN]
         ],
         errors=[
             (shown(error.image), classes[error.suggestion], error.margin)
-            for error in found.errors[:_SHOWN]
+            for error in findings.errors[:_SHOWN]
         ],
-        isolated=[(shown(image), distance) for image, distance in found.isolated[:_SHOWN]],
+        isolated=[(shown(image), distance) for image, distance in findings.isolated[:_SHOWN]],
         overlaps=[
             (classes[pair.first], classes[pair.second], pair.share)
-            for pair in found.overlaps[:_SHOWN]
+            for pair in findings.overlaps[:_SHOWN]
         ],
     )

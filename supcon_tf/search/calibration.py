@@ -9,7 +9,7 @@ import numpy as np
 from supcon_tf.errors import UserError
 from supcon_tf.search.detection import Detection, detection, keeping
 from supcon_tf.search.matching import MatchThreshold, match_threshold
-from supcon_tf.search.nearest import nearest
+from supcon_tf.search.nearest import distances, nearest
 from supcon_tf.search.unknown import ClassStatistics, class_statistics
 
 UnknownScore = Literal["knn", "mahalanobis"]
@@ -115,11 +115,6 @@ def default_neighbors(labels: np.ndarray) -> int:
         return _MAX_NEIGHBORS
     size = np.quantile(counts[numbers], 0.05, method="lower")
     return int(np.clip(size // 2, 1, _MAX_NEIGHBORS))
-
-
-def distances(similarities: np.ndarray) -> np.ndarray:
-    """Cosine similarities -> Euclidean distances of unit-length embeddings, within [0, 2]."""
-    return np.sqrt(np.maximum(0, 2 - 2 * similarities))
 
 
 def cross_validated(

@@ -13,7 +13,7 @@ from supcon_tf.search import calibration as calibrations
 from supcon_tf.search.calibration import Calibration, References, UnknownScore
 from supcon_tf.search.graph import Graph
 from supcon_tf.search.index_files import Contents, read_index, write_index
-from supcon_tf.search.nearest import nearest, unit_rows
+from supcon_tf.search.nearest import distances, nearest, unit_rows
 
 # Above this number of images the search is approximate, unless asked otherwise.
 EXACT_LIMIT = 100_000
@@ -36,7 +36,7 @@ class Neighbors:
     @property
     def distances(self) -> np.ndarray:
         """Euclidean distances of the unit-length embeddings, float32 [q, k]."""
-        return calibrations.distances(self.similarities)
+        return distances(self.similarities)
 
 
 class Index:

@@ -81,6 +81,11 @@ def nearest(rows: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarra
     return similarities, positions
 
 
+def distances(similarities: np.ndarray) -> np.ndarray:
+    """Cosine similarities -> Euclidean distances of unit-length embeddings, within [0, 2]."""
+    return np.sqrt(np.maximum(0, 2 - 2 * similarities))
+
+
 def by_similarity(similarities: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sorts each row [k], the most similar first; of equal ones the lower position first."""
     order = np.lexsort((positions, -similarities), axis=1)

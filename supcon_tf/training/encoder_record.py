@@ -76,7 +76,7 @@ def _frozen_accuracies(measures: EpochMeasures) -> dict[str, float]:
     source = measures.data.source
     scores = measures.scorer.score(source.test, "test")
     references = measures.scorer.references(source, measures.support)
-    found = {
+    accuracies = {
         f"frozen_{name}": value
         for name, value in scores.by_neighbors(references).items()
         if name.startswith("knn_")
@@ -91,8 +91,8 @@ def _frozen_accuracies(measures: EpochMeasures) -> dict[str, float]:
             seed=measures.config.seed,
         )
         logits = unit(scores.embeddings).numpy() @ fitted.kernel + fitted.bias
-        found["frozen_linear_top_1"] = float((logits.argmax(axis=1) == scores.labels).mean())
-    return found
+        accuracies["frozen_linear_top_1"] = float((logits.argmax(axis=1) == scores.labels).mean())
+    return accuracies
 
 
 def input_range(encoder: keras.Model, preprocessing: Preprocessing) -> str:
