@@ -9,6 +9,7 @@ import pytest
 
 from supcon_tf import audit
 from supcon_tf.errors import UserError
+from supcon_tf.json_files import write_checksums
 from supcon_tf.run_dir import RunDir
 from tests.commands.tiny_export import save_pixels, save_tiny_export
 
@@ -80,6 +81,13 @@ def test_arrays_of_pixels_are_named_by_split_and_number(run, tmp_path):
     assert all(re.fullmatch(r"(train|test) \d+", name) for name in names)
 
 
+def with_other_labels(path):
+    labels = path / "export" / "labels.txt"
+    labels.write_text("cat\ndog\n")
+    write_checksums(path / "export")
+    labels.write_text("dog\ncat\n")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -94,6 +102,7 @@ def test_arrays_of_pixels_are_named_by_split_and_number(run, tmp_path):
             "--trust",
         ),
         (lambda path: (path / "metrics.json").unlink(), "no results of a finished stage"),
+        (with_other_labels, "labels.txt' has changed since it was written"),
     ],
 )
 def test_runs_that_cannot_be_audited_are_refused_in_one_line(run, tmp_path, change, says):
