@@ -16,6 +16,7 @@ LOSSES = (
     "supcon",
     "sincere",
     "margin",
+    "mean_positive",
     "any",
     "overlap",
     "per_label",
@@ -62,6 +63,11 @@ def tensorflow_loss(
         of_loss: dict[str, dict[str, Any]] = {
             "sincere": {"denominator": "one_positive"},
             "margin": {"denominator": "one_positive", "margin": MARGIN},
+            "mean_positive": {
+                "denominator": "mean_positive",
+                "summation": "inside",
+                "margin": MARGIN,
+            },
             "overlap": {"multi_label": "overlap"},
             "per_label": {"multi_label": "per_label"},
         }
@@ -108,6 +114,10 @@ def torch_formula(name: str, labels: np.ndarray, dim: int) -> Any:
             negatives = log_sum(s, (weights == 0) & others) + margin
             ratios = torch.nn.functional.logsigmoid(s - negatives[:, None]) + margin
             return -(shares * ratios).sum(1)
+        if name == "mean_positive":
+            log_positives = log_sum(s, weights > 0) - totals.log()
+            pair = torch.stack([log_positives - MARGIN, log_sum(s, (weights == 0) & others)], dim=1)
+            return (pair.logsumexp(1) - log_positives).where(totals > 0, 0.0)
         if name == "balanced":
             unit_centers = torch.nn.functional.normalize(centers, dim=1)
             all_s = torch.cat([s, units @ unit_centers.T / TEMPERATURE], dim=1)

@@ -25,6 +25,11 @@ LOSSES: dict[str, dict[str, Any]] = {
     "decoupled": {"denominator": "only_negatives"},
     "SINCERE": {"denominator": "one_positive"},
     "eps-SupInfoNCE, margin 3": {"denominator": "one_positive", "margin": 3.0},
+    'eps-SupInfoNCE "in", margin 3': {
+        "denominator": "mean_positive",
+        "summation": "inside",
+        "margin": 3.0,
+    },
 }
 
 
@@ -129,7 +134,8 @@ def plot_losses(path: str, *, temperature: float, num_positives: int, num_negati
         shares = 100 * lengths / np.abs(lengths).sum()
         for axis, kind in zip(axes, similarities, strict=True):
             chosen = is_positive if kind == "positives" else ~is_positive
-            axis.plot(similarities[kind], shares[chosen], label=name)
+            style = "--" if name.startswith("eps") else "-"
+            axis.plot(similarities[kind], shares[chosen], style, label=name)
     for axis, kind, side in zip(axes, similarities, ("left", "right"), strict=True):
         axis.set(title=kind, ylabel="% of all gradient terms, negative: pushed away")
         axis.set_xlabel(f"similarity to the anchor (hard to the {side})")
