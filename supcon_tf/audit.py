@@ -12,6 +12,7 @@ example:
   python -m supcon_tf.audit --workdir=runs/mine
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,5 +100,7 @@ def _flags() -> flags.FlagValues:
     return options
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-audit.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

@@ -15,6 +15,7 @@ examples:
       --gin_param="robustness.run.severities = (1, 3, 5)"
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,5 +147,7 @@ def _written(result: dict[str, Any], key: str, how: Any) -> str:
     return how(result[key]) if key in result else "-"
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-evaluate.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

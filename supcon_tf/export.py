@@ -22,6 +22,7 @@ examples:
       --quantize=int8
 """
 
+import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -146,5 +147,7 @@ def range_images(run_dir: RunDir, folder: str | None, *, trust: bool) -> Iterato
         yield image
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-export.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

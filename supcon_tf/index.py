@@ -14,6 +14,7 @@ examples:
       --calibration_images=/data/photos/test --unknown_images=/data/others --output=/tmp/index
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -146,5 +147,7 @@ def _flags() -> flags.FlagValues:
     return options
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-index.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

@@ -18,6 +18,7 @@ examples:
       --images=/data/photos --output=photos.csv
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,5 +129,7 @@ def check_output(output: Path) -> None:
         raise UserError(f"--output must be a file that can be written, got {str(output)!r}")
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-predict.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

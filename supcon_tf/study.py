@@ -12,6 +12,7 @@ examples:
   python -m supcon_tf.study --gin_file=studies/digits_stability.gin --list
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -129,5 +130,7 @@ def result(root: Path, point: study.Point) -> Result:
     )
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-study.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()

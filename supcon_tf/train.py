@@ -11,6 +11,7 @@ examples:
   python -m supcon_tf.train --gin_file=cifar10/supcon_resnet18.gin --print_config
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,5 +113,7 @@ def _new_flags() -> flags.FlagValues:
     return options
 
 
+run = functools.partial(cli.run, main)  # The console script supcon-train.
+
 if __name__ == "__main__":
-    cli.run(main)
+    run()
