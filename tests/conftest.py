@@ -46,11 +46,14 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def without_export(monkeypatch):
-    """Runs write no export, which would take much of a small run's time."""
-    from supcon_tf.training import results
+def results_only(monkeypatch):
+    """Runs write no views, export or report, which take a third of a small run's time."""
+    from supcon_tf import run_checks
+    from supcon_tf.training import results, view_sheet
 
     monkeypatch.setattr(results, "save_serving_model", lambda *_, **__: None)
+    monkeypatch.setattr(view_sheet, "view_sheet", lambda *_, **__: b"")
+    monkeypatch.setattr(run_checks, "write_report", lambda folder: folder)
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ A_QUARTER = (
 
 
 def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
-    photos, tmp_path, without_export, monkeypatch
+    photos, tmp_path, results_only, monkeypatch
 ):
     stretches = []
 
@@ -366,7 +366,7 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
-def test_suncet_alone_trains_on_the_labelled_images_only(photos, tmp_path, without_export):
+def test_suncet_alone_trains_on_the_labelled_images_only(photos, tmp_path, results_only):
     folder = RunDir(tmp_path / "run")
     run(
         folder.root,

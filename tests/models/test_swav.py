@@ -236,7 +236,7 @@ def test_swav_with_suncet_gin_file_runs(photos, tmp_path):
     assert int(model.get_layer("prototypes").queued) == steps * (8 + 4)
 
 
-def test_swav_gin_file_runs(photos, tmp_path, without_export):
+def test_swav_gin_file_runs(photos, tmp_path, results_only):
     settings = (*SMALL_SWAV, f"sources.folder.root = '{photos}'")
     folder = RunDir(tmp_path / "run")
     run(folder.root, *settings, gin_file="semi/swav_cifar10_resnet18.gin")

@@ -100,7 +100,7 @@ def test_the_linear_stage_takes_a_pretrained_encoder_without_a_saved_file(
 
 
 def test_a_resumed_linear_stage_has_the_random_encoder_that_it_started_with(
-    tmp_path, photos, without_export
+    tmp_path, photos, results_only
 ):
     settings = (
         f"sources.folder.root = '{photos}'",

@@ -57,7 +57,7 @@ def test_without_debug_the_message_names_the_loss_and_the_learning_rate(tmp_path
         )
 
 
-def test_a_run_without_nan_is_not_stopped(photos, tmp_path, without_export):
+def test_a_run_without_nan_is_not_stopped(photos, tmp_path, results_only):
     root, stages = f"sources.folder.root = '{photos}'", "experiment.run.stages = ('pretrain',)"
     options = [f"--gin_param={binding}" for binding in (*SMALL, root, stages)]
     try:

@@ -107,7 +107,7 @@ def test_changed_settings_in_the_same_directory_are_rejected(finished):
         run(folder.root, *settings_of(root), "views.simclr.strength = 0.2")
 
 
-def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path, without_export):
+def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path, results_only):
     folder, root = finished
     for encoder in (folder.root, folder.model("pretrain")):
         there = RunDir(tmp_path / encoder.name)
@@ -138,7 +138,7 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path,
         )
 
 
-def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
+def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path, results_only):
     with pytest.raises(ValueError, match="multiple of samples_per_class, got 8 and 3"):
         run(
             tmp_path / "run",
@@ -148,7 +148,7 @@ def test_each_stage_takes_the_settings_of_its_batches(photos, tmp_path):
         )
 
 
-def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, without_export):
+def test_a_stage_takes_the_settings_of_its_step(photos, tmp_path, results_only):
     source = f"sources.folder.root = '{photos}'"
     bindings = [
         source,
@@ -182,7 +182,7 @@ def test_the_linear_stage_does_not_change_the_encoder(finished):
     assert compared == 6  # Kernel and bias, and batch normalisation's four.
 
 
-def test_fine_tuning_follows_pretraining(finished, tmp_path, without_export):
+def test_fine_tuning_follows_pretraining(finished, tmp_path, results_only):
     folder, root = finished
     there = RunDir(tmp_path / "tuned")
     there.root.mkdir()

@@ -1,8 +1,8 @@
-"""The small runs of chaos.py: starting them and striking them with a signal; damages of files.
+"""The small runs of tools/chaos: starting them and striking them with a signal; damages of files.
 
 As a script, it trains in its own process, which sends itself a signal at an event:
 
-  python tools/chaos_runs.py "SIGKILL step 8" --gin_file=digits/supcon.gin --workdir=/tmp/run
+  python tools/chaos/runs.py "SIGKILL step 8" --gin_file=digits/supcon.gin --workdir=/tmp/run
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Cases of chaos.py in which the files of a run are torn, or its disk is full or read-only."""
+"""Cases of tools/chaos in which the files of a run are torn, or its disk is full or read-only."""
 
 import contextlib
 import shutil
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from chaos_cases import Chaos
-from chaos_results import difference
-from chaos_runs import DAMAGES, start
+from cases import Chaos
+from results import difference
+from runs import DAMAGES, start
 
 # Of a run stopped in the second epoch of pretraining, before its last results, and at its end.
 TORN = {

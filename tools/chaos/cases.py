@@ -1,4 +1,4 @@
-"""The cases of chaos.py and their results, which are kept in a file."""
+"""The cases of tools/chaos and their results, which are kept in a file."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos_runs import draw_images, start
+from runs import draw_images, start
 
 
 class Chaos:

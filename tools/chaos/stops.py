@@ -1,12 +1,12 @@
-"""Cases of chaos.py in which a run is killed, gets a signal, or is started twice."""
+"""Cases of tools/chaos in which a run is killed, gets a signal, or is started twice."""
 
 import signal
 import time
 from pathlib import Path
 
-from chaos_cases import Chaos
-from chaos_results import difference
-from chaos_runs import VARIANTS, Ended, launch, start
+from cases import Chaos
+from results import difference
+from runs import VARIANTS, Ended, launch, start
 
 # When a run is killed: the event, and which event of the kind it is.
 KILLS = (

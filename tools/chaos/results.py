@@ -1,4 +1,4 @@
-"""Compares the results of two small runs of chaos.py bit for bit."""
+"""Compares the results of two small runs of tools/chaos bit for bit."""
 
 import io
 import json

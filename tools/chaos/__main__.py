@@ -7,9 +7,9 @@ command exits with 2, and otherwise "lost". Results are kept in --output, so the
 continues. Two CPU cores need about an hour. A small disk is made with tmpfs, for which the tool
 must run as root; otherwise these cases are left out.
 
-  python tools/chaos.py --output=/tmp/chaos
-  python tools/chaos.py --output=/tmp/chaos --only=signal
-  python tools/chaos.py --output=/tmp/chaos --soak
+  python tools/chaos --output=/tmp/chaos
+  python tools/chaos --output=/tmp/chaos --only=signal
+  python tools/chaos --output=/tmp/chaos --soak
 """
 
 import argparse
@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from chaos_cases import Chaos
-from chaos_files import full_disk, torn
-from chaos_images import changed_data, spoiled_images
-from chaos_runs import sampled
-from chaos_stops import doubled, kills, signals
+from cases import Chaos
+from files import full_disk, torn
+from images import changed_data, spoiled_images
+from runs import sampled
+from stops import doubled, kills, signals
 
 
 def soak(chaos: Chaos) -> None:

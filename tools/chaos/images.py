@@ -1,4 +1,4 @@
-"""Cases of chaos.py in which the images of a run change, vanish or are spoiled."""
+"""Cases of tools/chaos in which the images of a run change, vanish or are spoiled."""
 
 import shutil
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos_cases import Chaos
-from chaos_runs import Ended, draw_images, launch, start
+from cases import Chaos
+from runs import Ended, draw_images, launch, start
 
 
 def changed_data(chaos: Chaos) -> None:
