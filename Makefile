@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 RUN := runs/digits
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format docs clean
 
 help:
 	@echo "make demo    train, evaluate and export SupCon on the built-in digits; see the report"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, import layers, known vulnerabilities"
+	@echo "make docs    the documentation as a web site, in build/site"
 	@echo "make format  rewrite the files in the format that make check requires"
 
 $(INSTALLED): setup.cfg pyproject.toml
@@ -38,6 +39,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)
+	$(BIN)/python tools/docs_site.py
+	@echo "open build/site/index.html; to search in it: $(BIN)/python -m http.server --directory build/site"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
