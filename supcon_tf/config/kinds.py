@@ -21,7 +21,7 @@ EXAMPLES = {
     "augmentation": "@views.simclr",
     "bias_initializer": "'zeros'",
     "batches": "@pipeline.training_batches",
-    "callbacks": "(@losses.MarginAnnealing,)",
+    "callbacks": "(@losses.MarginAnnealing, @keras.callbacks.CSVLogger())",
     "classification_head": "@models.classification_head",
     "classification_loss": "@losses.CrossEntropyLoss()",
     "classifier": "@classifiers.saved_model",

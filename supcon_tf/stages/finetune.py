@@ -1,6 +1,6 @@
 """The finetune stage: trains a pretrained encoder and a classifier together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,7 @@ from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
-from supcon_tf.training.config import Precision, TrainingConfig
+from supcon_tf.training.config import Precision, StageCallback, TrainingConfig
 from supcon_tf.training.encoder_io import encoder_path, load_encoder, load_parts
 from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.loop import fit
@@ -47,6 +47,7 @@ def run(
     checkpoints_to_keep: int = 3,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
+    callbacks: Sequence[StageCallback] = (),
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     classification_head: Callable[..., keras.Model] = models.classification_head,
@@ -59,8 +60,8 @@ def run(
 
     Args:
       run_dir, source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, batches, strategy:
-        as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, callbacks, batches,
+        strategy: as in `pretrain.run`.
       loss, encoder, zero_init, classification_head: as in `linear.run`. A model that gin builds as
         `encoder` has the random weights of seed 0, whatever `seed` is.
       classifier: a run directory, whose linear stage's classifier is loaded if it has one, or a
@@ -98,6 +99,7 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         checkpoint_minutes=checkpoint_minutes,
         checkpoint_steps=checkpoint_steps,
+        callbacks=callbacks,
     )
 
     # Build.

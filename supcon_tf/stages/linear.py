@@ -1,7 +1,7 @@
 """The linear stage: trains a linear classifier on the embedding of a frozen encoder."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import keras
@@ -19,7 +19,7 @@ from supcon_tf.training.batches import (
     resolve_normalization,
     with_cached_features,
 )
-from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.config import StageCallback, TrainingConfig
 from supcon_tf.training.encoder_io import encoder_file, encoder_path, load_encoder
 from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.logistic import fit_logistic_regression
@@ -54,6 +54,7 @@ def run(
     checkpoints_to_keep: int = 3,
     checkpoint_minutes: float = 10.0,
     checkpoint_steps: int | None = None,
+    callbacks: Sequence[StageCallback] = (),
     batches: Callable[..., Batches] = training_batches,
     strategy: tf.distribute.Strategy | None = None,
     classification_head: Callable[..., keras.Model] = models.classification_head,
@@ -64,8 +65,8 @@ def run(
     Args:
       run_dir: the run directory.
       source, preprocessing, augmentation, optimizer, schedule, epochs, batch_size, seed,
-        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, batches, strategy:
-        as in `pretrain.run`.
+        jit_compile, checkpoints_to_keep, checkpoint_minutes, checkpoint_steps, callbacks, batches,
+        strategy: as in `pretrain.run`.
       loss: loss of the class logits [B, C]; None for cross-entropy, binary for images with several
         labels.
       encoder: a run directory, a `.keras` file of a model of this package or of any Keras model
@@ -94,7 +95,7 @@ def run(
     head = classification_head
     check_choice("linear.run.solver", solver, get_args(Solver))
     if solver == "lbfgs":
-        _check_lbfgs(source, loss, weight_decay)
+        _check_lbfgs(source, loss, weight_decay, callbacks)
         head = functools.partial(models.normalizing_head, head=head)
     config = TrainingConfig(
         stage="linear",
@@ -110,6 +111,7 @@ def run(
         checkpoints_to_keep=checkpoints_to_keep,
         checkpoint_minutes=checkpoint_minutes,
         checkpoint_steps=checkpoint_steps,
+        callbacks=callbacks,
     )
 
     # Build.
@@ -161,12 +163,19 @@ def run(
     distribution.wait_for_workers(config.strategy)
 
 
-def _check_lbfgs(source: Source, loss: keras.losses.Loss | None, weight_decay: float) -> None:
+def _check_lbfgs(
+    source: Source,
+    loss: keras.losses.Loss | None,
+    weight_decay: float,
+    callbacks: Sequence[StageCallback],
+) -> None:
     if loss is not None or weight_decay:
         raise UserError(
             'linear.run.solver = "lbfgs" minimises the cross-entropy with an L2 term that it '
             "chooses: set linear.run.loss = None and linear.run.weight_decay = 0"
         )
+    if callbacks:
+        raise UserError('linear.run.solver = "lbfgs" has no steps: set linear.run.callbacks = ()')
     if source.is_multi_label:
         raise UserError(
             f'linear.run.solver = "lbfgs" is for one label per image, those of {source.name!r} may '

@@ -12,7 +12,7 @@ from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
-from supcon_tf.training.config import Precision, TrainingConfig
+from supcon_tf.training.config import Precision, StageCallback, TrainingConfig
 from supcon_tf.training.encoder_io import Part, load_parts
 from supcon_tf.training.encoder_record import record_encoder
 from supcon_tf.training.loop import fit
@@ -52,7 +52,7 @@ def run(
     precision: Precision = "float32",
     clip_norm: float | None = None,
     gradient_cache_chunk: int | None = None,
-    callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = (),
+    callbacks: Sequence[StageCallback] = (),
     snapshot_every: int | None = None,
     support: Source | None = None,
     learning_rate_multipliers: Mapping[str, float] | None = None,
@@ -101,9 +101,9 @@ def run(
       clip_norm: largest global norm of the gradient of the whole batch; None for no limit.
       gradient_cache_chunk: samples that go through the encoder at a time, for batches larger than
         the memory; see `training.step.TrainingModel`.
-      callbacks: steps -> a Keras callback; `steps` is their number in the whole stage, as
-        `losses.MarginAnnealing` needs it. One Keras epoch may cover several epochs of the stage,
-        so a callback should count steps.
+      callbacks: Keras callbacks, or functions: steps -> a Keras callback, with the number of steps
+        of the whole stage, as `losses.MarginAnnealing` needs it. At the end of an epoch they get
+        its measures, also those on the validation split: see docs/runs.md.
       snapshot_every: number of epochs between snapshots of the model, saved as
         checkpoints/pretrain/model_0005.keras; other stages can use them as encoders. Each adds the
         neighbour classifiers' accuracies and the contrastive loss on the test split to the curve,

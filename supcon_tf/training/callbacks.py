@@ -18,6 +18,79 @@ from supcon_tf.training.results import EpochMeasures
 from supcon_tf.training.signals import Signals
 
 
+class StageCallbacks(keras.callbacks.Callback):
+    """Calls the callbacks of a stage's settings, once per epoch of the stage.
+
+    One call of Keras' `fit` covers several epochs of a stage, or less than one if the stage
+    resumes. Here `on_train_begin` and `on_train_end` are called once in a process, `on_epoch_begin`
+    and `on_epoch_end` for each epoch of the stage, and the batches of an epoch count from 0, or
+    from where it resumes.
+
+    Args:
+      progress: progress of the stage.
+      config: its `callbacks` are Keras callbacks, or functions of the number of steps that return
+        one.
+      steps: number of steps of the stage.
+
+    Raises:
+      UserError: something else among the callbacks.
+    """
+
+    def __init__(self, progress: Progress, *, config: TrainingConfig, steps: int):
+        super().__init__()
+        made = [
+            each if isinstance(each, keras.callbacks.Callback) else each(steps=steps)
+            for each in config.callbacks
+        ]
+        for each in made:
+            if not isinstance(each, keras.callbacks.Callback):
+                raise UserError(
+                    f"{config.stage}.run.callbacks must be Keras callbacks, or functions that "
+                    f"return one, got {each!r}"
+                )
+        self._callbacks, self._progress, self._steps = made, progress, steps
+        self._epochs = config.epochs
+        self._has_begun = False
+        self._first_batch = self._next_batch = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._next_batch = 0
+        if self._has_begun:
+            return
+        self._has_begun = True
+        for callback in self._callbacks:
+            # The epochs of a stage need not have the same number of steps.
+            callback.set_params({"epochs": self._epochs, "steps": None, "verbose": 0})
+            callback.set_model(self.model)
+        for callback in self._callbacks:
+            callback.on_train_begin(logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        for callback in self._callbacks:
+            callback.on_train_batch_begin(batch - self._first_batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._next_batch = batch + 1
+        for callback in self._callbacks:
+            callback.on_train_batch_end(batch - self._first_batch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if int(self._progress.step) == self._steps:
+            for callback in self._callbacks:
+                callback.on_train_end(logs)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begins an epoch of the stage; the first is 1, and 0 in Keras."""
+        self._first_batch = self._next_batch
+        for callback in self._callbacks:
+            callback.on_epoch_begin(epoch - 1, {})
+
+    def end_epoch(self, epoch: int, measures: Mapping[str, float]) -> None:
+        """Ends an epoch of the stage with its measures."""
+        for callback in self._callbacks:
+            callback.on_epoch_end(epoch - 1, dict(measures))
+
+
 class EndEpochs(keras.callbacks.Callback):
     """Ends several epochs within one call of `fit`: each has a progress bar, measures and a record.
 
@@ -28,6 +101,7 @@ class EndEpochs(keras.callbacks.Callback):
       epochs: step after which an epoch ends -> the epoch's number.
       config: settings of the stage.
       measures: computed at the end of an epoch; None for a worker that records nothing.
+      callbacks: called at the start and end of each epoch.
       next_stages: the stages of the run after this one.
 
     The attribute `last_end` is the step after which the last epoch ended.
@@ -40,6 +114,7 @@ class EndEpochs(keras.callbacks.Callback):
         epochs: Mapping[int, int],
         config: TrainingConfig,
         measures: EpochMeasures | None,
+        callbacks: StageCallbacks,
         next_stages: Sequence[str] = (),
     ):
         super().__init__()
@@ -50,6 +125,7 @@ class EndEpochs(keras.callbacks.Callback):
         self._progress, self._epochs, self._config = progress, epochs, config
         self._fit_began, self._first_epoch = time.perf_counter(), min(epochs.values())
         self._measures, self._next_stages = measures, next_stages
+        self._callbacks = callbacks
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._begin_epoch(seconds_before=self._progress.seconds)
@@ -83,6 +159,7 @@ class EndEpochs(keras.callbacks.Callback):
         self._first_step = int(self._progress.step)
         self._traced_steps = 0
         end = min(end for end in self._epochs if end > self._first_step)
+        self._callbacks.begin_epoch(self._epochs[end])
         self._bar = tqdm(
             total=end - self._first_step,
             desc=self._title(end),
@@ -102,16 +179,17 @@ class EndEpochs(keras.callbacks.Callback):
         self._average_weights()
         measures = {} if self._measures is None else self._measures(self._epochs[step])
         self._restore_trained()
+        shown = {
+            **logs,
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": now - self._start,
+            "images_per_second": steps * self._config.batch_size / (now - since),
+            **measures,
+        }
+        # Before the checkpoint, which includes what they change in the model.
+        self._callbacks.end_epoch(self._epochs[step], shown)
         if self._measures is not None:
-            record = {
-                "epoch": self._epochs[step],
-                "step": step,
-                **logs,
-                "learning_rate": float(self.model.optimizer.learning_rate),
-                "seconds": now - self._start,
-                "images_per_second": steps * self._config.batch_size / (now - since),
-                **measures,
-            }
+            record = {"epoch": self._epochs[step], "step": step, **shown}
             self._progress.end_epoch(record, best_by=self._measures.best_by)
             _report(record, self._title(step), left=self._time_left(record))
             if (advice := self._measures.advise(record)) is not None:

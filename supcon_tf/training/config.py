@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import keras
 import tensorflow as tf
@@ -12,6 +12,7 @@ from supcon_tf.errors import UserError, check_choice, check_integer, check_numbe
 # Smallest values of the integer settings, which are also checked before the first stage runs.
 MINIMUM = {"epochs": 1, "batch_size": 1, "seed": 0, "checkpoints_to_keep": 1}
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+StageCallback: TypeAlias = keras.callbacks.Callback | Callable[..., keras.callbacks.Callback]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class TrainingConfig:
       checkpoint_minutes, checkpoint_steps: also saves within an epoch after this time or number of
         steps since the last checkpoint; None for no limit of steps.
       snapshot_every: epochs between two snapshots of the model; None for no snapshots.
-      callbacks: number of steps of the stage -> a Keras callback.
+      callbacks: Keras callbacks, or functions: steps of the stage -> a Keras callback.
 
     Raises:
       UserError: a value out of range, or one that the strategy does not support.
@@ -66,7 +67,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int | None = None
     snapshot_every: int | None = None
-    callbacks: Sequence[Callable[..., keras.callbacks.Callback]] = ()
+    callbacks: Sequence[StageCallback] = ()
 
     def __post_init__(self) -> None:
         name, replicas = f"{self.stage}.run", self.replicas

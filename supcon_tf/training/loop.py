@@ -7,7 +7,13 @@ from supcon_tf.errors import Stopped, UserError
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training import debug
 from supcon_tf.training.batches import StepBatches
-from supcon_tf.training.callbacks import CountSteps, EndEpochs, SaveAndStop, StopWhenNotFinite
+from supcon_tf.training.callbacks import (
+    CountSteps,
+    EndEpochs,
+    SaveAndStop,
+    StageCallbacks,
+    StopWhenNotFinite,
+)
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.results import EpochMeasures
@@ -54,7 +60,7 @@ def fit(
     for epoch in range(1, config.epochs + 1):
         epochs_by_end.setdefault(config.last_step(epoch, batches.num_examples), epoch)
     total_steps = config.last_step(config.epochs, batches.num_examples)
-    callbacks = [make(steps=total_steps) for make in config.callbacks]
+    callbacks = StageCallbacks(progress, config=config, steps=total_steps)
     with _scalar_writer(run_dir, config.stage).as_default(), Signals() as signals:
         while ahead := [end for end in epochs_by_end if end > int(progress.step)]:
             start = int(progress.step)
@@ -64,6 +70,7 @@ def fit(
                 epochs={end: epochs_by_end[end] for end in ends},
                 config=config,
                 measures=measures if run_dir.is_chief else None,
+                callbacks=callbacks,
                 next_stages=run_dir.next_stages,
             )
             _fit_steps(
@@ -74,7 +81,7 @@ def fit(
                 callbacks=[
                     CountSteps(progress.step),
                     StopWhenNotFinite(progress.step, config=config),
-                    *callbacks,
+                    callbacks,
                     # Last, so that a checkpoint never counts an epoch before its record exists.
                     end_epochs,
                     SaveAndStop(

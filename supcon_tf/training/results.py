@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
@@ -128,12 +129,13 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     with replacing(run_dir.model(stage)) as partial:
         measures.network.save(partial)
     scores = scorer.score(source.test, "test")
-    metrics = {"loss": run_dir.curve(stage)[-1]["loss"], **measures.test_measures(scores)}
+    metrics = measures.test_measures(scores)
     metrics |= run_dir.encoders().get(stage, {}).get("frozen", {})
     if source.has_labels:
         metrics |= _classifier_metrics(scores, source, classifies)
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
+    _write_scalars(run_dir, stage, metrics)
     save_scored_split(run_dir, scores, source, with_probabilities=classifies)
     run_dir.remove_metrics("robustness")  # They belong to the previous classifier.
     save_serving_model(
@@ -144,12 +146,23 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
         multi_label=source.is_multi_label,
     )
     curve = run_dir.curve(stage)
+    metrics = {"loss": curve[-1]["loss"], **metrics}
     seconds = data.seconds_of_features + sum(record["seconds"] for record in curve)
     metrics["seconds"] = seconds + time.perf_counter() - start
     metrics["images_per_second"] = float(
         np.median([record["images_per_second"] for record in curve])
     )
     run_dir.set_metrics(stage, metrics)
+
+
+def _write_scalars(run_dir: RunDir, stage: str, measures: Mapping[str, Any]) -> None:
+    """Adds numbers to the TensorBoard scalars of a stage, at its last step."""
+    writer = tf.summary.create_file_writer(str(run_dir.tensorboard(stage)))
+    with writer.as_default(step=run_dir.curve(stage)[-1]["step"]):
+        for name, value in measures.items():
+            if isinstance(value, float):
+                tf.summary.scalar(name, value)
+    writer.close()
 
 
 def _classifier_metrics(scores: Scores, source: Source, classifies: bool) -> dict[str, Any]:

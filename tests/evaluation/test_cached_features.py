@@ -290,6 +290,7 @@ def test_settings_that_lbfgs_would_ignore_are_rejected(encoder_file, tmp_path):
     for options, message in (
         ({"weight_decay": 0.1}, "weight_decay = 0"),
         ({"weight_decay": 0.0, "loss": keras.losses.CategoricalCrossentropy()}, "loss = None"),
+        ({"weight_decay": 0.0, "callbacks": (keras.callbacks.History(),)}, "callbacks = "),
         ({"solver": "newton"}, "linear.run.solver must be one of"),
     ):
         with pytest.raises(UserError, match=message):

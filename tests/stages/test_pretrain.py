@@ -487,7 +487,9 @@ def test_finetune_loads_the_classifier_and_scales_learning_rates_by_pattern(trai
         encoder=str(folder.root),
         classifier=str(folder.root),
         learning_rate_multipliers={"conv/kernel": 0.0, "conv/": 0.25},
+        callbacks=(history := keras.callbacks.History(),),
     )
+    assert got["config"].callbacks == (history,)
     parts = models.model_parts(got["model"])
     assert are_equal(parts["classifier"], linear["classifier"])
     images, labels = next(iter(got["batches"](0, 1)))

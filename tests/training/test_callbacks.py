@@ -47,7 +47,9 @@ def test_steps_and_scalars_are_no_python_numbers(monkeypatch):
 def test_time_left_is_that_of_the_epochs_to_come(seconds, says):
     config = training_config(epochs=7, batch_size=4)
     # This run has resumed at its third epoch.
-    end = callbacks.EndEpochs(None, epochs={9: 3, 12: 4}, config=config, measures=None)
+    end = callbacks.EndEpochs(
+        None, epochs={9: 3, 12: 4}, config=config, measures=None, callbacks=None
+    )
     end._fit_began = time.perf_counter() - seconds
     assert end._time_left({"epoch": 3}) == says
     end._next_stages = ("linear", "robustness")

@@ -1,5 +1,6 @@
 """The epoch loop and whole runs: steps, results, files, and resuming after a kill."""
 
+import csv
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supcon_tf.data import sources, views
 from supcon_tf.errors import UserError
@@ -37,6 +39,10 @@ def settings_of(root):
         "views.simclr.strength = 0.1",
         'views.Preprocessing.normalization = "measure"',
         "pretrain.run.snapshot_every = 1",
+        "pretrain.run.callbacks = (@pretrain/keras.callbacks.CSVLogger(),)",
+        f"pretrain/keras.callbacks.CSVLogger.filename = '{root.parent}/pretrain.csv'",
+        "linear.run.callbacks = (@linear/keras.callbacks.CSVLogger(),)",
+        f"linear/keras.callbacks.CSVLogger.filename = '{root.parent}/linear.csv'",
     )
 
 
@@ -57,6 +63,32 @@ def test_a_finished_run_has_all_files(finished):
     # Both classes have the same number of images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
     assert metrics["linear"]["worst_class"] <= metrics["linear"]["mean_per_class"]
+
+
+def test_keras_callbacks_of_both_stages_get_the_measures_of_each_epoch(finished):
+    folder, root = finished
+    for stage in ("pretrain", "linear"):
+        with (root.parent / f"{stage}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        curve = folder.curve(stage)
+        assert [int(row["epoch"]) + 1 for row in rows] == [record["epoch"] for record in curve]
+        for row, record in zip(rows, curve, strict=True):
+            # CSVLogger adds an empty column val_NAME to each one.
+            names = [name for name in row if name != "epoch" and not name.startswith("val_")]
+            logged = {name: float(row[name]) for name in names}
+            assert logged == {k: v for k, v in record.items() if k not in ("epoch", "step")}
+
+
+def test_tensorboard_has_the_results_on_the_test_split(finished):
+    folder, _ = finished
+    for stage, names in (("pretrain", {"test_loss", "knn_top_1"}), ("linear", {"top_1", "top_5"})):
+        events = EventAccumulator(str(folder.tensorboard(stage))).Reload()
+        scalars = {tag: events.Tensors(tag)[-1] for tag in events.Tags()["tensors"]}
+        assert names <= scalars.keys()
+        results = folder.metrics()[stage]
+        for name in names:
+            assert scalars[name].step == folder.curve(stage)[-1]["step"]
+            assert tf.make_ndarray(scalars[name].tensor_proto) == np.float32(results[name])
 
 
 def test_measured_normalization_is_kept_with_the_run(finished):
@@ -257,6 +289,67 @@ def test_epochs_need_not_be_whole_steps(tmp_path):
     # 2.5 steps an epoch: the epochs end after 2, 5 and 7 steps.
     assert seen == list(range(7))
     assert [record["step"] for record in RunDir(tmp_path).curve("pretrain")] == [2, 5, 7]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Records its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.logs = [], []
+
+    def on_train_begin(self, logs=None):
+        self.calls.append(("train", self.params["epochs"]))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.calls.append(("epoch", epoch))
+
+    def on_train_batch_end(self, batch, logs=None):
+        assert logs["loss"] >= 0
+        self.calls.append(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(("end", epoch))
+        self.logs.append(logs)
+
+    def on_train_end(self, logs=None):
+        self.calls.append("end")
+
+
+@pytest.mark.parametrize("one_pipeline", [True, False])
+def test_callbacks_see_the_epochs_of_the_stage(tmp_path, one_pipeline):
+    recorder, made, steps = Recorder(), Recorder(), []
+
+    def make(steps):
+        assert steps == 7
+        return made
+
+    def train(**options):
+        train_counting(
+            counting_model(1.0), tmp_path, steps, one_pipeline=one_pipeline,
+            accuracy=lambda: 0.25, **options,
+        )  # fmt: skip
+
+    train(callbacks=(recorder, make))
+    # 2.5 steps an epoch: the epochs end after 2, 5 and 7 steps.
+    assert recorder.calls == made.calls
+    assert recorder.calls == [
+        ("train", 3), ("epoch", 0), 0, 1, ("end", 0), ("epoch", 1), 0, 1, 2, ("end", 1),
+        ("epoch", 2), 0, 1, ("end", 2), "end",
+    ]  # fmt: skip
+    curve = RunDir(tmp_path).curve("pretrain")
+    assert [
+        {"epoch": n + 1, "step": s, **logs}
+        for n, s, logs in zip(range(3), (2, 5, 7), recorder.logs)
+    ] == curve
+    assert curve[0]["validation_accuracy"] == 0.25
+
+
+def test_a_callback_of_another_kind_is_rejected(tmp_path):
+    with pytest.raises(
+        UserError, match=r"pretrain\.run\.callbacks must be Keras callbacks, or .* 3"
+    ):
+        train_counting(counting_model(), tmp_path, [], callbacks=(lambda steps: 3,))
 
 
 @pytest.mark.parametrize("images", [0, 22, 10**6])
