@@ -1,10 +1,12 @@
 """Embeddings, and labels where the model classifies, of images with an exported model.
 
 The output is an .npz file with `paths`, `embeddings`, and from a classifier `labels` and
-`probabilities`, or a .csv file with a row per image. If images may have several labels, the labels
-are those with a probability of at least 0.5, separated by ";". An unreadable image is reported and
-left out. Until the output is complete, the predictions so far are in OUTPUT.partial, and they stay
-there if the command is stopped.
+`probabilities`, or a .csv or .parquet file with a row per image. If images may have several labels,
+the labels are those with a probability of at least 0.5, separated by ";". An unreadable image is
+reported and left out. Until the output is complete, the predictions so far are in OUTPUT.partial,
+and they stay there if the command is stopped.
+
+--projector=DIR also writes a map of the embeddings with pictures, for tensorboard --logdir=DIR.
 
 With --index, there are also for each image its nearest neighbours in the index, whether the nearest
 one is a match, and whether the image is unknown: docs/search.md lists the columns.
@@ -18,10 +20,12 @@ examples:
       --images=/data/photos --output=photos.csv
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -40,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "PATH ...: image files, and directories that are searched for them with all below",
         flag_values=options,
     )
-    flags.DEFINE_string("output", None, "FILE.npz or FILE.csv", flag_values=options)
+    flags.DEFINE_string("output", None, "FILE.npz, FILE.csv or FILE.parquet", flag_values=options)
     flags.DEFINE_string(
         "index",
         None,
         "DIR: an index of the same model, from python -m supcon_tf.index",
+        flag_values=options,
+    )
+    flags.DEFINE_string(
+        "projector",
+        None,
+        "DIR: a new directory for TensorBoard's projector, with a small picture of each image",
         flag_values=options,
     )
     flags.DEFINE_integer(
@@ -76,19 +86,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf.data.image_files import find_images
     from supcon_tf.evaluation.prediction import load_model, predictions
     from supcon_tf.evaluation.prediction_files import open_writer
+    from supcon_tf.evaluation.projector_files import check_new_directory, open_projector
     from supcon_tf.evaluation.untrusted_model import check_untrusted_model
 
     if not options.trust:
         check_untrusted_model(export)
+    if options.projector is not None:
+        check_new_directory(Path(options.projector))
     paths = find_images([*options.images, *more_images])
     model = load_model(export)
-    with open_writer(output) as writer:
+    with contextlib.ExitStack() as stack:
+        writers: list[Any] = [stack.enter_context(open_writer(output))]
+        if options.projector is not None:
+            opened = open_projector(Path(options.projector), max_images=len(paths))
+            writers.append(stack.enter_context(opened))
         count = 0
         for read, outputs in predictions(model, paths, batch_size=options.batch_size):
             if index is not None:
                 more = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
                 outputs = {**outputs, **more}
-            writer.add(read, outputs)
+            for writer in writers:
+                writer.add(read, outputs)
             count += len(read)
         if not count:
             raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")
@@ -122,8 +140,8 @@ def check_output(output: Path) -> None:
     Raises:
       UserError: another suffix, a directory, or no permission.
     """
-    if output.suffix not in (".npz", ".csv"):
-        raise UserError(f"--output must end in .npz or .csv, got {str(output)!r}")
+    if output.suffix not in (".npz", ".csv", ".parquet"):
+        raise UserError(f"--output must end in .npz, .csv or .parquet, got {str(output)!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.is_dir() or not os.access(output.parent, os.W_OK):
         raise UserError(f"--output must be a file that can be written, got {str(output)!r}")

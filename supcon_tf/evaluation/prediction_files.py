@@ -5,7 +5,7 @@ import csv
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ def open_writer(output: Path) -> Iterator[Writer]:
     """A writer for the output; if interrupted, the predictions so far stay in OUTPUT.partial."""
     partial = output.with_name(f"{output.name}.partial")
     _remove(partial)
-    writer = CsvWriter(output, partial) if output.suffix == ".csv" else NpzWriter(output, partial)
+    writer = WRITERS[output.suffix](output, partial)
     try:
         yield writer
     except UserError:
@@ -78,15 +78,7 @@ class CsvWriter:
 
     def add(self, paths: Sequence[str], outputs: Outputs) -> None:
         """Writes a row per image: path, label and probability or labels, neighbours, embedding."""
-        columns: dict[str, Any] = {"path": paths}
-        if "label" in outputs:
-            columns |= {
-                "label": outputs["label"],
-                "probability": outputs["probabilities"].max(axis=1),
-            }
-        elif "labels" in outputs:
-            columns["labels"] = outputs["labels"]
-        columns |= _neighbor_columns(outputs)
+        columns = columns_of(paths, outputs)
         embeddings = outputs["embedding"].T
         columns |= {f"embedding_{number}": values for number, values in enumerate(embeddings)}
         if not self.has_header:
@@ -145,6 +137,97 @@ class NpzWriter:
     def discard(self) -> None:
         """Removes the parts."""
         _remove(self.partial)
+
+
+class ParquetWriter:
+    """Writes a .parquet file with the columns of a .csv file, and lists of numbers for the rest.
+
+    Bytes of a path that are not UTF-8 are written as \\udcXX.
+
+    Raises:
+      UserError: pyarrow is not installed.
+    """
+
+    def __init__(self, output: Path, partial: Path):
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise UserError(
+                f"a .parquet file needs pyarrow ({error}): pip install pyarrow"
+            ) from error
+        self.arrow = pyarrow
+        self.output, self.partial = output, partial
+        self.pending: list[Any] = []
+        self.file: Any = None
+
+    def add(self, paths: Sequence[str], outputs: Outputs) -> None:
+        """Adds outputs, and writes a row group when there are enough."""
+        columns = {name: self._column(cells) for name, cells in columns_of(paths, outputs).items()}
+        for name in ("probabilities", "embedding"):
+            if name in outputs:
+                columns[name] = self.arrow.FixedSizeListArray.from_arrays(
+                    self.arrow.array(outputs[name].ravel()), outputs[name].shape[1]
+                )
+        self.pending.append(self.arrow.table(columns))
+        if sum(table.num_rows for table in self.pending) >= IMAGES_PER_PART:
+            self._write()
+
+    def _column(self, cells: Any) -> Any:
+        array = np.asarray(cells)
+        if array.dtype.kind != "U":
+            return self.arrow.array(array)
+        texts = [text.encode("utf-8", "backslashreplace").decode() for text in array.tolist()]
+        return self.arrow.array(texts)
+
+    def _write(self) -> None:
+        if self.pending:
+            table = self.arrow.concat_tables(self.pending).combine_chunks()
+            if self.file is None:
+                self.file = self.arrow.parquet.ParquetWriter(self.partial, table.schema)
+            self.file.write_table(table)
+            self.pending = []
+
+    def flush(self) -> None:
+        """Writes all outputs, and completes the file."""
+        self._write()
+        self._close()
+
+    def _close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def finish(self) -> None:
+        """Renames the file to the output."""
+        self.flush()
+        sync(self.partial)
+        os.replace(self.partial, self.output)
+
+    def discard(self) -> None:
+        """Removes the file."""
+        self._close()
+        _remove(self.partial)
+
+
+# Suffix of the output -> its writer.
+WRITERS: dict[str, Callable[[Path, Path], Writer]] = {
+    ".csv": CsvWriter,
+    ".npz": NpzWriter,
+    ".parquet": ParquetWriter,
+}
+
+
+def columns_of(paths: Sequence[str], outputs: Outputs) -> dict[str, Any]:
+    """A column for the path and for each output with one value per image, [n] each."""
+    columns: dict[str, Any] = {"path": paths}
+    if "label" in outputs:
+        columns |= {
+            "label": outputs["label"],
+            "probability": outputs["probabilities"].max(axis=1),
+        }
+    elif "labels" in outputs:
+        columns["labels"] = outputs["labels"]
+    return columns | _neighbor_columns(outputs)
 
 
 def _neighbor_columns(outputs: Outputs) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from supcon_tf.data.decode import decode
 THUMBNAIL_PX = 48
 
 
-def thumbnails(images: Iterable[tf.Tensor]) -> np.ndarray:
-    """A `thumbnail` of each image, uint8 [n, px, px, 3].
+def thumbnails(images: Iterable[tf.Tensor], *, side_px: int = THUMBNAIL_PX) -> np.ndarray:
+    """A `thumbnail` of each image, uint8 [n, side_px, side_px, 3].
 
     An image that cannot be drawn is logged and gets a black square, as a picture for the report
     must not end a run.
@@ -20,10 +20,10 @@ def thumbnails(images: Iterable[tf.Tensor]) -> np.ndarray:
     pictures = []
     for number, image in enumerate(images):
         try:
-            pictures.append(thumbnail(image))
+            pictures.append(thumbnail(image, side_px=side_px))
         except Exception:
             logging.getLogger(__name__).exception("no thumbnail of image %d", number)
-            pictures.append(np.zeros((THUMBNAIL_PX, THUMBNAIL_PX, 3), np.uint8))
+            pictures.append(np.zeros((side_px, side_px, 3), np.uint8))
     return np.stack(pictures)
 
 

@@ -1,10 +1,15 @@
 """Predict: bad images, names, interruptions and labels do not lose or change predictions."""
 
+import csv
 import os
+import sys
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorboard.plugins import projector
 
 from supcon_tf import predict
 from supcon_tf.errors import UserError
@@ -145,3 +150,88 @@ def test_a_model_that_uses_files_is_refused_unless_it_is_trusted(export, images,
     assert not os.path.exists(written)
     run(stranger, images, tmp_path / "out.npz", "--trust")
     assert os.path.exists(written)
+
+
+def test_a_parquet_file_has_the_rows_of_the_csv_file(export, images, tmp_path, monkeypatch):
+    from supcon_tf.evaluation import prediction_files
+
+    monkeypatch.setattr(prediction_files, "IMAGES_PER_PART", 2)
+    save_image(os.path.join(os.fsencode(images), b"caf\xe9.png"), 1)
+    run(export, images, tmp_path / "out.csv")
+    run(export, images, tmp_path / "out.parquet", "--batch_size=1")
+    run(export, images, tmp_path / "out.npz")
+    written = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("path", "label"):
+        assert written[name] == [row[name] for row in rows]
+    np.testing.assert_array_equal(
+        np.float32(written["probability"]), [np.float32(row["probability"]) for row in rows]
+    )
+    arrays = np.load(tmp_path / "out.npz")
+    np.testing.assert_array_equal(np.float32(written["embedding"]), arrays["embeddings"])
+    np.testing.assert_array_equal(np.float32(written["probabilities"]), arrays["probabilities"])
+    assert list(written) == ["path", "label", "probability", "probabilities", "embedding"]
+    assert not (tmp_path / "out.parquet.partial").exists()
+
+
+def test_an_interrupted_parquet_file_can_be_read(tmp_path):
+    from supcon_tf.evaluation.prediction_files import open_writer
+
+    outputs = {"embedding": np.ones((1, 2), np.float32)}
+
+    def write():
+        with open_writer(tmp_path / "out.parquet") as writer:
+            writer.add(["a.png"], outputs)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    rows = pyarrow.parquet.read_table(tmp_path / "out.parquet.partial").to_pylist()
+    assert rows == [{"path": "a.png", "embedding": [1.0, 1.0]}]
+
+
+def test_a_parquet_file_without_pyarrow_names_what_to_install(
+    export, images, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"a \.parquet file needs pyarrow .*: pip install pyarrow"):
+        run(export, images, tmp_path / "out.parquet")
+
+
+def test_the_projector_files_have_a_point_and_a_picture_of_each_image(export, images, tmp_path):
+    (images / "3.png").write_bytes(b"")  # Unreadable, so that it is in no file.
+    (images / "4.png").rename(images / "4\t.png")
+    folder = tmp_path / "map"
+    run(export, images, tmp_path / "out.npz", f"--projector={folder}", "--batch_size=2")
+    arrays = np.load(tmp_path / "out.npz")
+    [embeddings] = text_format.Parse(
+        (folder / "projector_config.pbtxt").read_text(), projector.ProjectorConfig()
+    ).embeddings
+    tensors = np.loadtxt(folder / embeddings.tensor_path, delimiter="\t")
+    np.testing.assert_allclose(tensors, arrays["embeddings"], rtol=1e-6)
+    lines = (folder / embeddings.metadata_path).read_text().split("\n")
+    assert lines[0].split("\t") == ["path", "label", "probability", "folder"]
+    rows = [line.split("\t") for line in lines[1:-1]]
+    assert [row[0] for row in rows] == [path.replace("\t", " ") for path in arrays["paths"]]
+    assert {row[3] for row in rows} == {"images"}
+    # Six images, so three pictures to a row, and two rows for the five that can be read.
+    assert list(embeddings.sprite.single_image_dim) == [48, 48]
+    sprite = tf.io.decode_png((folder / embeddings.sprite.image_path).read_bytes()).numpy()
+    assert sprite.shape == (2 * 48, 3 * 48, 3)
+    centres = sprite[24::48, 24::48].reshape(-1, 3)  # [6, 3]
+    assert centres.max(axis=1).tolist() == [200] * 5 + [0]
+    assert centres[:5].argmax(axis=1).tolist() == [0, 1, 2, 1, 2]
+    assert not (tmp_path / "map.partial").exists()
+
+
+def test_the_projector_needs_a_new_directory(export, images, tmp_path):
+    with pytest.raises(UserError, match="is not empty: give a new directory"):
+        run(export, images, tmp_path / "out.npz", f"--projector={images}")
+
+
+def test_the_pictures_of_many_images_fit_into_one():
+    from supcon_tf.evaluation.projector_files import MAX_SPRITE_PX, picture_px
+
+    assert [picture_px(per_row) for per_row in (1, 170, 171, 8192, 10**4)] == [48, 48, 47, 1, 1]
+    assert 171 * picture_px(171) <= MAX_SPRITE_PX

@@ -116,7 +116,7 @@ def test_a_run_that_failed_on_wrong_settings_can_be_corrected_in_the_same_direct
     [
         (export.main, ["--workdir=/nowhere", "--output=/tmp/x"], "no trained model in '/nowhere'"),
         (predict.main, ["--export=/nowhere", "--images=/", "--output=/tmp/x.npz"], "no SavedModel in '/nowhere'"),
-        (predict.main, ["--export=/nowhere", "--images=/", "--output=/tmp/x.txt"], "must end in .npz or .csv, got '/tmp/x.txt'"),
+        (predict.main, ["--export=/nowhere", "--images=/", "--output=/tmp/x.txt"], "must end in .npz, .csv or .parquet, got '/tmp/x.txt'"),
         (predict.main, ["--export=/nowhere", "--output=/tmp/x.npz"], "--images is needed"),
         (predict.main, ["--export=/", "--images=/", "--output=/tmp/x.npz", "--batch_size=0"], "0 is not a positive integer"),
     ],
