@@ -1,5 +1,6 @@
 """Evaluation: accuracies, nearest neighbours, calibration and robustness."""
 
+from supcon_tf.evaluation.bootstrap import Interval, bootstrap_difference, bootstrap_interval
 from supcon_tf.evaluation.calibration import (
     Reliability,
     expected_calibration_error,
@@ -25,21 +26,41 @@ from supcon_tf.evaluation.metrics import (
     worst_class_accuracy,
 )
 from supcon_tf.evaluation.projections import projection_measures
+from supcon_tf.evaluation.retrieval import Retrieval, mean_average_precision_at_r, recall_at_k
+from supcon_tf.evaluation.scoring_rules import (
+    brier_score,
+    brier_scores,
+    negative_log_likelihood,
+    negative_log_likelihoods,
+)
+from supcon_tf.evaluation.selective import augrc, aurc
 
 __all__ = [
     "ContrastiveAccuracy",
     "CorruptionError",
+    "Interval",
     "Reliability",
+    "Retrieval",
+    "augrc",
+    "aurc",
     "average_precisions",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "brier_score",
+    "brier_scores",
     "expected_calibration_error",
     "knn_probabilities",
     "mean_average_precision",
+    "mean_average_precision_at_r",
     "mean_corruption_error",
     "mean_per_class_accuracy",
+    "negative_log_likelihood",
+    "negative_log_likelihoods",
     "predict",
     "projection_measures",
     "prototype_probabilities",
     "read_baseline",
+    "recall_at_k",
     "reliability",
     "soft_neighbor_probabilities",
     "top_k_accuracy",

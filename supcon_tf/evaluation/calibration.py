@@ -1,7 +1,7 @@
 """Calibration error: how far confidence and accuracy differ."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -79,18 +79,7 @@ def reliability(
     """
     check_integer("bins", bins, at_least=1)
     check_choice("binning", binning, get_args(Binning))
-    values, is_right = as_array("confidences", confidences), as_array("is_right", is_right)
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"confidences must be numbers, got {values.dtype}")
-    values = values.astype(np.float64)
-    if values.ndim != 1 or values.shape != is_right.shape or not len(values):
-        raise UserError(
-            "confidences and is_right must both be [n] with n >= 1, got shapes "
-            f"{values.shape} and {is_right.shape}"
-        )
-    is_other = ~np.isin(is_right, (0, 1))
-    if is_other.any():
-        raise UserError(f"is_right must be bool, got {is_right[is_other][0]}")
+    values, is_right = confidences_and_hits(confidences, is_right)
     if not (values.min() >= 0 and values.max() <= 1 + _ROUNDING):
         raise UserError(f"confidences must be within [0, 1], got {values.min()} to {values.max()}")
     if binning == "equal_width":
@@ -102,8 +91,29 @@ def reliability(
     return Reliability(
         counts=np.bincount(bin_of, minlength=bins),
         confidences=np.bincount(bin_of, weights=values, minlength=bins),
-        hits=np.bincount(bin_of[is_right.astype(bool)], minlength=bins),
+        hits=np.bincount(bin_of[is_right], minlength=bins),
     )
+
+
+def confidences_and_hits(confidences: Any, is_right: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Checks that confidences and hits belong together: float64 [n], bool [n].
+
+    Raises:
+      UserError: no examples, shapes that disagree, or other dtypes.
+    """
+    values, hits = as_array("confidences", confidences), as_array("is_right", is_right)
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"confidences must be numbers, got {values.dtype}")
+    values = values.astype(np.float64)
+    if values.ndim != 1 or values.shape != hits.shape or not len(values):
+        raise UserError(
+            "confidences and is_right must both be [n] with n >= 1, got shapes "
+            f"{values.shape} and {hits.shape}"
+        )
+    is_other = ~np.isin(hits, (0, 1))
+    if is_other.any():
+        raise UserError(f"is_right must be bool, got {hits[is_other][0]}")
+    return values, hits.astype(bool)
 
 
 def expected_calibration_error(
@@ -137,11 +147,21 @@ def expected_calibration_error(
       >>> expected_calibration_error(np.array([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
       0.25
     """
-    rows, labels = scores_and_labels(probabilities, labels, name="probabilities")
+    rows, labels = probabilities_and_labels(probabilities, labels)
+    is_right = rows.argmax(axis=1) == labels
+    return reliability(rows.max(axis=1), is_right, bins=bins, binning=binning).error
+
+
+def probabilities_and_labels(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Checks that probabilities and labels belong together: float64 [n, C], int64 [n].
+
+    Raises:
+      UserError: as `scores_and_labels`, or probabilities outside [0, 1].
+    """
+    rows, numbers = scores_and_labels(probabilities, labels, name="probabilities")
     for value in (rows.min(), rows.max()):
         if not 0 <= value <= 1 + _ROUNDING:
             raise UserError(
                 f"probabilities must be within [0, 1], got {value}: apply a softmax to logits"
             )
-    is_right = rows.argmax(axis=1) == labels
-    return reliability(rows.max(axis=1), is_right, bins=bins, binning=binning).error
+    return rows, numbers

@@ -185,14 +185,7 @@ def _unit_rows(
         ("embeddings", embeddings),
         ("reference_embeddings", reference_embeddings),
     ):
-        numbers = as_array(name, values)
-        # "V" is bfloat16.
-        if numbers.ndim != 2 or 0 in numbers.shape or numbers.dtype.kind not in "iufV":
-            raise UserError(
-                f"{name} must be numbers [n, D] with n >= 1 and D >= 1, got {numbers.dtype} of "
-                f"shape {numbers.shape}"
-            )
-        array = tf.cast(tf.convert_to_tensor(numbers), tf.float32)
+        array = tf.cast(tf.convert_to_tensor(embedding_rows(name, values)), tf.float32)
         # Also rejects numbers whose squares overflow, which would normalise to zero.
         is_finite = np.isfinite(tf.reduce_sum(tf.square(array), axis=1))
         if not is_finite.all():
@@ -209,6 +202,22 @@ def _unit_rows(
             f"{rows[0].shape[1]} and {rows[1].shape[1]}"
         )
     return rows[0], rows[1]
+
+
+def embedding_rows(name: str, values: Any) -> np.ndarray:
+    """Embeddings as an array [n, D].
+
+    Raises:
+      UserError: another rank or dtype, no rows or no columns.
+    """
+    numbers = as_array(name, values)
+    # "V" is bfloat16.
+    if numbers.ndim != 2 or 0 in numbers.shape or numbers.dtype.kind not in "iufV":
+        raise UserError(
+            f"{name} must be numbers [n, D] with n >= 1 and D >= 1, got {numbers.dtype} of shape "
+            f"{numbers.shape}"
+        )
+    return numbers
 
 
 def _is_multi_label(labels: Any, num_classes: int) -> bool:

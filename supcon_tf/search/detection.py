@@ -17,14 +17,18 @@ class Detection:
         than a known one, equal scores counting half.
       fpr95: share of the unknown images that pass as known at the threshold that keeps 95 % of the
         known ones.
+      aupr: area under the precision-recall curve with the unknown images as positives ("AUPR-Out"),
+        sum_n (R_n - R_{n-1}) P_n over the distinct scores. It depends on the share of unknown
+        images. None in an index that was built without it.
     """
 
     auroc: float
     fpr95: float
+    aupr: float | None = None
 
 
 def detection(known: Any, unknown: Any) -> Detection:
-    """AUROC and FPR95 of a score that is higher for unknown images.
+    """AUROC, FPR95 and AUPR of a score that is higher for unknown images.
 
     Args:
       known: [n] scores of images of known classes.
@@ -36,14 +40,18 @@ def detection(known: Any, unknown: Any) -> Detection:
     Example:
       >>> from supcon_tf.search import detection
       >>> detection([0.1, 0.2, 0.3, 0.4], [0.35, 0.5])
-      Detection(auroc=0.875, fpr95=0.5)
+      Detection(auroc=0.875, fpr95=0.5, aupr=0.8333333333333333)
     """
     known, unknown = _scores("known", known), _scores("unknown", unknown)
     ordered = np.sort(known)
     lower = np.searchsorted(ordered, unknown, side="left")
     equal = np.searchsorted(ordered, unknown, side="right") - lower
     auroc = float((lower + equal / 2).mean() / len(known))
-    return Detection(auroc, float((unknown <= keeping(known, 0.95)).mean()))
+    fpr95 = float((unknown <= keeping(known, 0.95)).mean())
+    # Precision at the score of each unknown image.
+    accepted = len(unknown) - np.searchsorted(np.sort(unknown), unknown, side="left")
+    aupr = float((accepted / (accepted + len(known) - lower)).mean())
+    return Detection(auroc, fpr95, aupr)
 
 
 def keeping(known: np.ndarray, share: float) -> float:

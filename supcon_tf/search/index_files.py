@@ -255,6 +255,8 @@ def _calibration(
         raise ValueError("detection")
     for score, values in measured.items():
         shares |= {f"{name} of {score}": values[name] for name in ("auroc", "fpr95")}
+        if values.get("aupr") is not None:  # Absent in an index of an older version.
+            shares[f"aupr of {score}"] = values["aupr"]
     for name, share in shares.items():
         if not _is_number(share, 0, 1):
             raise ValueError(name)

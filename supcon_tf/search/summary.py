@@ -21,6 +21,7 @@ def summary(index: Index) -> str:
     lines += [
         f"{calibration.num_unknown} unknown images, {name} score: AUROC {measured.auroc:.3f}, "
         f"FPR95 {measured.fpr95:.3f}"
+        f"{'' if measured.aupr is None else f', AUPR {measured.aupr:.3f}'}"
         for name, measured in calibration.detection.items()
     ]
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def test_the_index_has_all_images_and_the_measured_detection(built, photos, caps
     assert (saved["num_images"], saved["num_unknown"]) == (30, 20)
     assert saved["match"]["precision"] == saved["match"]["recall"] == 1.0
     # Yellow and grey are far from the three classes.
-    assert saved["detection"]["knn"] == {"auroc": 1.0, "fpr95": 0.0}
+    assert saved["detection"]["knn"] == {"auroc": 1.0, "fpr95": 0.0, "aupr": 1.0}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])

@@ -1,14 +1,15 @@
-"""AUROC and FPR95 against loops over pairs."""
+"""AUROC, FPR95 and AUPR against loops and scikit-learn."""
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from supcon_tf.errors import UserError
-from supcon_tf.search import detection
+from supcon_tf.search import Detection, detection
 from supcon_tf.search.detection import keeping
 
 
-def test_auroc_and_fpr95_equal_loops():
+def test_measures_equal_loops():
     rng = np.random.default_rng(0)
     # Rounded, so that there are ties.
     known, unknown = rng.normal(size=80).round(1), rng.normal(1, 1, size=50).round(1)
@@ -18,11 +19,14 @@ def test_auroc_and_fpr95_equal_loops():
     found = detection(known, unknown)
     assert found.auroc == pytest.approx(wins / (80 * 50), abs=1e-12)
     assert found.fpr95 == sum(u <= threshold for u in unknown) / 50
+    is_unknown = np.repeat([0, 1], [80, 50])
+    theirs = average_precision_score(is_unknown, np.concatenate([known, unknown]))
+    assert found.aupr == pytest.approx(theirs, rel=1e-12)
 
 
 def test_detection_of_separate_and_of_equal_scores():
-    assert (detection([1, 2], [3, 4]).auroc, detection([1, 2], [3, 4]).fpr95) == (1, 0)
-    assert (detection([1, 1], [1, 1]).auroc, detection([1, 1], [1, 1]).fpr95) == (0.5, 1)
+    assert detection([1, 2], [3, 4]) == Detection(auroc=1, fpr95=0, aupr=1)
+    assert detection([1, 1, 1], [1]) == Detection(auroc=0.5, fpr95=1, aupr=1 / 4)
 
 
 @pytest.mark.parametrize("count", [1, 7, 20, 100])

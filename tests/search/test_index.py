@@ -169,6 +169,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
     [
         ({"detection": []}, "detection"),
         ({"detection": {"knn": {"auroc": 1.5, "fpr95": 0.5}}}, "auroc of knn"),
+        ({"detection": {"knn": {"auroc": 1, "fpr95": 0, "aupr": -1}}}, "aupr of knn"),
         ({"unknown_score": "foo"}, "unknown_score"),
         ({"thresholds": {"knn": math.nan, "mahalanobis": 1.0}}, "thresholds"),
         ({"thresholds": {"knn": "0.5", "mahalanobis": 1.0}}, "thresholds"),
