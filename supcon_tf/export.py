@@ -15,15 +15,23 @@ has one signature, "serving_default" unless --signature is given.
 Beside these files are labels.txt, model.json (inputs, outputs, and how to prepare pixels) and
 prepare.py, which prepares pixels with NumPy. pip install '.[export]' for their packages.
 
+With --index, the model also returns `unknown_score`, the Mahalanobis score of that index, and
+`is_unknown`, whether the score is above its threshold (docs/serving.md). calibration.json has the
+thresholds.
+
 examples:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_onnx --format=onnx
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_phone --format=litert \\
       --quantize=int8
+  python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model_2 \\
+      --index=/tmp/digits_index
 """
 
+import dataclasses
 import functools
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,6 +42,7 @@ from supcon_tf import cli
 from supcon_tf.errors import UserError
 from supcon_tf.exporting.formats import FORMATS, QUANTIZATIONS, SAVED_MODEL, check_options
 from supcon_tf.run_dir import RunDir
+from supcon_tf.search import Calibration, load_index
 
 # Images with which int8 measures the ranges of the activations.
 NUM_RANGE_IMAGES = 128
@@ -44,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parsed(argv)
     run_dir, output = RunDir(Path(options.workdir)), Path(options.output)
     check_options(options.format, quantize=options.quantize, signature=options.signature)
+    if options.index is not None and options.quantize != "none":
+        raise UserError("--index is for --quantize=none only: the unknown score needs float32")
     if options.images and options.quantize != "int8":
         raise UserError("--images is for --quantize=int8 only: leave it out")
     export = cli.trained_export(options.workdir)
@@ -51,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{options.output!r} is inside of {str(export)!r}: give a new directory")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{options.output!r} is not empty: give a new directory")
-    if options.format == SAVED_MODEL:
+    calibration = None if options.index is None else calibration_of(options.index, export)
+    if options.format == SAVED_MODEL and calibration is None:
         shutil.copytree(export, output, dirs_exist_ok=True)
         print(f"done: {output}")
         return
@@ -62,17 +74,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if not options.trust:
         check_untrusted_model(export)
+    if calibration is not None and options.format == SAVED_MODEL:
+        add_calibration(export, output, calibration)
+        print(f"done: {output}")
+        return
     images: Iterable[np.ndarray] = ()
     if options.quantize == "int8":
         images = list(range_images(run_dir, options.images, trust=options.trust))
-    write_model(
-        export,
-        output,
-        format=options.format,
-        quantize=options.quantize,
-        signature=options.signature,
-        images=images,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        if calibration is not None:
+            add_calibration(export, Path(folder) / "export", calibration)
+            export = Path(folder) / "export"
+        write_model(
+            export,
+            output,
+            format=options.format,
+            quantize=options.quantize,
+            signature=options.signature,
+            images=images,
+        )
     print(f"done: {output / FORMATS[options.format].file}")
 
 
@@ -104,6 +124,12 @@ def _parsed(argv: Sequence[str] | None) -> flags.FlagValues:
         "by default the run's training images",
         flag_values=options,
     )
+    flags.DEFINE_string(
+        "index",
+        None,
+        "DIR: an index of this model, from python -m supcon_tf.index, for the unknown score",
+        flag_values=options,
+    )
     flags.DEFINE_boolean(
         "trust",
         False,
@@ -115,6 +141,46 @@ def _parsed(argv: Sequence[str] | None) -> flags.FlagValues:
     if not options.workdir or not options.output:
         raise UserError("--workdir and --output are needed: a run directory and a new directory")
     return options
+
+
+def calibration_of(index: str, export: Path) -> Calibration:
+    """The calibration of an index of the model.
+
+    Raises:
+      UserError: no index, one of another model, or one without a calibration.
+    """
+    calibration = load_index(index, export).calibration
+    if calibration is None:
+        raise UserError(
+            f"the index in {index!r} has no calibration: build it by python -m supcon_tf.index, or "
+            "call calibrate in Python"
+        )
+    return calibration
+
+
+def add_calibration(export: Path, output: Path, calibration: Calibration) -> None:
+    """Writes the SavedModel with the Mahalanobis score of a calibration."""
+    from supcon_tf.exporting.unknown import add_unknown_score  # It imports TensorFlow.
+
+    threshold = calibration.thresholds["mahalanobis"]
+    found = calibration.detection.get("mahalanobis")
+    match = calibration.match
+    add_unknown_score(
+        export,
+        output,
+        means=calibration.statistics.means,
+        whitening=calibration.statistics.whitening,
+        threshold=threshold,
+        calibration={
+            "unknown_score": "mahalanobis",
+            "unknown_threshold": threshold,
+            "known_share": calibration.known_share,
+            "num_images": calibration.num_images,
+            "detection": None if found is None else dataclasses.asdict(found),
+            "match": None if match is None else dataclasses.asdict(match),
+        },
+    )
+    print(f"unknown: mahalanobis score > {threshold:.4g}")
 
 
 def range_images(run_dir: RunDir, folder: str | None, *, trust: bool) -> Iterator[np.ndarray]:

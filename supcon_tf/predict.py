@@ -31,7 +31,7 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
-from supcon_tf.search import Index, answers, model_checksum
+from supcon_tf.search import answers, load_index
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,26 +112,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")
     left_out = f", {len(paths) - count} left out" * (count < len(paths))
     print(f"done: {count} images in {str(output)!r}{left_out}")
-
-
-def load_index(folder: str, export: Path) -> Index:
-    """Loads an index of an exported model; warns if the index does not record its model.
-
-    Raises:
-      UserError: no index, a damaged one, or one of another model.
-    """
-    index = Index.load(folder)
-    if index.model_checksum is None:
-        print(
-            f"warning: the index in {folder!r} has no model checksum, so it may be of another "
-            f"model than the one in {str(export)!r}: docs/search.md shows how to set it"
-        )
-    elif index.model_checksum != model_checksum(export):
-        raise UserError(
-            f"the index in {folder!r} is of another model than the one in {str(export)!r}: give "
-            "--export of that model, or build the index again"
-        )
-    return index
 
 
 def check_output(output: Path) -> None:

@@ -20,6 +20,9 @@ COLUMNS = {
     "label": "labels",
     "labels": "labels",
     "probabilities": "probabilities",
+    # Of a model that was exported with an index.
+    "unknown_score": "unknown_scores",
+    "is_unknown": "is_unknown",
 }
 # Number of images per written part.
 IMAGES_PER_PART = 1024
@@ -239,6 +242,7 @@ def _neighbor_columns(outputs: Outputs) -> dict[str, Any]:
             columns[f"neighbor_{number + 1}_{name}"] = outputs[f"neighbor_{plural}"][:, number]
     for name, column in (
         ("is_match", "is_match"),
+        ("unknown_score", "unknown_score"),
         ("unknown_scores", "unknown_score"),
         ("is_unknown", "is_unknown"),
     ):

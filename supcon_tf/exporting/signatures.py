@@ -25,8 +25,8 @@ def load_export(path: Path) -> Any:
     loaded = load_saved_model(path)
     if not hasattr(loaded, "evaluation_view") or not hasattr(loaded, "model_outputs"):
         raise UserError(
-            f"the SavedModel in {str(path)!r} is of an older version, which other formats cannot "
-            "be made from: remove its saved_model.pb, and python -m supcon_tf.train with the same "
+            f"the SavedModel in {str(path)!r} is of an older version, which cannot be converted or "
+            "extended: remove its saved_model.pb, and python -m supcon_tf.train with the same "
             "--workdir writes it again"
         )
     return loaded

@@ -24,6 +24,7 @@ from supcon_tf.exporting.signatures import (
     load_export,
     saved,
 )
+from supcon_tf.exporting.unknown import CALIBRATION_FILE
 from supcon_tf.json_files import write_checksums, write_json
 
 # The newest operation set that all of tf2onnx supports.
@@ -77,8 +78,9 @@ def write_model(
             _write_litert(file, loaded, functions, quantize, images)
         else:
             _write_openvino(file, loaded, functions, quantize)
-        if (export / LABELS_FILE).is_file():
-            shutil.copyfile(export / LABELS_FILE, partial / LABELS_FILE)
+        for name in (LABELS_FILE, CALIBRATION_FILE):
+            if (export / name).is_file():
+                shutil.copyfile(export / name, partial / name)
         if pixels is not None:
             shutil.copyfile(prepare.__file__, partial / "prepare.py")
         content = describe(functions, pixels, file=chosen.file, format=format, quantize=quantize)

@@ -1,0 +1,27 @@
+"""Loads the index of an exported model."""
+
+from pathlib import Path
+
+from supcon_tf.errors import UserError
+from supcon_tf.search.index import Index
+from supcon_tf.search.index_files import model_checksum
+
+
+def load_index(folder: str, export: Path) -> Index:
+    """Loads an index of an exported model; warns if the index does not record its model.
+
+    Raises:
+      UserError: no index, a damaged one, or one of another model.
+    """
+    index = Index.load(folder)
+    if index.model_checksum is None:
+        print(
+            f"warning: the index in {folder!r} has no model checksum, so it may be of another "
+            f"model than the one in {str(export)!r}: docs/search.md shows how to set it"
+        )
+    elif index.model_checksum != model_checksum(export):
+        raise UserError(
+            f"the index in {folder!r} is of another model than the one in {str(export)!r}: give "
+            "--export of that model, or build the index again"
+        )
+    return index
