@@ -80,17 +80,10 @@ def difference(strategy, *args, **options):
 
 # Loss, labels, options of `fitted`. Two batches: 64 rows, then a smaller last batch of several sizes.
 CASES = {
-    "supcon": (losses.SupConLoss, "int [N]", {"num_rows": 127}),
-    "supcon, subclassed": (
-        losses.SupConLoss,
-        "int [N, 1]",
-        {"num_rows": 67, "model": "subclassed"},
-    ),
-    "supcon, one-hot": (losses.SupConLoss, "one-hot", {"num_rows": 69, "model": "functional"}),
-    "suncet": (losses.SuNCEtLoss, "int [N]", {"num_rows": 69}),
+    "supcon": (losses.SupConLoss, "one-hot", {"num_rows": 127, "model": "subclassed"}),
+    "suncet": (losses.SuNCEtLoss, "int [N]", {"num_rows": 69, "model": "functional"}),
     "simclr": (losses.SimCLRLoss, "none", {"num_rows": 67}),
     "cross-entropy": (losses.CrossEntropyLoss, "int [N]", {"num_rows": 67, "model": "subclassed"}),
-    "cross-entropy, one-hot": (losses.CrossEntropyLoss, "one-hot", {"num_rows": 127}),
     "large margin": (losses.LargeMarginSoftmaxLoss, "int [N, 1]", {"num_rows": 69}),
     "semi-supervised": (losses.SemiSupervisedLoss, "unlabelled", {"num_rows": 67}),
     "binary, weights": (

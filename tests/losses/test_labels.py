@@ -102,8 +102,10 @@ def test_invalid_label_values_are_rejected(case):
         in_graph(tf.constant(labels), outputs)
 
 
-# XLA drops assertions.
-@pytest.mark.parametrize("case", list(INVALID))
+# XLA drops assertions. One case of each loss.
+@pytest.mark.parametrize(
+    "case", {type(loss): case for case, (loss, *_) in INVALID.items()}.values()
+)
 def test_invalid_label_values_give_nan_with_xla(case):
     loss, outputs, labels, _ = INVALID[case]
     compiled = tf.function(lambda *args: loss(*args), autograph=False, jit_compile=True)
