@@ -6,6 +6,9 @@ the labels are those with a probability of at least 0.5, separated by ";". An un
 reported and left out. Until the output is complete, the predictions so far are in OUTPUT.partial,
 and they stay there if the command is stopped.
 
+With --calibrated, the probabilities are scaled by one temperature, which the run fitted on its
+validation split.
+
 --projector=DIR also writes a map of the embeddings with pictures, for tensorboard --logdir=DIR.
 
 With --index, there are also for each image its nearest neighbours in the index, whether the nearest
@@ -68,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "batch_size", 64, "images at a time, 64 by default", lower_bound=1, flag_values=options
     )
     flags.DEFINE_boolean(
+        "calibrated",
+        False,
+        "scale the probabilities by the temperature that was fitted on the run's validation split",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
         "trust",
         False,
         "run a model that uses files, Python or the network: only one whose source you trust",
@@ -94,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.projector is not None:
         check_new_directory(Path(options.projector))
     paths = find_images([*options.images, *more_images])
-    model = load_model(export)
+    model = load_model(export, calibrated=options.calibrated)
     with contextlib.ExitStack() as stack:
         writers: list[Any] = [stack.enter_context(open_writer(output))]
         if options.projector is not None:

@@ -34,6 +34,7 @@ from supcon_tf.evaluation.scoring_rules import (
     negative_log_likelihoods,
 )
 from supcon_tf.evaluation.selective import augrc, aurc
+from supcon_tf.evaluation.temperature import fit_temperature, scale_probabilities
 
 __all__ = [
     "ContrastiveAccuracy",
@@ -49,6 +50,7 @@ __all__ = [
     "brier_score",
     "brier_scores",
     "expected_calibration_error",
+    "fit_temperature",
     "knn_probabilities",
     "mean_average_precision",
     "mean_average_precision_at_r",
@@ -62,6 +64,7 @@ __all__ = [
     "read_baseline",
     "recall_at_k",
     "reliability",
+    "scale_probabilities",
     "soft_neighbor_probabilities",
     "top_k_accuracy",
     "worst_class_accuracy",

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from supcon_tf.errors import UserError, check_choice, check_integer
-from supcon_tf.evaluation.metrics import as_array, scores_and_labels
+from supcon_tf.evaluation.metrics import as_array, score_rows, scores_and_labels
 
 Binning = Literal["equal_width", "equal_mass"]
 # A float32 softmax may exceed 1 by this much.
@@ -147,21 +147,21 @@ def expected_calibration_error(
       >>> expected_calibration_error(np.array([[0.25, 0.75], [0.25, 0.75]]), np.array([1, 0]))
       0.25
     """
-    rows, labels = probabilities_and_labels(probabilities, labels)
+    rows, labels = scores_and_labels(probability_rows(probabilities), labels, name="probabilities")
     is_right = rows.argmax(axis=1) == labels
     return reliability(rows.max(axis=1), is_right, bins=bins, binning=binning).error
 
 
-def probabilities_and_labels(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Checks that probabilities and labels belong together: float64 [n, C], int64 [n].
+def probability_rows(probabilities: Any) -> np.ndarray:
+    """Checks probabilities of classes: float64 [n, C].
 
     Raises:
-      UserError: as `scores_and_labels`, or probabilities outside [0, 1].
+      UserError: as `score_rows`, or values outside [0, 1].
     """
-    rows, numbers = scores_and_labels(probabilities, labels, name="probabilities")
+    rows = score_rows(probabilities, "probabilities")
     for value in (rows.min(), rows.max()):
         if not 0 <= value <= 1 + _ROUNDING:
             raise UserError(
                 f"probabilities must be within [0, 1], got {value}: apply a softmax to logits"
             )
-    return rows, numbers
+    return rows

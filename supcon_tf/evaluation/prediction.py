@@ -12,16 +12,23 @@ from supcon_tf.data.image_formats import read_encoded
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.prediction_files import COLUMNS, Outputs
 from supcon_tf.evaluation.saved_model import LABELS_FILE, load_saved_model
+from supcon_tf.evaluation.temperature import read_temperature, scale_probabilities
 
 Model = Callable[[list[bytes]], Outputs]
 
 
-def load_model(export: Path) -> Model:
+def load_model(export: Path, *, calibrated: bool = False) -> Model:
     """Loads a SavedModel as a function from encoded images to the outputs to write.
 
+    Args:
+      export: directory of the SavedModel.
+      calibrated: scale the probabilities by the temperature of the export.
+
     Raises:
-      UserError: a SavedModel of another kind, or labels.txt is missing or has other classes.
+      UserError: a SavedModel of another kind, labels.txt is missing or has other classes, or with
+        `calibrated` no temperature.
     """
+    temperature = read_temperature(export) if calibrated else None
     loaded = load_saved_model(export)
     if "serving_jpeg" not in loaded.signatures:
         raise UserError(f"{str(export)!r} has no signature 'serving_jpeg': export it again")
@@ -35,6 +42,9 @@ def load_model(export: Path) -> Model:
         # Through `loaded`, as signatures do not keep their variables alive.
         values = loaded.signatures["serving_jpeg"](encoded=tf.constant(encoded, tf.string))
         found = {name: value.numpy() for name, value in values.items() if name in COLUMNS}
+        if temperature is not None:
+            scaled = scale_probabilities(found["probabilities"], temperature)
+            found["probabilities"] = scaled.astype(np.float32)
         if names is not None and "label" in found:
             found["label"] = names[found["label"]]
         elif names is not None:

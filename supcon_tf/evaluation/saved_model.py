@@ -13,6 +13,7 @@ from supcon_tf.data.class_names import check_class_name
 from supcon_tf.data.decode import decode
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.errors import UserError
+from supcon_tf.evaluation.temperature import write_temperature
 from supcon_tf.files import sync
 from supcon_tf.json_files import check_checksums, write_checksums
 from supcon_tf.models import class_scores, embedding_model, model_parts
@@ -68,6 +69,7 @@ def save_serving_model(
     preprocessing: Preprocessing,
     class_names: tuple[str, ...] | None,
     multi_label: bool = False,
+    temperature: float | None = None,
 ) -> None:
     """Writes a SavedModel that takes images of any size, replacing what is at `path`.
 
@@ -76,8 +78,8 @@ def save_serving_model(
     [B, image_px, image_px, 3], evaluation views. All return the outputs of `model`: see
     `serving_model`. With class names there is also `label`, int64 [B], or with `multi_label`
     `labels`, int64 [B, C], 1 for each class with a probability of at least 0.5. An empty batch has
-    empty outputs. The lines of labels.txt are the class names; checksums.json has the checksums of
-    all files.
+    empty outputs. The lines of labels.txt are the class names; temperature.json has the
+    temperature, which the signatures do not use; checksums.json has the checksums of all files.
 
     The loaded object has two functions that `supcon_tf.exporting` converts to other formats:
     `evaluation_view`, float32 [B, H, W, 3] in [0, 1] -> pixels, and `model_outputs`, pixels ->
@@ -89,6 +91,7 @@ def save_serving_model(
       preprocessing: the evaluation crop and normalization.
       class_names: [C]. None leaves out logits and probabilities, as for an auxiliary classifier.
       multi_label: whether an image may have several labels.
+      temperature: of the class probabilities, see `fit_temperature`. None writes none.
 
     Raises:
       UserError: a class name that is empty, not UTF-8 or has a line break.
@@ -102,6 +105,8 @@ def save_serving_model(
     if class_names is not None:
         lines = "".join(f"{name}\n" for name in class_names)
         (partial / LABELS_FILE).write_text(lines, encoding="utf-8")
+    if temperature is not None:
+        write_temperature(partial, temperature)
     write_checksums(partial)
     for file in partial.rglob("*"):
         sync(file)

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from supcon_tf.errors import UserError
-from supcon_tf.evaluation.calibration import probabilities_and_labels
+from supcon_tf.evaluation.calibration import probability_rows
+from supcon_tf.evaluation.metrics import scores_and_labels
 
 # A float32 softmax rounds smaller probabilities to zero or loses their digits.
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -57,7 +58,7 @@ def negative_log_likelihoods(probabilities: np.ndarray, labels: np.ndarray) -> n
       >>> values.round(4).tolist()
       [0.6931, 0.0]
     """
-    rows, numbers = _distributions(probabilities, labels)
+    rows, numbers = _distributions_and_labels(probabilities, labels)
     of_class = rows[np.arange(len(rows)), numbers]
     # Rounding may exceed 1; abs turns -0.0 into 0.0.
     return np.abs(np.log(np.clip(of_class, SMALLEST, 1.0)))
@@ -106,14 +107,23 @@ def brier_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
       >>> brier_scores(np.array([[0.5, 0.5], [1, 0]]), np.array([0, 1])).tolist()
       [0.5, 2.0]
     """
-    rows, numbers = _distributions(probabilities, labels)
+    rows, numbers = _distributions_and_labels(probabilities, labels)
     errors = rows.copy()
     errors[np.arange(len(rows)), numbers] -= 1
     return np.square(errors).sum(axis=1)
 
 
-def _distributions(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    rows, numbers = probabilities_and_labels(probabilities, labels)
+def _distributions_and_labels(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    return scores_and_labels(distributions(probabilities), labels, name="probabilities")
+
+
+def distributions(probabilities: Any) -> np.ndarray:
+    """Checks class probabilities: float64 [n, C].
+
+    Raises:
+      UserError: as `probability_rows`, or rows that do not sum to 1.
+    """
+    rows = probability_rows(probabilities)
     sums = rows.sum(axis=1)
     is_wrong = np.abs(sums - 1) > _SUM_TOLERANCE
     if is_wrong.any():
@@ -121,4 +131,4 @@ def _distributions(probabilities: Any, labels: Any) -> tuple[np.ndarray, np.ndar
             f"the rows of probabilities must sum to 1, got {sums[is_wrong][0]:g} in row "
             f"{is_wrong.argmax()}"
         )
-    return rows, numbers
+    return rows

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from supcon_tf.evaluation.saved_model import LABELS_FILE
+from supcon_tf.evaluation.temperature import TEMPERATURE_FILE
 from supcon_tf.exporting.signatures import Function, load_export
 from supcon_tf.json_files import write_checksums, write_json
 
@@ -58,8 +59,9 @@ def add_unknown_score(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         tf.saved_model.save(module, str(partial), signatures=signatures)
-        if (export / LABELS_FILE).is_file():
-            shutil.copyfile(export / LABELS_FILE, partial / LABELS_FILE)
+        for name in (LABELS_FILE, TEMPERATURE_FILE):
+            if (export / name).is_file():
+                shutil.copyfile(export / name, partial / name)
         write_json(partial / CALIBRATION_FILE, dict(calibration))
         write_checksums(partial)
         os.replace(partial, output)

@@ -14,6 +14,7 @@ from tensorflow.lite.python.convert_phase import ConverterError
 
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.saved_model import LABELS_FILE
+from supcon_tf.evaluation.temperature import TEMPERATURE_FILE
 from supcon_tf.exporting import prepare
 from supcon_tf.exporting.description import describe, describe_pixels
 from supcon_tf.exporting.formats import FORMATS, check_options, optional_module
@@ -43,6 +44,8 @@ def write_model(
     images: Iterable[np.ndarray] = (),
 ) -> None:
     """Writes a model in another format, with labels.txt, model.json and prepare.py beside it.
+
+    Also temperature.json and calibration.json, if the export has them.
 
     Args:
       export: SavedModel of `save_serving_model`.
@@ -78,7 +81,7 @@ def write_model(
             _write_litert(file, loaded, functions, quantize, images)
         else:
             _write_openvino(file, loaded, functions, quantize)
-        for name in (LABELS_FILE, CALIBRATION_FILE):
+        for name in (LABELS_FILE, TEMPERATURE_FILE, CALIBRATION_FILE):
             if (export / name).is_file():
                 shutil.copyfile(export / name, partial / name)
         if pixels is not None:

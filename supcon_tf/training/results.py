@@ -13,7 +13,14 @@ import tensorflow as tf
 
 from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
-from supcon_tf.evaluation import average_precisions, mean_average_precision
+from supcon_tf.evaluation import (
+    average_precisions,
+    expected_calibration_error,
+    fit_temperature,
+    mean_average_precision,
+    negative_log_likelihood,
+    scale_probabilities,
+)
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
 from supcon_tf.evaluation.thumbnails import thumbnails
@@ -28,6 +35,8 @@ from supcon_tf.training.projection_watch import ProjectionWatch
 # Evaluation batch size per device.
 MAX_SCORED_PER_DEVICE = 256
 MAX_THUMBNAILS = 1_000
+# More images do not change one temperature much.
+MAX_CALIBRATION_IMAGES = 10_000
 
 
 def stage_scorer(network: keras.Model, data: TrainingData, config: TrainingConfig) -> Scorer:
@@ -131,8 +140,10 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     scores = scorer.score(source.test, "test")
     metrics = measures.test_measures(scores)
     metrics |= run_dir.encoders().get(stage, {}).get("frozen", {})
+    temperature = _temperature(scorer, source) if classifies else None
     if source.has_labels:
         metrics |= _classifier_metrics(scores, source, classifies)
+        metrics |= _calibration_metrics(scores, temperature) if classifies else {}
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     _write_scalars(run_dir, stage, metrics)
@@ -144,6 +155,7 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
         preprocessing=data.preprocessing,
         class_names=source.class_names if classifies else None,
         multi_label=source.is_multi_label,
+        temperature=temperature,
     )
     curve = run_dir.curve(stage)
     metrics = {"loss": curve[-1]["loss"], **metrics}
@@ -187,6 +199,32 @@ def _classifier_metrics(scores: Scores, source: Source, classifies: bool) -> dic
         ),
         "average_precisions": {name: value for name, value in named if not math.isnan(value)},
     }
+
+
+def _temperature(scorer: Scorer, source: Source) -> float | None:
+    """The temperature of the validation split; None without one, or for several labels."""
+    if source.validation is None or source.is_multi_label:
+        return None
+    validation = scorer.score(source.validation, "validation", limit=MAX_CALIBRATION_IMAGES)
+    return fit_temperature(validation.probabilities, validation.labels)
+
+
+def _calibration_metrics(scores: Scores, temperature: float | None) -> dict[str, float]:
+    """Likelihood and calibration error on the test split, and with the temperature."""
+    if scores.is_multi_label:
+        return {}
+
+    def measures(probabilities: np.ndarray, prefix: str = "") -> dict[str, float]:
+        return {
+            f"{prefix}{measure.__name__}": measure(probabilities, scores.labels)
+            for measure in (negative_log_likelihood, expected_calibration_error)
+        }
+
+    metrics = measures(scores.probabilities)
+    if temperature is not None:
+        scaled = scale_probabilities(scores.probabilities, temperature)
+        metrics |= {"temperature": temperature, **measures(scaled, "calibrated_")}
+    return metrics
 
 
 def save_scored_split(

@@ -14,6 +14,7 @@ from tensorboard.plugins import projector
 from supcon_tf import predict
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation import prediction
+from supcon_tf.evaluation.temperature import write_temperature
 from tests.commands.tiny_export import NAMES, TinyExport, save_image, save_tiny_export
 
 
@@ -235,3 +236,20 @@ def test_the_pictures_of_many_images_fit_into_one():
 
     assert [picture_px(per_row) for per_row in (1, 170, 171, 8192, 10**4)] == [48, 48, 47, 1, 1]
     assert 171 * picture_px(171) <= MAX_SPRITE_PX
+
+
+def test_calibrated_probabilities_are_scaled_by_the_temperature_of_the_export(images, tmp_path):
+    export = save_tiny_export(tmp_path / "model")
+    with pytest.raises(UserError, match=r"model' has no temperature: .*validation_share"):
+        run(export, images, tmp_path / "out.npz", "--calibrated")
+    write_temperature(export, 2.0)
+    run(export, images, tmp_path / "plain.npz")
+    run(export, images, tmp_path / "calibrated.npz", "--calibrated")
+    plain, calibrated = (np.load(tmp_path / f"{name}.npz") for name in ("plain", "calibrated"))
+    # The channels are 200, 10 and 10.
+    assert plain["probabilities"][0] == pytest.approx(np.array([200, 10, 10]) / 220)
+    roots = np.sqrt([200, 10, 10])
+    assert calibrated["probabilities"][0] == pytest.approx(roots / roots.sum())
+    assert calibrated["probabilities"].dtype == np.float32
+    for name in ("labels", "embeddings"):
+        np.testing.assert_array_equal(calibrated[name], plain[name])

@@ -45,7 +45,9 @@ def measured(source, support, tmp_path, monkeypatch):
     preprocessing = views.Preprocessing(1)
     folder = RunDir(tmp_path)
     folder.checkpoints("pretrain").mkdir(parents=True)
-    folder.set_curve("pretrain", [{"loss": 0.5, "seconds": 1.0, "images_per_second": 2.0}])
+    folder.set_curve(
+        "pretrain", [{"loss": 0.5, "step": 1, "seconds": 1.0, "images_per_second": 2.0}]
+    )
     config = training_config(epochs=1, batch_size=2)
     data = TrainingData(source, preprocessing, views.identity, training_batches)
     measures = results.EpochMeasures(

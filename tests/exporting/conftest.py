@@ -34,7 +34,11 @@ def model():
 def workdir(model, tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     save_serving_model(
-        root / "export", model, preprocessing=PREPROCESSING, class_names=("cat", "dog", "owl")
+        root / "export",
+        model,
+        preprocessing=PREPROCESSING,
+        class_names=("cat", "dog", "owl"),
+        temperature=1.5,
     )
     return root
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from supcon_tf import export, predict
 from supcon_tf.errors import UserError
+from supcon_tf.evaluation.temperature import read_temperature
 from supcon_tf.exporting.runtimes import load_model
 from supcon_tf.exporting.unknown import mahalanobis
 from supcon_tf.index import Index
@@ -94,6 +95,7 @@ def test_the_thresholds_are_beside_the_model(index, exported):
     assert written["unknown_threshold"] == calibration.thresholds["mahalanobis"]
     assert written["match"]["similarity"] == calibration.match.similarity
     assert (exported / "labels.txt").read_text() == "cat\ndog\nowl\n"
+    assert read_temperature(exported) == 1.5
 
 
 def test_predict_writes_the_score(index, exported, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from supcon_tf import export
 from supcon_tf.errors import UserError
+from supcon_tf.evaluation.temperature import read_temperature
 from supcon_tf.exporting.formats import FORMATS, check_options, optional_module
 from supcon_tf.exporting.runtimes import load_model
 from supcon_tf.exporting.signatures import load_export
@@ -49,6 +50,7 @@ def test_images_of_any_size_give_the_outputs_of_keras(model, workdir, tmp_path, 
         for name in expected:
             np.testing.assert_allclose(outputs[name], expected[name], atol=1e-5)
     assert (tmp_path / "out" / "labels.txt").read_text() == "cat\ndog\nowl\n"
+    assert read_temperature(tmp_path / "out") == 1.5
 
 
 @pytest.mark.parametrize("format", RUNTIMES)

@@ -62,6 +62,9 @@ def test_a_finished_run_has_all_files(finished):
     assert metrics["linear"]["top_5"] == 1.0
     # Both classes have the same number of images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
+    assert metrics["linear"]["negative_log_likelihood"] > 0
+    assert "temperature" not in metrics["linear"]  # There is no validation split.
+    assert not (folder.export / "temperature.json").exists()
     assert metrics["linear"]["worst_class"] <= metrics["linear"]["mean_per_class"]
 
 
@@ -232,6 +235,9 @@ def test_fine_tuning_follows_pretraining(finished, tmp_path, results_only):
     assert there.metrics().keys() == {"finetune"}
     results = there.metrics()["finetune"]
     assert results["top_1"] >= 0.5
+    assert results["temperature"] > 0
+    for measure in ("negative_log_likelihood", "expected_calibration_error"):
+        assert results[measure] != results[f"calibrated_{measure}"]
     curve = there.curve("finetune")
     assert len(curve) == 3
     assert all(0 <= record["validation_accuracy"] <= 1 for record in curve)
