@@ -1,0 +1,101 @@
+"""Runs tutorials of docs/tutorials and writes their pages, with what they print and draw.
+
+A tutorial is a script in cells: text as comments below "# %% [markdown]", code below "# %%". It
+draws by saving PNG files in the working directory. The page has the script's name and the suffix
+.md, its pictures are in docs/images/tutorials.
+
+example:
+  python tools/run_tutorials.py docs/tutorials/own_fit.py
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "images" / "tutorials"
+# A constant with its value in a quick run, as in "EPOCHS = 20  # quick: 1".
+_QUICK = r"^(\w+ = ).*  # quick: (.+)$"
+
+
+def cells(script: str) -> list[tuple[str, str]]:
+    """The cells of a script: "markdown" or "code", and the text or the code."""
+    found = []
+    for title, body in re.findall(r"^# %%(.*)\n((?:(?!# %%).*(?:\n|$))*)", script, re.M):
+        if title.strip() == "[markdown]":
+            found.append(("markdown", re.sub(r"^# ?", "", body, flags=re.M).strip()))
+        else:
+            found.append(("code", body.strip()))
+    return found
+
+
+def quick(script: str) -> str:
+    """The script with the quick values of its constants."""
+    return re.sub(_QUICK, r"\1\2", script, flags=re.M)
+
+
+def shown(code: str) -> str:
+    """A cell of code as a page shows it."""
+    return f"```python\n{re.sub('  # quick: .*$', '', code, flags=re.M)}\n```"
+
+
+def run(script: str, *, name: str) -> tuple[str, list[Path]]:
+    """Runs a script in the working directory.
+
+    Args:
+      script: its text.
+      name: start of the names of the page's pictures.
+
+    Returns:
+      The page, and the pictures that the script saved, in the order of the page.
+    """
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    blocks: list[str] = []
+    pictures: list[Path] = []
+    for kind, text in cells(script):
+        if kind == "markdown":
+            blocks.append(text)
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(text, name, "exec"), namespace)
+        blocks.append(shown(text))
+        if printed.getvalue().strip():
+            blocks.append(f"```text\n{printed.getvalue().rstrip()}\n```")
+        for picture in sorted(set(Path().glob("*.png")) - set(pictures)):
+            pictures.append(picture)
+            alt = picture.stem.replace("_", " ")
+            blocks.append(f"![{alt}](../images/tutorials/{name}_{picture.name})")
+    return "\n\n".join(blocks) + "\n", pictures
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of those that it started."""
+    return sum(os.times()[:4])
+
+
+def main(path: Path) -> None:
+    """Runs one tutorial and writes its page and pictures."""
+    script, start = path.read_text("utf-8"), _processor_seconds()
+    page_path = path.resolve().with_suffix(".md")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        page, pictures = run(script, name=path.stem)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            shutil.copy(picture, PICTURES / f"{path.stem}_{picture.name}")
+    page += (
+        f"\n`python tools/run_tutorials.py docs/tutorials/{path.name}` made this page, in "
+        f"{_processor_seconds() - start:.0f} s of processor time.\n"
+    )
+    page_path.write_text(page, "utf-8")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        main(Path(argument))
