@@ -42,7 +42,7 @@ from supcon_tf import cli
 from supcon_tf.errors import UserError
 from supcon_tf.exporting.formats import FORMATS, QUANTIZATIONS, SAVED_MODEL, check_options
 from supcon_tf.run_dir import RunDir
-from supcon_tf.search import Calibration, load_index
+from supcon_tf.search import Index, load_index
 
 # Images with which int8 measures the ranges of the activations.
 NUM_RANGE_IMAGES = 128
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{options.output!r} is inside of {str(export)!r}: give a new directory")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{options.output!r} is not empty: give a new directory")
-    calibration = None if options.index is None else calibration_of(options.index, export)
-    if options.format == SAVED_MODEL and calibration is None:
+    index = None if options.index is None else calibrated_index(options.index, export)
+    if options.format == SAVED_MODEL and index is None:
         shutil.copytree(export, output, dirs_exist_ok=True)
         print(f"done: {output}")
         return
@@ -74,16 +74,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if not options.trust:
         check_untrusted_model(export)
-    if calibration is not None and options.format == SAVED_MODEL:
-        add_calibration(export, output, calibration)
+    if index is not None and options.format == SAVED_MODEL:
+        add_calibration(export, output, index)
         print(f"done: {output}")
         return
     images: Iterable[np.ndarray] = ()
     if options.quantize == "int8":
         images = list(range_images(run_dir, options.images, trust=options.trust))
     with tempfile.TemporaryDirectory() as folder:
-        if calibration is not None:
-            add_calibration(export, Path(folder) / "export", calibration)
+        if index is not None:
+            add_calibration(export, Path(folder) / "export", index)
             export = Path(folder) / "export"
         write_model(
             export,
@@ -143,25 +143,27 @@ def _parsed(argv: Sequence[str] | None) -> flags.FlagValues:
     return options
 
 
-def calibration_of(index: str, export: Path) -> Calibration:
-    """The calibration of an index of the model.
+def calibrated_index(folder: str, export: Path) -> Index:
+    """An index of the model.
 
     Raises:
       UserError: no index, one of another model, or one without a calibration.
     """
-    calibration = load_index(index, export).calibration
-    if calibration is None:
+    index = load_index(folder, export)
+    if index.calibration is None:
         raise UserError(
-            f"the index in {index!r} has no calibration: build it by python -m supcon_tf.index, or "
-            "call calibrate in Python"
+            f"the index in {folder!r} has no calibration: build it by python -m supcon_tf.index, "
+            "or call calibrate in Python"
         )
-    return calibration
+    return index
 
 
-def add_calibration(export: Path, output: Path, calibration: Calibration) -> None:
-    """Writes the SavedModel with the Mahalanobis score of a calibration."""
+def add_calibration(export: Path, output: Path, index: Index) -> None:
+    """Writes the SavedModel with the Mahalanobis score of a calibrated index."""
     from supcon_tf.exporting.unknown import add_unknown_score  # It imports TensorFlow.
 
+    calibration = index.calibration
+    assert calibration is not None
     threshold = calibration.thresholds["mahalanobis"]
     found = calibration.detection.get("mahalanobis")
     match = calibration.match
@@ -178,6 +180,7 @@ def add_calibration(export: Path, output: Path, calibration: Calibration) -> Non
             "num_images": calibration.num_images,
             "detection": None if found is None else dataclasses.asdict(found),
             "match": None if match is None else dataclasses.asdict(match),
+            "model_checksum": index.model_checksum,
         },
     )
     print(f"unknown: mahalanobis score > {threshold:.4g}")

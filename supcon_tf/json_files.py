@@ -15,7 +15,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` or `write_checked_json` wrote; an empty dict where there is no file.
 
     Raises:
-      UserError: a damaged file, or one that has changed since `write_checked_json` wrote it.
+      UserError: a damaged file, or one that has changed since its checksum was recorded.
     """
     if not path.exists():
         return {}
@@ -108,6 +108,8 @@ def _recorded(path: Path) -> list[str]:
     if path == file:
         return []
     checksums = read_json(file).get(path.name, [])
+    if isinstance(checksums, str):  # Of `write_checksums`.
+        return [checksums]
     if not isinstance(checksums, list):
         raise UserError(
             f"{str(file)!r} is damaged, {path.name!r} must be a list: remove it, and the same "

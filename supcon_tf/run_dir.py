@@ -14,6 +14,9 @@ from supcon_tf.errors import UserError
 from supcon_tf.files import replacing
 from supcon_tf.json_files import read_json, write_checked_json
 
+# In an export with an unknown score: its threshold, and the index that it is from.
+CALIBRATION_FILE = "calibration.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDir:

@@ -20,7 +20,7 @@ COLUMNS = {
     "label": "labels",
     "labels": "labels",
     "probabilities": "probabilities",
-    # Of a model that was exported with an index.
+    # Of an index, or of a model that was exported with one.
     "unknown_score": "unknown_scores",
     "is_unknown": "is_unknown",
 }
@@ -240,15 +240,8 @@ def _neighbor_columns(outputs: Outputs) -> dict[str, Any]:
         for name in ("path", "label", "similarity"):
             plural = "similarities" if name == "similarity" else f"{name}s"
             columns[f"neighbor_{number + 1}_{name}"] = outputs[f"neighbor_{plural}"][:, number]
-    for name, column in (
-        ("is_match", "is_match"),
-        ("unknown_score", "unknown_score"),
-        ("unknown_scores", "unknown_score"),
-        ("is_unknown", "is_unknown"),
-    ):
-        if name in outputs:
-            columns[column] = outputs[name]
-    return columns
+    added = ("is_match", "unknown_score", "is_unknown")
+    return columns | {name: outputs[name] for name in added if name in outputs}
 
 
 def _joined(parts: Sequence[Outputs]) -> Outputs:

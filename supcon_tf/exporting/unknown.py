@@ -13,9 +13,7 @@ from supcon_tf.evaluation.saved_model import LABELS_FILE
 from supcon_tf.evaluation.temperature import TEMPERATURE_FILE
 from supcon_tf.exporting.signatures import Function, load_export
 from supcon_tf.json_files import write_checksums, write_json
-
-# The thresholds, and how they were found.
-CALIBRATION_FILE = "calibration.json"
+from supcon_tf.run_dir import CALIBRATION_FILE
 
 
 def add_unknown_score(

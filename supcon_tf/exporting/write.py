@@ -25,8 +25,8 @@ from supcon_tf.exporting.signatures import (
     load_export,
     saved,
 )
-from supcon_tf.exporting.unknown import CALIBRATION_FILE
 from supcon_tf.json_files import write_checksums, write_json
+from supcon_tf.run_dir import CALIBRATION_FILE
 
 # The newest operation set that all of tf2onnx supports.
 ONNX_OPSET = 18

@@ -17,7 +17,7 @@ def answers(index: Index, embeddings: np.ndarray, *, num_neighbors: int) -> dict
     Returns:
       "neighbor_paths", "neighbor_labels" (text) and "neighbor_similarities" (float32), [n, k], the
       most similar first. With a calibration also, [n] each, "is_match" (bool, if images have
-      labels): whether the nearest neighbour passes the match threshold; "unknown_scores" (float32)
+      labels): whether the nearest neighbour passes the match threshold; "unknown_score" (float32)
       and "is_unknown" (bool).
 
     Raises:
@@ -41,4 +41,4 @@ def answers(index: Index, embeddings: np.ndarray, *, num_neighbors: int) -> dict
         )
     scores = index.unknown_scores(embeddings)
     is_unknown = scores > calibration.thresholds[calibration.unknown_score]
-    return {**outputs, "unknown_scores": scores.astype(np.float32), "is_unknown": is_unknown}
+    return {**outputs, "unknown_score": scores.astype(np.float32), "is_unknown": is_unknown}

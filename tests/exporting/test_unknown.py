@@ -108,6 +108,19 @@ def test_predict_writes_the_score(index, exported, tmp_path):
     [score] = index[1].unknown_scores([embedding])
     assert float(row["unknown_score"]) == pytest.approx(score, rel=1e-4)
     assert row["is_unknown"] == str(score > index[1].calibration.thresholds["mahalanobis"])
+    # The index is of the model that the exported one was made from.
+    predict.main(
+        [
+            f"--export={exported}",
+            f"--images={tmp_path}",
+            f"--output={output}",
+            f"--index={index[0]}",
+        ]
+    )
+    with output.open() as file:
+        [row] = csv.DictReader(file)
+    assert row["neighbor_1_path"]
+    assert float(row["unknown_score"]) == pytest.approx(score, rel=1e-4)
 
 
 def test_other_formats_have_the_score(workdir, index, tmp_path):
