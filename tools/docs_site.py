@@ -24,6 +24,8 @@ STYLE = """
 .md-typeset table:not([class]) { font-size: 0.66rem }
 .md-typeset table:not([class]) th { min-width: 0 }
 .md-typeset table:not([class]) code { word-break: normal }
+.md-typeset table:not([class]) td:nth-child(n + 4) { min-width: 6rem }
+.md-typeset table:not([class]) td:nth-child(n + 4) code { overflow-wrap: anywhere }
 """
 
 

@@ -66,8 +66,8 @@ def escaped(text: str, linked: Linked) -> str:
     """Plain text as Markdown, in which only backticks have a meaning."""
     parts = re.split(r"`([^`]+)`", text)
     for i, part in enumerate(parts):
-        plain = html.escape(part, quote=False)
-        parts[i] = linked(part) if i % 2 else re.sub(r"([\\*_#\[\]|$~^{}+])", r"\\\1", plain)
+        plain = re.sub(r"([\\*_#\[\]{}+])", r"\\\1", html.escape(part, quote=False))
+        parts[i] = linked(part) if i % 2 else plain.replace("|", "&#124;")
     return "".join(parts)
 
 

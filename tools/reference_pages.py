@@ -158,11 +158,14 @@ def _gin_text() -> str:
 
 
 def settings(name: str) -> list[inspect.Parameter]:
-    """The parameters of a configurable that a gin file can set: the program passes no value."""
+    """The parameters of a configurable that a gin file can set: the program passes no value.
+
+    How the program calls it is in the lines of gin files that name it, comments included.
+    """
     known = parameters(name, imported_modules(IMPORTS))
     passed = set(BY_COMMANDS) if name.endswith(".run") else set()
-    reference = rf"^[\w./]*\.(\w+) = .*@(?:\w+/)*{name}(?![\w.(])"
-    for parameter in set(re.findall(reference, _gin_text(), re.M)) & CONTRACTS.keys():
+    reference = rf"\.(\w+) = .*@(?:\w+/)*{name}(?![\w.(])"
+    for parameter in set(re.findall(reference, _gin_text())) & CONTRACTS.keys():
         contract = CONTRACTS[parameter]
         # Of a class as augmentation, the program calls the object.
         if parameter != "augmentation" or not inspect.isclass(configurables()[name]):
@@ -189,7 +192,7 @@ def gin_page(linked: Linked) -> str:
     for name, value in configurables().items():
         summary = sections(value)[""].partition("\n\n")[0]
         blocks += [f"## {name} {{ #{name.lower()} }}", escaped(summary, linked)]
-        rows = ["| parameter | default | |", "| --- | --- | --- |"]
+        rows = ["| parameter | default | meaning |", "| --- | --- | --- |"]
         for parameter in settings(name):
             is_required = parameter.default is parameter.empty
             default = "required" if is_required else f"`{default_text(parameter.default, names)}`"

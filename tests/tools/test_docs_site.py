@@ -96,6 +96,7 @@ def test_gin_page_has_the_settings_without_what_the_program_passes(reference):
     assert "`learning_rate`" not in entries["optimizers.LARS"]
     assert "`run_dir`" not in entries["pretrain.run"]
     assert "`image`" not in entries["views.augmix"]
+    assert "`cells`" not in entries["corruptions.tfds"]
 
 
 def test_settings_in_the_commands_of_all_pages_are_on_the_gin_page(reference):
@@ -163,8 +164,8 @@ def test_first_sentence(docstrings, text, sentence):
 
 
 def test_only_backticks_of_a_docstring_have_a_meaning(docstrings):
-    text = docstrings.escaped("> [N, *] `a_b*` x_i <y>", "<{}>".format)
-    assert text == r"&gt; \[N, \*\] <a_b*> x\_i &lt;y&gt;"
+    text = docstrings.escaped("> [N, *] `a_b*` x_i <y> |P|^2", "<{}>".format)
+    assert text == r"&gt; \[N, \*\] <a_b*> x\_i &lt;y&gt; &#124;P&#124;^2"
 
 
 def test_links_lead_to_pages_of_the_site_or_are_text(site):
