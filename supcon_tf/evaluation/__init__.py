@@ -13,6 +13,7 @@ from supcon_tf.evaluation.corruption_error import (
     read_baseline,
 )
 from supcon_tf.evaluation.features import predict
+from supcon_tf.evaluation.intervals import classification_intervals, retrieval_intervals
 from supcon_tf.evaluation.knn import (
     knn_probabilities,
     prototype_probabilities,
@@ -49,6 +50,7 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "brier_scores",
+    "classification_intervals",
     "expected_calibration_error",
     "fit_temperature",
     "knn_probabilities",
@@ -64,6 +66,7 @@ __all__ = [
     "read_baseline",
     "recall_at_k",
     "reliability",
+    "retrieval_intervals",
     "scale_probabilities",
     "soft_neighbor_probabilities",
     "top_k_accuracy",

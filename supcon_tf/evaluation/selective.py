@@ -87,7 +87,7 @@ class RiskCoverage:
         self.order = np.argsort(-values, kind="stable")
         ranked = values[self.order]
         self._is_wrong = ~is_right[self.order]
-        self._first_of_ties = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
+        self._last_of_ties = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
 
     def areas(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AURC and AUGRC of examples that occur several times or not at all.
@@ -99,15 +99,17 @@ class RiskCoverage:
           float64 [...] each.
         """
         ranked = counts[..., self.order]
-        images = np.add.reduceat(ranked, self._first_of_ties, axis=-1)
-        errors = np.add.reduceat(ranked * self._is_wrong, self._first_of_ties, axis=-1)
-        accepted = np.cumsum(images, axis=-1)  # Before and with these ties.
-        before, errors_before = accepted - images, np.cumsum(errors, axis=-1) - errors
+        # Images and errors up to the end of each tie, [..., ties].
+        accepted = np.cumsum(ranked, axis=-1)[..., self._last_of_ties]
+        errors_accepted = np.cumsum(ranked * self._is_wrong, axis=-1)[..., self._last_of_ties]
+        images = np.diff(accepted, axis=-1, prepend=0)
+        errors = np.diff(errors_accepted, axis=-1, prepend=0)
         total = int(accepted.flat[-1])
-        augrc = (images * (errors_before + errors / 2)).sum(axis=-1) / total**2
+        augrc = (images * (errors_accepted - errors / 2)).sum(axis=-1) / total**2
         # A tie of m images with e errors, in random order, has after j images an expected risk of
         # (E + j e/m) / (K + j) = e/m + (E - K e/m) / (K + j), with E errors in K images before.
-        harmonic = np.append(0.0, np.cumsum(1 / np.arange(1, total + 1)))
+        harmonic = np.cumsum(1 / np.arange(1, total + 1))
+        sums = np.diff(np.append(0.0, harmonic)[accepted], axis=-1, prepend=0)
         rate = errors / np.maximum(images, 1)
-        rest = (errors_before - before * rate) * (harmonic[accepted] - harmonic[before])
+        rest = (errors_accepted - accepted * rate) * sums
         return (errors + rest).sum(axis=-1) / total, augrc

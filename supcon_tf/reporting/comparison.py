@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
+from supcon_tf.reporting.numbers import interval_texts, metric_text
 from supcon_tf.reporting.robustness import Measured, read_measured, robustness
+from supcon_tf.reporting.sections import in_order
 from supcon_tf.run_dir import RunDir
 
 CONDITIONS = ("source", "corrupted", "num_images", "seed", "corruptions", "severities", "classes")
@@ -31,11 +34,13 @@ def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | o
     for run in compared[1:]:
         _check_same_images(compared[0], run)
     shown = robustness(compared)
+    named = zip(shown["runs"], compared, strict=True)
     return page.render(
         "comparison.html.jinja",
         output,
         names=[run["name"] for run in shown["runs"]],
         robustness=shown,
+        measures=_test_measures({run["name"]: each.run_dir for run, each in named}),
         bokeh_js=page.bokeh_js(),
     )
 
@@ -68,3 +73,26 @@ def _condition(run: Measured, name: str) -> object:
         "severities": run.results["severities"],
         "classes": run.class_names,
     }[name]
+
+
+def _test_measures(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
+    """Measures of the test split with intervals: a column per run, of its last stage with them."""
+    columns = []
+    for name, run_dir in runs.items():
+        results = run_dir.metrics()
+        stages = [stage for stage in in_order(results) if interval_texts(results[stage])]
+        if stages:
+            columns.append((name, stages[-1], results[stages[-1]]))
+    if not columns:
+        return None
+    keys = dict.fromkeys(key for _, _, results in columns for key in interval_texts(results))
+    cells = {
+        key: [
+            (metric_text(results[key], key), interval_texts(results)[key])
+            if key in interval_texts(results)
+            else None
+            for _, _, results in columns
+        ]
+        for key in keys
+    }
+    return {"columns": [f"{name}, {stage}" for name, stage, _ in columns], "rows": cells}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 import os
 import re
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 from supcon_tf.errors import UserError
 from supcon_tf.json_files import read_json
 from supcon_tf.reporting import page, sections
+from supcon_tf.reporting.numbers import interval_texts, metric_text
 from supcon_tf.reporting.robustness import read_measured, robustness
 from supcon_tf.reporting.scored_split import read_scored_split
 from supcon_tf.run_dir import RunDir
@@ -74,7 +74,8 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
         measures=list(dict.fromkeys(key for values in metrics.values() for key in values)),
         failed=failed,
         bokeh_js=page.bokeh_js() if any(drawn[name] for name in PLOTTED) else "",
-        measure=_measure,
+        measure=metric_text,
+        intervals={stage: interval_texts(values) for stage, values in results.items()},
         **drawn,
     )
 
@@ -166,34 +167,10 @@ def _headlines(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any
         stage = next((stage for stage in stages if key in metrics.get(stage, ())), None)
         if stage:
             headlines.append(
-                {"name": name, "value": _measure(metrics[stage][key], key), "stage": stage}
+                {"name": name, "value": metric_text(metrics[stage][key], key), "stage": stage}
             )
     seconds = {stage: values["seconds"] for stage, values in metrics.items() if "seconds" in values}
     if seconds:
-        total = _measure(sum(seconds.values()), "seconds")
+        total = metric_text(sum(seconds.values()), "seconds")
         headlines.append({"name": "Time", "value": total, "stage": " + ".join(seconds)})
     return headlines
-
-
-def _measure(value: float, key: str) -> str:
-    """A metric as text, in the unit of its key."""
-    if not math.isfinite(value):
-        return str(value)
-    if key == "seconds":
-        return _duration(value)
-    if key == "images_per_second":
-        return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-    if key.endswith(("top_1", "top_5", "_class")) or "average_precision" in key:
-        return f"{value:.1%}"
-    if key.endswith("mce"):
-        return f"{value:.1f}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.5:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

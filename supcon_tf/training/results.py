@@ -15,12 +15,15 @@ from supcon_tf.data.sources import Source
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.evaluation import (
     average_precisions,
+    classification_intervals,
     expected_calibration_error,
     fit_temperature,
     mean_average_precision,
     negative_log_likelihood,
+    retrieval_intervals,
     scale_probabilities,
 )
+from supcon_tf.evaluation.intervals import as_metrics
 from supcon_tf.evaluation.saved_model import save_serving_model, serving_model
 from supcon_tf.evaluation.scorer import Scorer, Scores, in_random_order
 from supcon_tf.evaluation.thumbnails import thumbnails
@@ -143,7 +146,9 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     temperature = _temperature(scorer, source) if classifies else None
     if source.has_labels:
         metrics |= _classifier_metrics(scores, source, classifies)
-        metrics |= _calibration_metrics(scores, temperature) if classifies else {}
+        if not scores.is_multi_label:
+            metrics |= _measures_with_intervals(scores, classifies)
+            metrics |= _calibration_metrics(scores, temperature) if classifies else {}
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     _write_scalars(run_dir, stage, metrics)
@@ -209,21 +214,30 @@ def _temperature(scorer: Scorer, source: Source) -> float | None:
     return fit_temperature(validation.probabilities, validation.labels)
 
 
+def _measures_with_intervals(scores: Scores, classifies: bool) -> dict[str, Any]:
+    """Retrieval by the embedding, and if it is trained the classifier, with bootstrap intervals."""
+    intervals = retrieval_intervals(scores.embeddings, scores.labels)
+    if classifies:
+        intervals |= classification_intervals(scores.probabilities, scores.labels)
+    return as_metrics(intervals)
+
+
 def _calibration_metrics(scores: Scores, temperature: float | None) -> dict[str, float]:
-    """Likelihood and calibration error on the test split, and with the temperature."""
-    if scores.is_multi_label:
-        return {}
-
-    def measures(probabilities: np.ndarray, prefix: str = "") -> dict[str, float]:
-        return {
-            f"{prefix}{measure.__name__}": measure(probabilities, scores.labels)
-            for measure in (negative_log_likelihood, expected_calibration_error)
-        }
-
-    metrics = measures(scores.probabilities)
+    """Calibration error on the test split; likelihood and error with the temperature, if any."""
+    metrics = {
+        "expected_calibration_error": expected_calibration_error(
+            scores.probabilities, scores.labels
+        )
+    }
     if temperature is not None:
         scaled = scale_probabilities(scores.probabilities, temperature)
-        metrics |= {"temperature": temperature, **measures(scaled, "calibrated_")}
+        metrics |= {
+            "temperature": temperature,
+            "calibrated_negative_log_likelihood": negative_log_likelihood(scaled, scores.labels),
+            "calibrated_expected_calibration_error": expected_calibration_error(
+                scaled, scores.labels
+            ),
+        }
     return metrics
 
 

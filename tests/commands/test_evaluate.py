@@ -17,6 +17,7 @@ from tests.reporting.test_report import Page
 from tests.stages.test_robustness import export
 
 CHOSEN = ("fog", "contrast")
+LINEAR = {"seconds": 1.0, "top_1": 0.75, "intervals": {"top_1": [0.5, 0.875]}}
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def finished_run(folder, photos):
     export(folder / "export")
     bindings = [f"sources.folder.root = '{photos}'", "sources.folder.test_share = 0.5"]
     (folder / "config.gin").write_text(config.parse(["folder/supcon.gin"], bindings))
-    (folder / "metrics.json").write_text(json.dumps({"linear": {"seconds": 1.0, "top_1": 1.0}}))
+    (folder / "metrics.json").write_text(json.dumps({"linear": LINEAR}))
     return folder
 
 
@@ -95,6 +96,9 @@ def test_runs_are_measured_once_and_compared(tmp_path, photos, capsys):
         assert "evaluations" not in (folder / "config.gin").read_text().split("# Defaults")[0]
     page = Page(folders[0] / "compare.html")
     assert "Robustness of 2 runs" in page.text
+    text = page.text.replace(" ", "")
+    assert "Testsplit" in text
+    assert text.count("75.0%50.0%to87.5%") == 2
 
     again = tmp_path / "again.html"
     run(*folders, output=again)

@@ -15,7 +15,7 @@ def test_the_interval_has_the_quantiles_of_the_resampled_means(monkeypatch):
     means = sorted(sum(values[i] for i in row) / 20 for row in drawn)
     # Of 50 sorted means, the quantile q is at position 49 q.
     low, high = (np.interp(49 * q, np.arange(50), means) for q in (0.1, 0.9))
-    for block in (2**21, 45):  # Also in blocks of two resamples.
+    for block in (2**18, 45):  # Also in blocks of two resamples.
         monkeypatch.setattr(bootstrap, "_MAX_BLOCK", block)
         found = bootstrap_interval(values, level=0.8, resamples=50, seed=3)
         assert (found.low, found.high) == pytest.approx((low, high))

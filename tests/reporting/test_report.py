@@ -305,6 +305,19 @@ def test_cross_entropy_run_shows_the_accuracy_of_its_first_stage(tmp_path):
     assert "2 h 1 min" in page.text
 
 
+def test_metrics_have_their_bootstrap_intervals(tmp_path):
+    intervals = {"top_1": [0.91, 0.962], "aurc": [0.012341, 0.5]}
+    metrics = {"linear": {"top_1": 0.94, "aurc": 0.25, "intervals": intervals}}
+    page = Page(write_report(write_run(tmp_path / "with", metrics=metrics)))
+    text = page.text.replace(" ", "")
+    assert "top_194.0%91.0%to96.2%" in text
+    assert "aurc0.250.01234to0.5" in text
+    assert "95 % bootstrap intervals" in page.text
+    # A run of an older version has none.
+    old = Page(write_report(write_run(tmp_path / "old")))
+    assert "bootstrap" not in old.text
+
+
 def test_names_from_folders_cannot_become_markup(tmp_path):
     names = ["<script>alert(1)</script>", '"it\'s" & <b>', "</script><img src=x>", "日本語 $$x$$"]
     plain = Page(write_report(write_run(tmp_path / "plain", split=split_arrays())))

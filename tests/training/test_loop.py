@@ -62,7 +62,15 @@ def test_a_finished_run_has_all_files(finished):
     assert metrics["linear"]["top_5"] == 1.0
     # Both classes have the same number of images.
     assert metrics["linear"]["mean_per_class"] == pytest.approx(metrics["linear"]["top_1"])
-    assert metrics["linear"]["negative_log_likelihood"] > 0
+    retrieval = {"recall_at_1", "mean_average_precision_at_r"}
+    assert metrics["pretrain"]["intervals"].keys() == retrieval
+    assert metrics["linear"]["intervals"].keys() == retrieval | {
+        *("top_1", "negative_log_likelihood", "brier_score", "worst_class", "aurc", "augrc"),
+    }
+    for stage in ("pretrain", "linear"):
+        for name, (low, high) in metrics[stage]["intervals"].items():
+            assert low <= high
+            assert name in metrics[stage]
     assert "temperature" not in metrics["linear"]  # There is no validation split.
     assert not (folder.export / "temperature.json").exists()
     assert metrics["linear"]["worst_class"] <= metrics["linear"]["mean_per_class"]
