@@ -16,8 +16,7 @@ Beside these files are labels.txt, model.json (inputs, outputs, and how to prepa
 prepare.py, which prepares pixels with NumPy. pip install '.[export]' for their packages.
 
 With --index, the model also returns `unknown_score`, the Mahalanobis score of that index, and
-`is_unknown`, whether the score is above its threshold (docs/serving.md). calibration.json has the
-thresholds.
+`is_unknown`, whether it is above the threshold. calibration.json has the thresholds.
 
 examples:
   python -m supcon_tf.export --workdir=/tmp/digits --output=/tmp/digits_model

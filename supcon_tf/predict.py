@@ -19,7 +19,7 @@ A model whose graph uses files, Python or the network is refused, unless --trust
 examples:
   python -m supcon_tf.predict --export=/tmp/digits_model --images=/data/photos --output=photos.npz
   python -m supcon_tf.predict --export=/tmp/digits_model --images a.jpg b.png --output=two.csv
-  python -m supcon_tf.predict --export=/tmp/digits_model --index=/tmp/digits_index \
+  python -m supcon_tf.predict --export=/tmp/digits_model --index=/tmp/digits_index \\
       --images=/data/photos --output=photos.csv
 """
 

@@ -112,6 +112,8 @@ def test_cached_features_train_the_same_classifier_as_images_without_augmentatio
             assert one[name] == pytest.approx(two[name], rel=1e-4)
     metrics, expected = finished.metrics()["linear"], other.metrics()["linear"]
     assert set(metrics) == set(expected)
+    for name, interval in expected.pop("intervals").items():
+        assert metrics["intervals"][name] == pytest.approx(interval, rel=1e-4)
     for name in expected.keys() - {"seconds", "images_per_second"}:
         assert metrics[name] == pytest.approx(expected[name], rel=1e-4)
     # Without augmentation there is no picture of augmented views.
