@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supcon_tf.reporting.scored_split import (
+    MAP_POINTS,
     ScoredSplit,
     map_coordinates,
     map_sample,
@@ -116,11 +117,11 @@ def map_classes(split: ScoredSplit) -> np.ndarray:
     return most_confused_classes(split.labels, split.predictions, limit=MAP_CLASSES - 1)
 
 
-def map_figure(split: ScoredSplit) -> Figure:
+def map_figure(split: ScoredSplit, points: int = MAP_POINTS) -> Figure:
     """Embeddings in the plane, coloured by class; a tooltip shows the image and its classes."""
     from bokeh.models import BooleanFilter, CDSView, ColumnDataSource, HoverTool
 
-    chosen = map_sample(split)
+    chosen = map_sample(split, points)
     # The last entry, index -1, is for examples with several classes or none.
     entry_of_class = np.full(len(split.class_names) + 1, -1)
     coloured = map_classes(split)
@@ -158,7 +159,7 @@ def map_figure(split: ScoredSplit) -> Figure:
     plot.toolbar.active_drag = None
     plot.axis.visible = False
     plot.grid.visible = False
-    points = plot.scatter(
+    drawn = plot.scatter(
         "x",
         "y",
         source=ColumnDataSource(columns),
@@ -167,11 +168,11 @@ def map_figure(split: ScoredSplit) -> Figure:
         marker="marker",
         fill_color="colour",
         line_color="colour",
-        size=7,
+        size=max(3.0, 7.0 * min(1.0, MAP_POINTS / len(chosen)) ** 0.25),
         fill_alpha=0.7,
         line_alpha=0.9,
     )
-    plot.add_tools(HoverTool(renderers=[points], limit=1, tooltips=HOVER % f"@image{{safe}}{text}"))
+    plot.add_tools(HoverTool(renderers=[drawn], limit=1, tooltips=HOVER % f"@image{{safe}}{text}"))
     return plot
 
 

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_integer
 from supcon_tf.json_files import read_json
 from supcon_tf.reporting import page, sections
 from supcon_tf.reporting.numbers import interval_texts, metric_text
 from supcon_tf.reporting.robustness import read_measured, robustness
-from supcon_tf.reporting.scored_split import read_scored_split
+from supcon_tf.reporting.scored_split import MAP_POINTS, read_scored_split
 from supcon_tf.run_dir import RunDir
 
 
-def write_report(run: RunDir | str | os.PathLike) -> Path:
+def write_report(run: RunDir | str | os.PathLike, *, map_points: int = MAP_POINTS) -> Path:
     """Writes the report of a run into its directory: one file that opens offline.
 
     The page depends on nothing but the files of the run directory. A section whose file is missing
@@ -30,12 +30,15 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
 
     Args:
         run: a run directory of `python -m supcon_tf.train`.
+        map_points: at most so many test examples are on the map. 10,000 take half a minute, 50,000
+            some minutes.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: the configuration or the metrics are missing, or a file has invalid content.
+        UserError: the configuration or the metrics are missing, a file has invalid content, or
+            `map_points` is below 1.
 
     Example:
         >>> import pathlib, tempfile
@@ -47,6 +50,7 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
         ...     write_report(folder).name
         'report.html'
     """
+    map_points = check_integer("map_points", map_points, at_least=1)
     run_dir = RunDir(page.as_run_dir(run).root.resolve())
     for file in (run_dir.config, run_dir.metrics_file):
         if not file.exists():
@@ -60,7 +64,9 @@ def write_report(run: RunDir | str | os.PathLike) -> Path:
         stage: {key: value for key, value in values.items() if isinstance(value, int | float)}
         for stage, values in results.items()
     }
-    drawn, failed = _drawn_sections(run_dir, has_robustness="robustness" in metrics)
+    drawn, failed = _drawn_sections(
+        run_dir, has_robustness="robustness" in metrics, map_points=map_points
+    )
     return page.render(
         "report.html.jinja",
         run_dir.report,
@@ -85,7 +91,7 @@ PLOTTED = ("curves", "map", "confusion", "robustness")
 
 
 def _drawn_sections(
-    run_dir: RunDir, *, has_robustness: bool
+    run_dir: RunDir, *, has_robustness: bool, map_points: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections that are drawn from files, None where there is no file, and the errors."""
     files = [file for file in (run_dir.scored_split, run_dir.old_scored_split) if file.exists()]
@@ -99,7 +105,7 @@ def _drawn_sections(
     if run_dir.curves_file.exists():
         draw["curves"] = lambda: sections.curves(read_json(run_dir.curves_file))
     if split is not None:
-        draw["map"] = lambda: sections.embedding_map(split)
+        draw["map"] = lambda: sections.embedding_map(split, map_points)
         draw["confusion"] = lambda: sections.confusion(split)
     if measured is not None:
         draw["robustness"] = lambda: robustness([measured])

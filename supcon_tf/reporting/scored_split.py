@@ -9,8 +9,9 @@ import numpy as np
 
 from supcon_tf.errors import UserError
 
+# The map of this many points takes seconds, and each can have a picture.
 MAP_POINTS = 1500
-# With this many thumbnails, the map shows examples with thumbnails only.
+# With this many thumbnails, such a map shows examples with thumbnails only.
 MIN_PICTURED = 500
 # WebP's limit.
 MAX_IMAGE_PX = 16383
@@ -109,20 +110,27 @@ def image_uri(pixels: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def map_sample(split: ScoredSplit) -> np.ndarray:
-    """Indices of at most 1,500 evenly spaced examples, with thumbnails if enough have them."""
+def map_sample(split: ScoredSplit, points: int = MAP_POINTS) -> np.ndarray:
+    """Indices of at most `points` evenly spaced examples.
+
+    At most 1,500 points are examples with thumbnails, if enough have one.
+    """
     usable = np.flatnonzero(np.isfinite(split.embeddings).all(axis=1))
     pictured = usable[usable < len(split.thumbnails)]
     # In a split sorted by class, the first examples would show few classes.
     every_class = np.isin(split.classes[usable], split.classes[pictured]).all()
-    if every_class and len(pictured) >= MIN_PICTURED:
+    if points <= MAP_POINTS and every_class and len(pictured) >= MIN_PICTURED:
         usable = pictured
-    count = min(MAP_POINTS, len(usable))
+    count = min(points, len(usable))
     return usable[np.linspace(0, len(usable) - 1, count).round().astype(np.int64)]
 
 
 def map_coordinates(embeddings: np.ndarray) -> np.ndarray:
     """Deterministic layout of embeddings in the plane by t-SNE on cosine distances.
+
+    van der Maaten and Hinton, 2008; the forces between points are interpolated on a grid where
+    there are more than 10,000 (Linderman et al., 2019, arXiv 1712.09005), so that the time grows
+    with n.
 
     Args:
         embeddings: float [n, D], finite.
@@ -130,9 +138,10 @@ def map_coordinates(embeddings: np.ndarray) -> np.ndarray:
     Returns:
         float [n, 2] without a unit; by PCA alone for fewer than 8 points.
     """
+    from openTSNE import TSNE
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
+    from tqdm import tqdm
 
     # In float64, as the squares of large float32 numbers overflow.
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
@@ -149,13 +158,18 @@ def map_coordinates(embeddings: np.ndarray) -> np.ndarray:
         start = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - components))))
         if n < 8:
             return start
-        tsne = TSNE(
-            perplexity=min(30.0, (n - 1) / 3),
-            init=(1e-4 * start / start[:, 0].std()).astype(np.float32),
-            max_iter=500,
-            random_state=0,
-        )
-        return tsne.fit_transform(reduced)
+        many = n > MAP_POINTS
+        with tqdm(
+            total=750, desc=f"map of {n:,} images", leave=False, disable=None if many else True
+        ) as progress:
+            tsne = TSNE(
+                perplexity=min(30.0, (n - 1) / 3),
+                initialization=1e-4 * start / start[:, 0].std(),
+                n_jobs=-1 if many else 1,
+                random_state=0,
+                callbacks=lambda *_: progress.update(50) and False,
+            )
+            return np.asarray(tsne.fit(reduced))
 
 
 def most_confused_classes(labels: np.ndarray, predictions: np.ndarray, *, limit: int) -> np.ndarray:

@@ -100,9 +100,9 @@ def _end_points(rows: Sequence[Mapping[str, Any]], key: str, name: str) -> str:
     return f"{name.capitalize()}: {start:.3g} at epoch {first:g}, {end:.3g} at epoch {last:g}."
 
 
-def embedding_map(split: ScoredSplit) -> dict[str, Any] | None:
+def embedding_map(split: ScoredSplit, points: int) -> dict[str, Any] | None:
     """The map and its legend; None if no embedding is finite."""
-    shown = len(plots.map_sample(split))
+    shown = len(plots.map_sample(split, points))
     if not shown:
         return None
     legend = [
@@ -116,7 +116,7 @@ def embedding_map(split: ScoredSplit) -> dict[str, Any] | None:
     if rest:
         legend.append({"entry": -1, "name": "; ".join(rest)})
     return {
-        "plot": plot_json(plots.map_figure(split), "map"),
+        "plot": plot_json(plots.map_figure(split, points), "map"),
         "legend": [{**item, "style": plots.entry_style(item["entry"])} for item in legend],
         "others": others,
         "coloured": len(split.class_names) - others,

@@ -8,7 +8,7 @@ import sys
 import gin
 import pytest
 
-from supcon_tf import audit, cli, evaluate, export, index, predict, study, train
+from supcon_tf import audit, cli, evaluate, export, index, predict, report, study, train
 from supcon_tf.errors import UserError
 
 COMMANDS = {
@@ -36,6 +36,7 @@ COMMANDS = {
     ),
     index: ("--export", "--images", "--output", "--calibration_images", "--unknown_images"),
     audit: ("--workdir", "--output", "--num_neighbors", "--duplicate_similarity"),
+    report: ("--workdir", "--map_points"),
     study: ("--gin_file", "--gin_param", "--workdir", "--list"),
 }
 
@@ -139,7 +140,7 @@ def test_help_and_a_bare_command_of_a_process():
 def test_importing_the_commands_starts_nothing():
     code = (
         "import os, sys; before = dict(os.environ)\n"
-        "from supcon_tf import audit, cli, evaluate, export, index, predict, study, train\n"
+        "from supcon_tf import audit, cli, evaluate, export, index, predict, report, study, train\n"
         "print('tensorflow' in sys.modules, dict(os.environ) == before)"
     )
     assert run_python("-c", code).stdout.split() == ["False", "True"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supcon_tf import report
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import plots, write_report
 from supcon_tf.reporting.scored_split import (
@@ -460,6 +461,22 @@ def test_map_takes_evenly_spread_examples():
 def test_map_prefers_examples_with_thumbnails_when_they_show_every_class():
     chosen = map_sample(scored_split(labels=np.arange(10_000) % 10, thumbnails=1000))
     np.testing.assert_array_equal(chosen, np.arange(1000))
+
+
+def test_a_larger_map_takes_examples_without_thumbnails_too():
+    split = scored_split(labels=np.arange(10_000) % 10, thumbnails=1000)
+    np.testing.assert_array_equal(map_sample(split, 20_000), np.arange(10_000))
+
+
+def test_the_report_command_draws_so_many_points(tmp_path, capsys):
+    run = write_run(tmp_path, split=split_arrays(n=40))
+    report.main([f"--workdir={run}", "--map_points=30"])
+    assert "30 of 40 test examples" in Page(run / "report.html").text
+    assert capsys.readouterr().out == f"done: {run / 'report.html'}\n"
+    with pytest.raises(UserError, match=r"no run in .*none"):
+        report.main([f"--workdir={tmp_path / 'none'}"])
+    with pytest.raises(UserError, match="map_points must be"):
+        write_report(run, map_points=0)
 
 
 def test_map_is_the_same_on_every_call_and_depends_on_directions_only():
