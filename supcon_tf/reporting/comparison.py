@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
@@ -35,12 +39,14 @@ def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | o
         _check_same_images(compared[0], run)
     shown = robustness(compared)
     named = zip(shown["runs"], compared, strict=True)
+    run_dirs = {run["name"]: each.run_dir for run, each in named}
     return page.render(
         "comparison.html.jinja",
         output,
         names=[run["name"] for run in shown["runs"]],
         robustness=shown,
-        measures=_test_measures({run["name"]: each.run_dir for run, each in named}),
+        measures=_test_measures(run_dirs),
+        differences=_differences(run_dirs),
         bokeh_js=page.bokeh_js(),
     )
 
@@ -96,3 +102,46 @@ def _test_measures(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
         for key in keys
     }
     return {"columns": [f"{name}, {stage}" for name, stage, _ in columns], "rows": cells}
+
+
+def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
+    """Paired differences of each run to the first, on the same test images with one class each."""
+    # TensorFlow is imported with it.
+    from supcon_tf.evaluation import Interval, bootstrap_difference, negative_log_likelihoods
+
+    def shown(difference: Interval, unit: str) -> str:
+        scale, decimals = (100, 1) if unit == "%" else (1, 3)
+        numbers = (difference.value, difference.low, difference.high)
+        value, low, high = (f"{scale * number:+.{decimals}f}" for number in numbers)
+        return f"{value}, {low} to {high}"
+
+    scored = {name: _predictions(run_dir.scored_split) for name, run_dir in runs.items()}
+    (first, reference), *others = scored.items()
+    if reference is None:
+        return None
+    probabilities, labels = reference
+    is_right = probabilities.argmax(axis=1) == labels
+    losses = negative_log_likelihoods(probabilities, labels)
+    rows = []
+    for name, predictions in others:
+        if predictions is None or not np.array_equal(predictions[1], labels):
+            continue
+        top_1 = bootstrap_difference(predictions[0].argmax(axis=1) == labels, is_right)
+        loss = bootstrap_difference(negative_log_likelihoods(*predictions), losses)
+        rows.append((name, shown(top_1, "%"), shown(loss, "")))
+    return {"to": first, "rows": rows} if rows else None
+
+
+def _predictions(scored_split: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probabilities [n, C] and labels [n] of a test split; None if it has no such pair."""
+    try:
+        with scored_split.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if "probabilities" not in arrays or arrays["labels"].ndim != 1:
+                return None
+            return arrays["probabilities"], arrays["labels"]
+    except FileNotFoundError:
+        return None
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{str(scored_split)!r} is damaged ({error}): move it away, or train this run again"
+        ) from error

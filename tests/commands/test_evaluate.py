@@ -1,6 +1,7 @@
 """The command that measures and compares runs, and what the pages show of it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -276,6 +277,29 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
     other = measured_run(tmp_path / "c", baseline="runs/other")
     page = Page(write_comparison([*runs, other], tmp_path / "compare.html"))
     assert "The corrupted accuracy is an unnormalized mean" in page.text
+
+
+def test_a_comparison_has_paired_differences_on_the_same_images(tmp_path):
+    runs = [measured_run(tmp_path / name) for name in ("a", "b", "c")]
+    labels = np.arange(200) % 2
+    sure = np.where(labels[:, None] == [0, 1], 0.8, 0.2)
+    wrong = np.where(np.arange(200)[:, None] < 50, 1 - sure, sure)  # 25 points below.
+    np.savez(runs[0] / "test_split.npz", probabilities=sure, labels=labels)
+    np.savez(runs[1] / "test_split.npz", probabilities=wrong, labels=labels)
+    np.savez(runs[2] / "test_split.npz", probabilities=sure, labels=1 - labels)  # Other images.
+    page = Page(write_comparison(runs, tmp_path / "compare.html"))
+    assert "Differences to a" in page.headings
+    number = r"([-+]\d+\.\d)"
+    row = rf"likelihoodb{number},{number}to{number}([-+]\d\.\d{{3}}),"
+    found = re.search(row, page.text.replace(" ", ""))
+    assert found[1] == "-25.0"
+    assert -31.5 < float(found[2]) < -29
+    assert -21 < float(found[3]) < -18.5
+    assert found[4] == f"{0.25 * np.log(0.8 / 0.2):+.3f}"
+
+    (runs[1] / "test_split.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"test_split.npz' is damaged"):
+        write_comparison(runs, tmp_path / "compare.html")
 
 
 def test_an_unfinished_measurement_is_not_in_the_report(tmp_path):
