@@ -7,14 +7,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 RUN := runs/digits
 
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test test-all check format docs clean
 
 help:
-	@echo "make demo    train, evaluate and export SupCon on the built-in digits; see the report"
-	@echo "make test    all tests"
-	@echo "make check   format, lint, types, import layers, known vulnerabilities"
-	@echo "make docs    the documentation as a web site, in build/site"
-	@echo "make format  rewrite the files in the format that make check requires"
+	@echo "make demo      train, evaluate and export SupCon on the built-in digits; see the report"
+	@echo "make test      the tests, without those marked slow"
+	@echo "make test-all  all tests"
+	@echo "make check     format, lint, types, import layers, known vulnerabilities"
+	@echo "make docs      the documentation as a web site, in build/site"
+	@echo "make format    rewrite the files in the format that make check requires"
 
 $(INSTALLED): setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python" >&2; exit 2; }
@@ -27,6 +28,9 @@ demo: $(INSTALLED)
 	@echo "open $(RUN)/report.html"
 
 test: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal -m "not slow"
+
+test-all: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 check: $(INSTALLED)
