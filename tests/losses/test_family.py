@@ -1,6 +1,7 @@
 """Margins, several and soft labels, class centres, parametric: compared with float64 loops."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -169,25 +170,43 @@ def value_and_gradient(function, variable):
     return values.numpy(), tape.gradient(total, variable).numpy()
 
 
-@pytest.fixture(params=["dense", "streaming"])
-def implementation(request, monkeypatch):
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "MAX_TILE_ROWS", 16)
+
+
+@pytest.fixture(params=["dense", "streaming"])
+def implementation(request):
     return request.param
+
+
+def with_implementations(*fast):
+    """Cases of (implementation, name); all but the `fast` ones are slow."""
+    names = ("SINCERE, unbalanced", "per label", "soft", "balanced", "parametric")
+    return pytest.mark.parametrize(
+        ("implementation", "case"),
+        [
+            pytest.param(*pair, marks=() if pair in fast else pytest.mark.slow)
+            for pair in itertools.product(("dense", "streaming"), names)
+        ],
+    )
 
 
 @pytest.mark.parametrize("case", list(CASES))
 @pytest.mark.parametrize(("num_views", "temperature"), [(1, 0.3), (2, 0.1), (2, 0.01)])
-def test_values_and_gradients_equal_the_float64_loop(case, num_views, temperature, implementation):
+def test_values_and_gradients_equal_the_float64_loop(case, num_views, temperature):
     function, expected = CASES[case]
     features = features_of(num_views=num_views)
-    values, gradient = value_and_gradient(
-        lambda x: function(x, temperature, implementation), features
-    )
-    assert relative_difference(values, expected(features, temperature=temperature)) <= 1e-5
+    losses_of_samples = expected(features, temperature=temperature)
     slopes = reference.finite_differences(
         lambda moved: expected(moved, temperature=temperature).sum(), features
     )
-    assert relative_difference(gradient, slopes) <= 2e-5
+    for implementation in ("dense", "streaming"):
+        values, gradient = value_and_gradient(
+            lambda x, name=implementation: function(x, temperature, name), features
+        )
+        assert relative_difference(values, losses_of_samples) <= 1e-5, implementation
+        assert relative_difference(gradient, slopes) <= 2e-5, implementation
 
 
 def test_logits_per_view_equal_the_float64_loop(implementation):
@@ -237,8 +256,13 @@ def test_bfloat16_features_give_the_float32_values_of_the_same_numbers(case, imp
     np.testing.assert_allclose(values, exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "case", ["SINCERE, unbalanced", "per label", "soft", "balanced", "parametric"]
+# Each loss once, each implementation more than once.
+@with_implementations(
+    ("dense", "per label"),
+    ("dense", "SINCERE, unbalanced"),
+    ("dense", "parametric"),
+    ("streaming", "soft"),
+    ("streaming", "balanced"),
 )
 def test_compiled_execution_equals_eager(case, implementation):
     function, _ = CASES[case]
@@ -252,7 +276,11 @@ def test_compiled_execution_equals_eager(case, implementation):
     assert relative_difference(gradient, expected[1]) <= 1e-5
 
 
-@pytest.mark.parametrize("case", ["sincere", "per label", "soft", "balanced", "parametric"])
+# Both implementations take the contrast set that `pairs` gathers.
+@with_implementations(
+    *(("dense", case) for case in ("per label", "soft", "parametric")),
+    *(("streaming", case) for case in ("SINCERE, unbalanced", "balanced")),
+)
 def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implementation):
     def loss(rows, features):
         options = {"temperature": 0.2, "implementation": implementation}
@@ -260,7 +288,7 @@ def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implemen
             tf.constant(x)[rows]
             for x in (NUMBERS["unbalanced"][:6], SEVERAL[:6], MIXED[:6], LOGITS[:6])
         )
-        if case == "sincere":
+        if case == "SINCERE, unbalanced":
             return losses.supcon_loss(labels, features, denominator="one_positive", **options)
         if case == "per label":
             return losses.supcon_loss(several, features, multi_label="per_label", **options)
@@ -307,7 +335,7 @@ def assert_same(one, other):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_soft_overlap_and_per_label_with_one_label_each_are_supcon(batch):
     labels, features = random_batch(batch)
@@ -322,7 +350,7 @@ def test_soft_overlap_and_per_label_with_one_label_each_are_supcon(batch):
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_sincere_is_one_positive_and_a_margin_lowers_it(batch):
     labels, features = random_batch(batch)
@@ -336,7 +364,7 @@ def test_sincere_is_one_positive_and_a_margin_lowers_it(batch):
     assert (with_margin.numpy() <= without.numpy() + 1e-6).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches, st.sampled_from([0.0, 0.2]))
 def test_parametric_with_alpha_and_gamma_0_is_cross_entropy(batch, smoothing):
     labels, features = random_batch(batch)
@@ -348,7 +376,7 @@ def test_parametric_with_alpha_and_gamma_0_is_cross_entropy(batch, smoothing):
     assert_same(actual, expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_parametric_without_class_scores_is_supcon(batch):
     labels, features = random_batch(batch)
@@ -472,6 +500,11 @@ def test_a_mask_of_another_size_is_an_error_in_a_graph_of_unknown_sizes():
             loss(np.ones(shape, bool), features_of())
 
 
+@pytest.mark.parametrize(
+    # Batches of unknown size stream unless told otherwise.
+    "implementation",
+    [pytest.param("dense", marks=pytest.mark.slow), "streaming"],
+)
 def test_batches_of_unknown_size_and_labels_in_a_graph_equal_eager(implementation):
     features, labels = features_of(), NUMBERS["unbalanced"].astype(np.int64)
     options = {"temperature": 0.2, "implementation": implementation}
@@ -515,7 +548,7 @@ class Centers(keras.layers.Layer):
         return self.kernel.value
 
 
-@pytest.mark.parametrize("replicas", [False, True])
+@pytest.mark.parametrize("replicas", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_trains_the_centers_of_a_balanced_loss(replicas):
     labels = np.arange(24) % 3
     views = np.eye(4)[labels][:, None] + 0.1 * np.random.default_rng(0).normal(size=(24, 2, 4))

@@ -202,8 +202,7 @@ def test_class_numbers_may_have_any_integer_dtype_and_a_trailing_axis(dtype):
         np.testing.assert_array_equal(large_margin_softmax_loss(same, embeddings, kernel), expected)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("label_kind", ["ints", "one_hot"])
+@pytest.mark.parametrize(("jit_compile", "label_kind"), [(False, "one_hot"), (True, "ints")])
 def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
     labels, embeddings, kernel = batch_of()
     labels = labels if label_kind == "ints" else np.eye(4)[labels]

@@ -12,11 +12,19 @@ from tests.losses import replica_fits
 from tests.replicas import two_replicas
 
 
-@pytest.mark.parametrize("case", list(replica_fits.CASES))
+@pytest.mark.parametrize(
+    "case",
+    # The semi-supervised case has SuNCEt too.
+    [
+        pytest.param(case, marks=pytest.mark.slow) if case == "suncet" else case
+        for case in replica_fits.CASES
+    ],
+)
 def test_fit_on_two_replicas_equals_fit_on_one_device(case):
     assert replica_fits.difference_of(two_replicas(), case) < 3e-6
 
 
+@pytest.mark.slow
 def test_fit_on_four_replicas_equals_fit_on_one_device():
     command = [sys.executable, "-m", "tests.losses.replica_fits", "4", "supcon"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

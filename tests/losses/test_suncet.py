@@ -71,9 +71,11 @@ def test_many_tiles_equal_the_whole_matrix(label_kind, monkeypatch):
     temperature = tf.Variable(0.3)
 
     def terms(function):
+        rows = tf.constant(features)
         with tf.GradientTape() as tape:
-            values = function(features)
-        return values, tape.gradient(values, temperature)
+            tape.watch(rows)
+            values = function(rows)
+        return values, *tape.gradient(values, [temperature, rows])
 
     def loss(features, implementation):
         return suncet_loss(labels, features, temperature=temperature, implementation=implementation)
@@ -85,11 +87,7 @@ def test_many_tiles_equal_the_whole_matrix(label_kind, monkeypatch):
     for streamed in (terms(lambda x: loss(x, "streaming")), terms(unknown)):
         np.testing.assert_allclose(streamed[0], dense[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(streamed[1], dense[1], rtol=1e-5)
-    one, other = (
-        value_and_gradient(labels, features, implementation=implementation)[1]
-        for implementation in ("dense", "streaming")
-    )
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(streamed[2], dense[2], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("label_kind", ["ints", "soft"])
@@ -123,7 +121,7 @@ def test_supcon_inside_is_suncet_plus_the_logarithm_of_the_number_of_positives(
     np.testing.assert_allclose(inside_gradient, gradient, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 2**16), st.floats(0.05, 2.0))
 def test_one_hot_probabilities_give_the_loss_of_the_class_numbers(
     num_samples, num_views, seed, temperature
@@ -244,8 +242,10 @@ def test_any_float_dtype_gives_the_float32_values_of_the_same_numbers(dtype, lab
     assert gradient.dtype == features.dtype.as_numpy_dtype
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("label_kind", ["ints", "multi_hot", "soft", "none"])
+# The tests of tiles have graphs of all kinds of labels.
+@pytest.mark.parametrize(
+    ("jit_compile", "label_kind"), [(False, "none"), (True, "ints"), (True, "soft")]
+)
 def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
     labels, features = labels_of(label_kind, 6), features_of(6, 2)
     compiled = tf.function(
@@ -272,7 +272,7 @@ def test_streaming_equals_dense_for_an_unknown_number_of_classes(label_kind):
     assert relative_difference(gradient, expected[1]) <= 1e-5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(2, 8), st.integers(1, 3), st.integers(0, 2**16), st.sampled_from(["ints", "soft"])
 )
@@ -330,7 +330,7 @@ def test_the_loss_is_restored_from_its_config():
     assert set(loss.get_config()) == arguments
 
 
-@pytest.mark.parametrize("label_kind", ["ints", "soft"])
+@pytest.mark.parametrize("label_kind", [pytest.param("ints", marks=pytest.mark.slow), "soft"])
 def test_fit_trains_and_starts_at_the_loss_of_the_reference(label_kind):
     keras.utils.set_random_seed(0)
     images, labels = features_of(16, 2, dim=6), labels_of(label_kind, 16)

@@ -41,8 +41,9 @@ value_and_gradient = with_gradient(supcon_loss)
 
 
 @pytest.mark.parametrize("label_kind", ["none", "ints", "one_hot", "multi_hot"])
-@pytest.mark.parametrize("num_views", [1, 2, 3])
-@pytest.mark.parametrize(("temperature", "scaled"), [(0.05, True), (0.5, False)])
+@pytest.mark.parametrize(
+    ("num_views", "temperature", "scaled"), [(1, 0.5, False), (2, 0.05, True), (3, 0.5, False)]
+)
 def test_every_combination_of_options_equals_the_float64_loop(
     label_kind, num_views, temperature, scaled
 ):
@@ -81,8 +82,9 @@ def test_the_reference_gradient_equals_finite_differences(summation, denominator
     np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("label_kind", ["ints", "multi_hot", "none"])
+@pytest.mark.parametrize(
+    ("jit_compile", "label_kind"), [(False, "ints"), (True, "multi_hot"), (True, "none")]
+)
 def test_graph_and_compiled_execution_equal_eager(jit_compile, label_kind):
     labels = labels_of(label_kind, 6)
     features = features_of(6, 2)
@@ -209,7 +211,7 @@ batches = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_simclr_is_supcon_with_unique_labels(batch):
     num_samples, num_views, seed, temperature = batch
@@ -221,7 +223,7 @@ def test_simclr_is_supcon_with_unique_labels(batch):
     np.testing.assert_allclose(simclr, supcon, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches, st.sampled_from(SUMMATIONS), st.sampled_from(DENOMINATORS))
 def test_loss_is_invariant_to_batch_order(batch, summation, denominator):
     num_samples, num_views, seed, temperature = batch
@@ -237,7 +239,7 @@ def test_loss_is_invariant_to_batch_order(batch, summation, denominator):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_loss_depends_only_on_which_labels_are_equal(batch):
     num_samples, num_views, seed, _ = batch
@@ -249,7 +251,7 @@ def test_loss_depends_only_on_which_labels_are_equal(batch):
     np.testing.assert_allclose(supcon_loss(7 - labels, features), values, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches)
 def test_inside_is_never_above_outside(batch):
     # Jensen: the logarithm of a mean is at least the mean of the logarithms.
@@ -261,7 +263,7 @@ def test_inside_is_never_above_outside(batch):
     assert (inside.numpy() <= outside.numpy() + 1e-5).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(batches, st.sampled_from(DENOMINATORS))
 def test_with_one_positive_inside_equals_outside(batch, denominator):
     num_samples, _, seed, temperature = batch
@@ -350,24 +352,18 @@ def small_model():
     return keras.Sequential([keras.Input((2, 6)), keras.layers.Dense(4, use_bias=False)])
 
 
-def test_fit_trains_with_integer_labels_and_without_labels():
+def test_fit_trains_with_integer_labels_and_without_and_starts_at_the_loss_of_the_reference():
     images = features_of(16, 2, dim=6)
     for loss, targets in ((SupConLoss(), labels_of("ints", 16)), (SimCLRLoss(), None)):
         model = small_model()
         model.compile(keras.optimizers.SGD(0.5), loss)
+        expected = reference.supcon(
+            targets, model(images).numpy(), scale_by_temperature=targets is not None
+        )[0].mean()
         history = model.fit(images, targets, batch_size=16, epochs=20, verbose=0)
         losses = history.history["loss"]
+        np.testing.assert_allclose(losses[0], expected, rtol=1e-5)
         assert losses[-1] < 0.95 * losses[0]
-
-
-def test_fit_reports_the_loss_of_the_reference():
-    images = features_of(8, 2, dim=6)
-    labels = labels_of("ints", 8)
-    model = small_model()
-    model.compile(keras.optimizers.SGD(0.0), SupConLoss())
-    expected = reference.supcon(labels, model.predict(images, verbose=0))[0].mean()
-    history = model.fit(images, labels, batch_size=8, verbose=0)
-    np.testing.assert_allclose(history.history["loss"][0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
