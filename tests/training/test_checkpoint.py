@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,18 +44,24 @@ def whole(tmp_path_factory):
     return kernel(model), untimed(folder)
 
 
-@pytest.fixture
-def stopped(tmp_path):
-    """A run with checkpoints after steps 2, 3 and 4 of 7."""
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Stopped):
         train_counting(
             counting_model(3.0),
-            tmp_path,
+            folder,
             [],
             checkpoint_steps=1,
             callbacks=sending(signal.SIGTERM, after=4),
         )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A run with checkpoints after steps 2, 3 and 4 of 7."""
+    return shutil.copytree(stopped_once, tmp_path / "run")
 
 
 def untimed(folder):
@@ -90,8 +97,22 @@ def assert_continues(folder, whole, *, steps):
     assert untimed(folder) == whole[1]
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, flip, os.remove])
-@pytest.mark.parametrize("name", ["state.json", "variables.index", "variables.data-00000-of-00001"])
+STATE, INDEX, DATA = "state.json", "variables.index", "variables.data-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    # Each file and each damage; a changed bit of each file.
+    [
+        pytest.param(
+            name, damage, marks=() if damage is flip or (name, damage) in fast else pytest.mark.slow
+        )
+        for fast in [{(DATA, truncate), (STATE, empty), (INDEX, os.remove)}]
+        for name, damage in itertools.product(
+            (STATE, INDEX, DATA), (truncate, empty, flip, os.remove)
+        )
+    ],
+)
 def test_the_newest_intact_checkpoint_is_used(stopped, whole, damage, name, capsys):
     damage(stopped / "checkpoints/pretrain/last/ckpt-4" / name)
     capsys.readouterr()

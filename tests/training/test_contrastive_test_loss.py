@@ -32,7 +32,11 @@ def data():
     )
 
 
-@pytest.mark.parametrize("rows_at_a_time", [25, 64, 200])
+@pytest.mark.parametrize(
+    "rows_at_a_time",
+    # 64 does not divide the batch of 200.
+    [pytest.param(25, marks=pytest.mark.slow), 64, pytest.param(200, marks=pytest.mark.slow)],
+)
 def test_the_loss_is_the_mean_over_whole_batches_of_the_test_split(network, data, rows_at_a_time):
     loss = losses.SupConLoss()
     config = training_config(epochs=1, batch_size=200)

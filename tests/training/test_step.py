@@ -44,7 +44,7 @@ def largest_difference(some, others):
     return max(np.abs(a - b).max() for a, b in zip(some, others, strict=True))
 
 
-@pytest.mark.parametrize("chunk", [2, 6])
+@pytest.mark.parametrize("chunk", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_batch_in_chunks_gives_the_update_of_the_whole_batch(chunk):
     # A small rate keeps rounding errors below the bound.
     whole, _, logs = one_step(decay=True, optimizer=keras.optimizers.SGD(0.1))
