@@ -253,7 +253,15 @@ def test_layers_that_the_user_froze_stay_frozen():
     ]
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "probe", "trained", "frozen"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("contrastive", marks=pytest.mark.slow),
+        "probe",
+        pytest.param("trained", marks=pytest.mark.slow),
+        "frozen",
+    ],
+)
 def test_trained_models_and_their_parts_survive_a_keras_file(kind, tmp_path):
     if kind in ("contrastive", "probe"):
         model = small_model(num_classes=3 if kind == "probe" else None, batch_norm=True)
@@ -343,8 +351,13 @@ def encoder_of(shape):
 
 @pytest.mark.parametrize(
     "shape",
-    [(6, 10, 3), (8, 8, 1), (8, 8, 5), (9, 4), (12,)],
-    ids=["not_square", "one_channel", "five_channels", "series", "vectors"],
+    [
+        pytest.param((6, 10, 3), id="not_square", marks=pytest.mark.slow),
+        pytest.param((8, 8, 1), id="one_channel", marks=pytest.mark.slow),
+        pytest.param((6, 10, 5), id="not_square_five_channels"),
+        pytest.param((9, 4), id="series"),
+        pytest.param((12,), id="vectors"),
+    ],
 )
 def test_samples_of_any_shape_are_embedded_view_by_view_and_trained(shape, tmp_path):
     model = models.contrastive_model(

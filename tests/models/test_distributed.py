@@ -30,10 +30,8 @@ def assert_same(some, others, *, atol):
 
 @pytest.mark.parametrize(
     ("loss", "optimizer"),
-    [
-        ("simclr", "lars"),
-        ("cross-entropy", "sgd"),
-    ],
+    # The workers below use LARS.
+    [pytest.param("simclr", "lars", marks=pytest.mark.slow), ("cross-entropy", "sgd")],
 )
 def test_one_step_on_two_replicas_equals_one_device(loss, optimizer):
     one, two = (
@@ -51,7 +49,14 @@ def test_twenty_steps_on_two_replicas_equal_one_device():
     assert_same(one, two, atol=1e-4)
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0], np.eye(2, dtype=bool)[[0, 0, 1, 1, 0]]])
+@pytest.mark.parametrize(
+    "labels",
+    # tests/losses/test_replicas.py has class numbers.
+    [
+        pytest.param([0, 0, 1, 1, 0], marks=pytest.mark.slow),
+        np.eye(2, dtype=bool)[[0, 0, 1, 1, 0]],
+    ],
+)
 def test_uneven_first_batches_and_boolean_rows_train_like_one_device(labels):
     views = np.random.default_rng(0).normal(size=(5, 2, 12)).astype(np.float32)
     kernels = []
@@ -102,6 +107,8 @@ def test_one_step_on_two_workers_equals_one_device(tmp_path):
     assert_same(alone, {name.split(": ")[1]: others[name] for name in others}, atol=1e-6)
 
 
+# Faster tests have a step of two workers, the message of a survivor, and a run that continues.
+@pytest.mark.slow
 def test_two_workers_train_one_run_and_resume_after_one_died(image_folder, tmp_path):
     workdir = tmp_path / "run"
     bindings = [
@@ -223,7 +230,9 @@ def test_settings_inside_a_multi_optimizer_are_checked_too():
     "optimizer",
     [
         lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5),
-        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        pytest.param(
+            lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1), marks=pytest.mark.slow
+        ),
         # This optimizer copies the weights when it is built.
         lambda: keras.optimizers.ScheduleFreeAdamW(0.01),
     ],

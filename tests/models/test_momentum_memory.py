@@ -319,7 +319,7 @@ def test_saved_model_keeps_its_key_encoder_and_its_queue(tmp_path):
     assert_all_equal(values_of(loaded.variables), values_of(model.variables))
 
 
-@pytest.mark.parametrize("parametric", [False, True])
+@pytest.mark.parametrize("parametric", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_replicas_train_and_fill_the_queue_like_one_device(parametric):
     def trained(strategy):
         with strategy.scope():

@@ -104,7 +104,10 @@ BUILT = [
 ]
 
 
-@pytest.mark.parametrize(("depth", "width", "stem"), BUILT)
+@pytest.mark.parametrize(
+    ("depth", "width", "stem"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] == 152 else ()) for case in BUILT],
+)
 def test_resnet_has_the_trainable_parameters_of_the_formula(depth, width, stem):
     model = untrained(models.resnet, depth, width, stem)
     assert count(model.trainable_variables) == trainable_parameters(depth, width=width, stem=stem)
