@@ -108,7 +108,9 @@ BINDINGS = [
 ]
 
 
-# One file of each kind, which is run. Each other file has the DISTINGUISHED settings of one of these.
+# One file of each kind, which is run; the files of SLOW are built on models and losses of their own
+# tests, and on the parts that the others run. Each other file has the DISTINGUISHED settings of one of
+# these.
 KINDS = {
     "digits/supcon.gin": ("pretrain", "linear"),
     "digits/supcon_memory.gin": ("pretrain",),
@@ -128,6 +130,17 @@ KINDS = {
     "cifar10/joint_resnet18.gin": ("pretrain",),
     "folder/finetune.gin": ("pretrain", "linear"),
 }
+SLOW = (
+    "cifar10/supcon_resnet18.gin",
+    "imagenet/simclr_resnet50.gin",
+    "imagenet/cross_entropy_two_stages_resnet50.gin",
+    "imagenet/cutmix_resnet50.gin",
+    "imagenet/n_pairs_resnet50.gin",
+    "cifar10_small/triplet.gin",
+    "cifar10_small/sincere.gin",
+    "cifar10_small/parametric.gin",
+    "cifar10/joint_resnet18.gin",
+)
 DISTINGUISHED = (
     "pretrain.run.model",
     "models.contrastive_model.classification_head",
@@ -239,7 +252,10 @@ PARAMETRIC = (
 )
 
 
-@pytest.mark.parametrize("file", KINDS)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=pytest.mark.slow) if file in SLOW else file for file in KINDS],
+)
 def test_each_kind_runs_two_steps(file, tmp_path, image_folder, monkeypatch):
     stages = KINDS[file]
     config.parse(
