@@ -127,7 +127,7 @@ def test_the_export_has_sigmoids_and_predict_writes_all_labels(finished, table, 
     assert list(rows[0])[:3] == ["path", "labels", "embedding_0"]
 
 
-def test_fine_tuning_takes_several_labels(finished, table, tmp_path):
+def test_fine_tuning_takes_several_labels(finished, table, tmp_path, results_only):
     there = run(
         tmp_path / "tuned",
         table,
