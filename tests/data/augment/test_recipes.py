@@ -138,7 +138,16 @@ def test_static_shapes_with_exact_warp_or_tones_is_rejected(options):
         augment.simclr(noise(2, 2), seed=0, static_shapes=True, **options)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The operations have a test with one pixel, and tracing all of them takes seconds.
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("simclr_torchvision", "autoaugment", "stacked_randaugment")
+        else name
+        for name in RECIPES
+    ],
+)
 def test_dynamic_sizes_down_to_one_pixel_are_accepted(name):
     function = tf.function(
         lambda image, seed: RECIPES[name](image, seed=seed),
