@@ -147,28 +147,20 @@ def test_importing_the_package_and_its_commands_starts_nothing():
     assert run_python("-c", code).stdout.split() == ["False", "True"]
 
 
-def test_tensorflow_starts_quietly_and_with_onednn():
+def test_tensorflow_starts_quietly_and_with_onednn_and_the_package_adds_nothing_heavy_to_keras():
+    heavy = ("tensorflow_datasets", "sklearn", "bokeh", "matplotlib", "gin", "PIL")
     code = (
-        "import os; from supcon_tf import cli\n"
-        "print(cli.start_tensorflow(), os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+        "import os, sys; from supcon_tf import cli; early = set(sys.modules)\n"
+        "print(cli.start_tensorflow(), os.environ['TF_ENABLE_ONEDNN_OPTS'])\n"
+        "import keras; of_keras = set(sys.modules) - early\n"
+        "from supcon_tf import evaluation, losses, models, optimizers\n"
+        f"print([name for name in {heavy} if name in set(sys.modules) - of_keras])"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     started = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean
     )
     assert started.stderr == ""
-    assert started.stdout.endswith((" CPU core 1\n", " CPU cores 1\n"))
-
-
-def test_importing_the_package_adds_nothing_heavy_to_keras():
-    heavy = ("tensorflow_datasets", "sklearn", "bokeh", "matplotlib", "gin", "PIL")
-    code = (
-        "import sys, keras; before = set(sys.modules)\n"
-        "import supcon_tf\n"
-        "from supcon_tf import evaluation, losses, models, optimizers\n"
-        f"print([name for name in {heavy} if name in set(sys.modules) - before])"
-    )
-    listed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert listed.stdout.strip() == "[]"
+    devices, added = started.stdout.splitlines()
+    assert devices.endswith((" CPU core 1", " CPU cores 1"))
+    assert added == "[]"

@@ -122,6 +122,7 @@ def test_cached_features_train_the_same_classifier_as_images_without_augmentatio
     assert (finished.export / "labels.txt").read_text() == "a\nb\nc\n"
 
 
+@pytest.mark.slow  # tests/models/test_distributed.py trains a classifier on two replicas.
 def test_two_replicas_train_the_classifier_of_one(finished, encoder_file, tmp_path):
     other = run_linear(tmp_path / "run", encoder_file, strategy=two_replicas())
     for one, two in zip(classifier_of(finished), classifier_of(other), strict=True):

@@ -43,7 +43,8 @@ def model_of(*, batch_norm=True, **options):
 def objective_of(model):
     return pretraining_objective(
         model,
-        losses.BalancedSupConLoss(temperature=0.3),
+        # Batches of unknown size would stream, which takes longer to trace.
+        losses.BalancedSupConLoss(temperature=0.3, implementation="dense"),
         source_of(LABELS),
         weight=0.35,
         joint_loss=losses.CrossEntropyLoss(log_prior="source"),

@@ -65,7 +65,8 @@ def test_uneven_first_batches_and_boolean_rows_train_like_one_device(labels):
         with strategy.scope():
             inputs = keras.Input((2, 12))
             model = models.ReplicatedModel(inputs, keras.layers.Dense(4)(inputs))
-            model.compile(keras.optimizers.SGD(0.5), losses.SupConLoss())
+            # A batch of unknown size would stream, which takes longer to trace.
+            model.compile(keras.optimizers.SGD(0.5), losses.SupConLoss(implementation="dense"))
         batch = tf.data.Dataset.from_tensor_slices((views, np.asarray(labels))).batch(5)
         start = model.get_weights()[0]
         model.fit(batch, shuffle=False, verbose=0)
@@ -163,7 +164,7 @@ def small_model(strategy, optimizer, **options):
             replica_steps.encoder(), image_shape=(8, 8, 3), projection=(8,)
         )
         trained = TrainingModel(model.input, model.output, **options)
-        trained.compile(optimizer, losses.SupConLoss())
+        trained.compile(optimizer, losses.SupConLoss(implementation="dense"))
     return trained
 
 

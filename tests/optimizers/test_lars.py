@@ -256,6 +256,7 @@ def test_training_resumes_from_a_keras_file_exactly(tmp_path):
         np.testing.assert_array_equal(weight, resumed_weight)
 
 
+@pytest.mark.slow  # tests/models/test_distributed.py has a step of two workers with LARS.
 def test_two_replicas_train_like_one_device():
     def trained(strategy):
         keras.utils.set_random_seed(1)

@@ -81,7 +81,7 @@ def assert_same(one, other):
 
 
 def test_the_linear_stage_takes_a_pretrained_encoder_without_a_saved_file(
-    tmp_path, photos, encoder_file
+    tmp_path, photos, encoder_file, request
 ):
     root = f"sources.folder.root = '{photos}'"
     run(
@@ -92,6 +92,7 @@ def test_the_linear_stage_takes_a_pretrained_encoder_without_a_saved_file(
         f"models.pretrained.name = '{encoder_file}'",
     )
     models.pretrained(str(encoder_file)).save(tmp_path / "pretrained.keras")
+    request.getfixturevalue("results_only")
     path = f"linear.run.encoder = '{tmp_path / 'pretrained.keras'}'"
     run(tmp_path / "path", root, *FROZEN, path)
     assert_same(results(tmp_path / "object"), results(tmp_path / "path"))

@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from supcon_tf.data import views
@@ -62,6 +63,7 @@ def test_training_is_the_same_wherever_the_augmentation_runs():
     assert_alike(trained(views.simclr, defer_to_device=True), expected, 1e-5)
 
 
+@pytest.mark.slow  # test_recipes.py compiles the augmentation.
 def test_with_static_shapes_the_step_compiles_with_xla():
     augmentation = functools.partial(views.simclr, exact=False, static_shapes=True)
     expected = trained(augmentation, defer_to_device=False)
