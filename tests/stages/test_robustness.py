@@ -186,7 +186,18 @@ def test_a_killed_run_continues_after_the_last_finished_cell(folder, capsys):
     assert set(results_of(folder)["errors"]) == {"fog", "snow"}
 
 
-@pytest.mark.parametrize("change", ["seed", "images", "export", "corrupted", "classifier"])
+@pytest.mark.parametrize(
+    "change",
+    # All but the export are settings of one record.
+    [
+        "seed",
+        "export",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("images", "corrupted", "classifier")
+        ),
+    ],
+)
 def test_cells_with_other_settings_are_measured_again(folder, change):
     made = []
 

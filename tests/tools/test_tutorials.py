@@ -54,7 +54,15 @@ def test_page_of_a_tutorial_is_of_the_present_script(runner, script):
         assert position >= 0, f"run tools/run_tutorials.py {script.name} again: {text}"
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    [
+        # The README's example is a fit of this kind too.
+        pytest.param(path, marks=pytest.mark.slow if path.stem == "own_fit" else ())
+        for path in SCRIPTS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_tutorial_runs(runner, script, tmp_path, monkeypatch):
     def small(*_, **__):
         layers = [keras.layers.Flatten(), keras.layers.Dense(16, activation="relu")]
