@@ -1,9 +1,11 @@
-"""Measures finished runs on corrupted images and compares them on one page.
+"""Measures finished runs on corrupted images or other test sets and compares them on one page.
 
 Each run's classifier is measured with the settings of its own config.gin, overridden by --gin_file
 and --gin_param, unless it was measured with the same settings before. A killed evaluation resumes
 where it stopped. The results are in each run's metrics.json and report.html, the settings in its
-evaluate.gin, and the comparison is one file that opens offline.
+evaluate.gin, and the comparison is one file that opens offline. robustness/imagenet_v2.gin,
+imagenet_r.gin, imagenet_a.gin and imagenet_sketch.gin measure an ImageNet run on one of these sets
+each and keep the results on the others.
 
 examples:
   python -m supcon_tf.evaluate --workdir=runs/supcon --workdir=runs/cross_entropy
@@ -13,6 +15,8 @@ examples:
   python -m supcon_tf.evaluate --workdir=runs/supcon \\
       --gin_param="robustness.run.max_images = 1000" \\
       --gin_param="robustness.run.severities = (1, 3, 5)"
+  python -m supcon_tf.evaluate --workdir=runs/imagenet --gin_file=robustness/imagenet_r.gin \\
+      --gin_param="shifted.folder.root = '/data/imagenet-r'"
 """
 
 import functools
@@ -29,6 +33,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.files import check_links, expanded, write_text
 from supcon_tf.reporting import write_comparison, write_report
 from supcon_tf.reporting.robustness import read_measured
+from supcon_tf.reporting.shifts import shifts
 from supcon_tf.run_dir import RunDir
 
 # Columns of the table: heading, key in metrics.json, and number format.
@@ -81,10 +86,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.check_untrusted(run_dir.config)
             advice = "add --trust if you trust the source of this run"
             check_links(run_dir.root, within=run_dir.root, advice=advice)
-    for run_dir in run_dirs:
+    stages = [
         measure(run_dir, options.gin_file, options.gin_param, devices=devices, trust=options.trust)
-    print(table(run_dirs))
-    page = write_comparison(run_dirs, output)
+        for run_dir in run_dirs
+    ]
+    on_corrupted = all("robustness" in of_run for of_run in stages)
+    if on_corrupted:
+        print(table(run_dirs))
+    if any("shifts" in of_run for of_run in stages):
+        print(table_of_shifts(run_dirs))
+    page = write_comparison(run_dirs, output, on_corrupted=on_corrupted)
     print(f"done: {page}")
 
 
@@ -95,39 +106,57 @@ def measure(
     *,
     devices: str,
     trust: bool,
-) -> None:
-    """Runs the robustness stage of a run, unless it has finished with the same settings.
+) -> list[str]:
+    """Runs the evaluations of a run that have not finished with the same settings.
+
+    Returns:
+      The evaluations in experiment.run.evaluations, without any the robustness stage.
 
     Raises:
-      UserError: no source of images, or as in `config.parse` and `robustness.run`; without
-        `trust`, a model that does more than compute.
+      UserError: no source of images, or as in `config.parse` and the stages; without `trust`, a
+        model that does more than compute.
     """
     # These import TensorFlow.
     from supcon_tf import run_checks
-    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
-    from supcon_tf.stages import robustness
+    from supcon_tf.stages import experiment
 
     settings = config.parse([str(run_dir.config), *files], bindings)
-    if read_measured(run_dir) is not None and run_checks.is_measured(run_dir, settings):
-        print(f"{run_dir.root}: measured before")
-        return
-    if config.bound_value("robustness.run.source") is None:
+    named = run_checks.named_evaluations()
+    stages = [stage for stage in experiment.EVALUATIONS if stage in named] or ["robustness"]
+    for stage in stages:
+        # The shifts stage knows which sets it has measured.
+        is_finished = stage == "robustness" and read_measured(run_dir) is not None
+        if is_finished and run_checks.is_measured(run_dir, settings):
+            print(f"{run_dir.root}: measured before")
+            continue
+        _check(run_dir, stage, settings, trust=trust)
+        print(f"{run_dir.root}: measuring on {devices}")
+        with run_dir.lock():
+            gin.get_configurable(experiment.STAGES[stage])(run_dir)
+            if stage == "robustness":
+                write_text(run_dir.evaluation_config, settings)
+            write_report(run_dir)
+    return stages
+
+
+def _check(run_dir: RunDir, stage: str, settings: str, *, trust: bool) -> None:
+    """Checks the settings of an evaluation, and without `trust` its model."""
+    # It imports TensorFlow.
+    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
+
+    if config.bound_value(f"{stage}.run.source") is None:
+        example = "@shifted.folder()" if stage == "shifts" else "@sources.tfds()"
         raise UserError(
             f"{str(run_dir.root)!r} has no source of images: add "
-            '--gin_param="robustness.run.source = @sources.tfds()" or another one'
+            f'--gin_param="{stage}.run.source = {example}" or another one'
         )
-    export = expanded(config.bound_value("robustness.run.export") or run_dir.export)
+    export = expanded(config.bound_value(f"{stage}.run.export") or run_dir.export)
     if not trust and (export / "saved_model.pb").is_file():
         check_untrusted_model(export)
     modules = config.imported_modules(settings)
     for name in config.parameter_values(settings, defaults=False):
-        if name.startswith("robustness.run."):
+        if name.startswith(f"{stage}.run."):
             config.check_arguments(name, modules)
-    print(f"{run_dir.root}: measuring on {devices}")
-    with run_dir.lock():
-        gin.get_configurable(robustness.run)(run_dir)
-        write_text(run_dir.evaluation_config, settings)
-        write_report(run_dir)
 
 
 def table(run_dirs: Sequence[RunDir]) -> str:
@@ -137,9 +166,28 @@ def table(run_dirs: Sequence[RunDir]) -> str:
     rows = [["run", *(heading for heading, _, _ in shown)]]
     for run_dir, result in zip(run_dirs, results, strict=True):
         rows.append([str(run_dir.root), *(_written(result, key, how) for _, key, how in shown)])
+    return _aligned(rows, texts=1)
+
+
+def table_of_shifts(run_dirs: Sequence[RunDir]) -> str:
+    """A line per set and run, with all sets that were measured."""
+    shown = shifts({str(run_dir.root): run_dir for run_dir in run_dirs})
+    assert shown is not None
+    rows = [["set", "run", *shown["columns"]]]
+    for row in shown["rows"]:
+        rows.append([row["set"], row["run"], *(text for text, _ in row["cells"])])
+    return _aligned(rows, texts=2)
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, texts: int) -> str:
+    """Rows as lines; the first columns are text, the others are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]) for row in rows
+        "  ".join(
+            cell.ljust(width) if n < texts else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
     )
 
 

@@ -77,7 +77,7 @@ def prepare(run_dir: RunDir, settings: str) -> None:
     started = run_dir.started_stages()
     if not started:
         run_dir.remove_partial_files()
-    elif started != {"robustness"} or run_dir.config.exists():
+    elif not started <= {*experiment.EVALUATIONS} or run_dir.config.exists():
         check_resumable(run_dir, started, _settings_before(run_dir), settings)
     # Settings of stages that have not started may differ.
     if not (started and run_dir.config.exists()) or config.read_text(run_dir.config) != settings:
@@ -106,9 +106,9 @@ def _settings_before(run_dir: RunDir) -> str:
 def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str) -> None:
     """Rejects a resumed run if the settings of its started stages have changed.
 
-    Settings of stages that have not started may change, and stages may be added. The robustness
-    stage may always change: it repeats what it measured with other settings. How often checkpoints
-    are saved and how many are kept may change too.
+    Settings of stages that have not started may change, and stages may be added. The stages that
+    evaluate may always change: they repeat what they measured with other settings. How often
+    checkpoints are saved and how many are kept may change too.
 
     Args:
       run_dir: the run directory.
@@ -118,10 +118,10 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     Raises:
       UserError: names the first setting that changed.
     """
-    not_started = experiment.STAGES.keys() - started | {"robustness"}
+    not_started = experiment.STAGES.keys() - started | {*experiment.EVALUATIONS}
     free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
     saving = [f"{stage}.run.checkpoint" for stage in experiment.STAGES]
-    ignored = (*free, *saving, "experiment.run.", "corruptions.", "classifiers.")
+    ignored = (*free, *saving, "experiment.run.", "corruptions.", "shifted.", "classifiers.")
     changed = config.changed_setting(before, after, ignored=ignored)
     if changed is not None:
         raise UserError(

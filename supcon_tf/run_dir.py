@@ -207,6 +207,20 @@ class RunDir:
         if results.pop(stage, None) is not None:
             self._write(self.metrics_file, results)
 
+    def shifts(self) -> dict[str, dict[str, Any]]:
+        """The results of the shifts stage: set -> its measures."""
+        sets = self.metrics().get("shifts", {}).get("sets", {})
+        is_intact = isinstance(sets, dict) and all(
+            isinstance(results, dict) and isinstance(results.get("settings"), dict)
+            for results in sets.values()
+        )
+        if not is_intact:
+            raise UserError(
+                f'{str(self.metrics_file)!r} is damaged, "shifts" must hold one object per set: '
+                "remove it there, and python -m supcon_tf.evaluate makes it again"
+            )
+        return sets
+
     def curve(self, stage: str) -> list[dict[str, float]]:
         """One record per finished epoch of a stage."""
         records = read_json(self.curves_file).get(stage, [])

@@ -27,6 +27,7 @@ API = {
     "models": "supcon_tf.models",
     "optimizers": "supcon_tf.optimizers",
     "views": "supcon_tf.data.views",
+    "shifted": "supcon_tf.data.shifted",
     "sources": "supcon_tf.data.sources",
     "corruptions": "supcon_tf.data.corruptions",
     "evaluation": "supcon_tf.evaluation",
@@ -41,6 +42,7 @@ any.encoder = @models.resnext()
 any.source = @sources.arrays()
 any.source = @sources.table()
 any.source = @sources.label_noise()
+any.source = @shifted.tfds()
 any.augmentation = @views.augmix
 """
 STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}

@@ -22,6 +22,7 @@ from supcon_tf.data import mixing
 from supcon_tf.data import multi_crop
 from supcon_tf.data import pipeline
 from supcon_tf.data import semi_supervised
+from supcon_tf.data import shifted
 from supcon_tf.data import sources
 from supcon_tf.data import views
 from supcon_tf.evaluation import classifiers
@@ -32,6 +33,7 @@ from supcon_tf.stages import finetune
 from supcon_tf.stages import linear
 from supcon_tf.stages import pretrain
 from supcon_tf.stages import robustness
+from supcon_tf.stages import shifts
 from supcon_tf.studies import study
 """
 

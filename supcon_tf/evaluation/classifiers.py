@@ -99,8 +99,8 @@ def saved_model(
 def _load(path: Path, signature: str, where: str) -> Any:
     if not (path / "saved_model.pb").is_file():
         raise UserError(
-            f'no SavedModel in {str(path)!r}: put "linear" before "robustness" in '
-            "experiment.run.stages, or set robustness.run.export to one"
+            f'no SavedModel in {str(path)!r}: put "linear" before "robustness" or "shifts" in '
+            "experiment.run.stages, or set robustness.run.export or shifts.run.export to one"
         )
     model = load_saved_model(path)
     if signature not in model.signatures:
@@ -140,8 +140,9 @@ def _key(
         return key
     if set(tensors) <= {"embedding", "projection"}:
         raise UserError(
-            f'{where} has no class scores: put "linear" before "robustness" in '
-            "experiment.run.stages, or set robustness.run.export to one with them"
+            f'{where} has no class scores: put "linear" before "robustness" or "shifts" in '
+            "experiment.run.stages, or set robustness.run.export or shifts.run.export to one with "
+            "them"
         )
     found = [name for name in preferred if name in tensors]
     if found or len(tensors) == 1:

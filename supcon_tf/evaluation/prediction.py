@@ -55,12 +55,16 @@ def load_model(export: Path, *, calibrated: bool = False) -> Model:
 
 
 def class_names(export: Path, count: int) -> list[str]:
-    """The lines of labels.txt.
+    """The class names of an export, in labels.txt; see `read_class_names`."""
+    return read_class_names(export / LABELS_FILE, count)
+
+
+def read_class_names(file: Path, count: int) -> list[str]:
+    """The lines of a file with the name of each class.
 
     Raises:
       UserError: no such file, not UTF-8, or not one line for each of the `count` classes.
     """
-    file = export / LABELS_FILE
     try:
         # Not splitlines, which also splits at characters that a name may have.
         names = file.read_bytes().decode("utf-8").removesuffix("\n").split("\n")

@@ -1,10 +1,8 @@
-"""The web page that compares runs on corrupted images."""
+"""The web page that compares runs on corrupted images and on other test sets."""
 
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,28 @@ import numpy as np
 from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
 from supcon_tf.reporting.numbers import interval_texts, metric_text
-from supcon_tf.reporting.robustness import Measured, read_measured, robustness
+from supcon_tf.reporting.robustness import Measured, read_measured, robustness, run_names
+from supcon_tf.reporting.scored_split import read_predictions
 from supcon_tf.reporting.sections import in_order
+from supcon_tf.reporting.shifts import shifts
 from supcon_tf.run_dir import RunDir
 
 CONDITIONS = ("source", "corrupted", "num_images", "seed", "corruptions", "severities", "classes")
 
 
-def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | os.PathLike) -> Path:
+def write_comparison(
+    runs: Sequence[RunDir | str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    on_corrupted: bool = True,
+) -> Path:
     """Writes one page with the robustness of several runs: one file that opens offline.
 
     Args:
         runs: run directories whose robustness stage has finished, on the same images.
         output: path of the page.
+        on_corrupted: False leaves out the corrupted images, so that the runs need no robustness
+            stage; the page then has the results on other test sets and on the test split.
 
     Returns:
         Path of the page.
@@ -34,20 +41,20 @@ def write_comparison(runs: Sequence[RunDir | str | os.PathLike], output: str | o
     Raises:
         UserError: a run without robustness results, or with results on other images than the first.
     """
-    compared = [_read(page.as_run_dir(run)) for run in runs]
+    run_dirs = [page.as_run_dir(run) for run in runs]
+    compared = [_read(run_dir) for run_dir in run_dirs] if on_corrupted else []
     for run in compared[1:]:
         _check_same_images(compared[0], run)
-    shown = robustness(compared)
-    named = zip(shown["runs"], compared, strict=True)
-    run_dirs = {run["name"]: each.run_dir for run, each in named}
+    named = dict(zip(run_names(run_dirs), run_dirs, strict=True))
     return page.render(
         "comparison.html.jinja",
         output,
-        names=[run["name"] for run in shown["runs"]],
-        robustness=shown,
-        measures=_test_measures(run_dirs),
-        differences=_differences(run_dirs),
-        bokeh_js=page.bokeh_js(),
+        names=list(named),
+        robustness=robustness(compared) if compared else None,
+        shifts=shifts(named),
+        measures=_test_measures(named),
+        differences=_differences(named),
+        bokeh_js=page.bokeh_js() if compared else "",
     )
 
 
@@ -115,7 +122,7 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
         value, low, high = (f"{scale * number:+.{decimals}f}" for number in numbers)
         return f"{value}, {low} to {high}"
 
-    scored = {name: _predictions(run_dir.scored_split) for name, run_dir in runs.items()}
+    scored = {name: read_predictions(run_dir.scored_split) for name, run_dir in runs.items()}
     (first, reference), *others = scored.items()
     if reference is None:
         return None
@@ -130,18 +137,3 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
         loss = bootstrap_difference(negative_log_likelihoods(*predictions), losses)
         rows.append((name, shown(top_1, "%"), shown(loss, "")))
     return {"to": first, "rows": rows} if rows else None
-
-
-def _predictions(scored_split: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Probabilities [n, C] and labels [n] of a test split; None if it has no such pair."""
-    try:
-        with scored_split.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if "probabilities" not in arrays or arrays["labels"].ndim != 1:
-                return None
-            return arrays["probabilities"], arrays["labels"]
-    except FileNotFoundError:
-        return None
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{str(scored_split)!r} is damaged ({error}): move it away, or train this run again"
-        ) from error

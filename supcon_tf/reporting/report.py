@@ -18,6 +18,7 @@ from supcon_tf.reporting import page, sections
 from supcon_tf.reporting.numbers import interval_texts, metric_text
 from supcon_tf.reporting.robustness import read_measured, robustness
 from supcon_tf.reporting.scored_split import MAP_POINTS, read_scored_split
+from supcon_tf.reporting.shifts import shifts
 from supcon_tf.run_dir import RunDir
 
 
@@ -109,9 +110,10 @@ def _drawn_sections(
         draw["confusion"] = lambda: sections.confusion(split)
     if measured is not None:
         draw["robustness"] = lambda: robustness([measured])
+    draw["shifts"] = lambda: shifts({run_dir.root.name: run_dir})
     if run_dir.view_sheet.exists():
         draw["views"] = lambda: sections.views(run_dir.view_sheet)
-    drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "encoders", "views"))
+    drawn: dict[str, Any] = dict.fromkeys((*PLOTTED, "encoders", "shifts", "views"))
     for name, function in draw.items():
         try:
             drawn[name] = function()

@@ -107,7 +107,7 @@ def read_measured(run: RunDir | str | os.PathLike) -> Measured | None:
 def robustness(runs: Sequence[Measured]) -> dict[str, Any]:
     """The section for one run, or for several that were measured on the same images."""
     first = runs[0]
-    names = _names(runs)
+    names = run_names([run.run_dir for run in runs])
     shown = dict(zip(names, runs, strict=True))
     severities = [0, *first.results["severities"]]
     bars, baseline = _bars(shown)
@@ -132,12 +132,10 @@ def robustness(runs: Sequence[Measured]) -> dict[str, Any]:
     }
 
 
-def _names(runs: Sequence[Measured]) -> list[str]:
+def run_names(runs: Sequence[RunDir]) -> list[str]:
     """The names of the run directories, or their paths if two names are equal."""
-    names = [run.run_dir.root.resolve().name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [str(run.run_dir.root) for run in runs]
+    names = [run.root.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.root) for run in runs]
 
 
 def _severity_plots(shown: Mapping[str, Measured], severities: Sequence[int]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import base64
 import dataclasses
 import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,25 @@ def read_scored_split(path: Path) -> ScoredSplit:
         thumbnails=[image_uri(pixels) for pixels in thumbnails],
         paths=paths,
     )
+
+
+def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probabilities [n, C] and labels [n] of a scored split; None if it has no such pair.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if "probabilities" not in arrays or arrays["labels"].ndim != 1:
+                return None
+            return arrays["probabilities"], arrays["labels"]
+    except FileNotFoundError:
+        return None
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{str(path)!r} is damaged ({error}): move it away, or train this run again"
+        ) from error
 
 
 def image_uri(pixels: np.ndarray) -> str:

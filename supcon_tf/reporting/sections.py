@@ -16,7 +16,7 @@ from supcon_tf.run_dir import RunDir
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
 
-STAGES = ("pretrain", "linear", "finetune", "robustness")
+STAGES = ("pretrain", "linear", "finetune", "robustness", "shifts")
 PAIRS = 10
 EXAMPLES_PER_PAIR = 4
 
@@ -195,7 +195,7 @@ def _before_and_after(
     frozen = records[stage].get("frozen", {})
     users = {stage}
     if stage == "pretrain":
-        users |= results.keys() - records.keys() - {"robustness"}
+        users |= results.keys() - records.keys() - {"robustness", "shifts"}
     stages = in_order(users)
     rows = {
         name: [frozen[before], *(results[each].get(after) for each in stages)]

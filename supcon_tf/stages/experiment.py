@@ -1,6 +1,7 @@
 """Runs the stages of an experiment one after the other."""
 
 import dataclasses
+import itertools
 import time
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ import tensorflow as tf
 from supcon_tf.errors import UserError
 from supcon_tf.json_files import check_checksums
 from supcon_tf.run_dir import RunDir
-from supcon_tf.stages import finetune, linear, pretrain, robustness
+from supcon_tf.stages import finetune, linear, pretrain, robustness, shifts
 from supcon_tf.training.checkpoint import restore_curves
 from supcon_tf.training.run_data import spoiled_images
 
@@ -22,7 +23,10 @@ STAGES: dict[str, Callable[..., None]] = {
     "linear": linear.run,
     "finetune": finetune.run,
     "robustness": robustness.run,
+    "shifts": shifts.run,
 }
+# The stages that measure the classifier and train nothing.
+EVALUATIONS = ("robustness", "shifts")
 
 
 def run(
@@ -41,8 +45,8 @@ def run(
       configured: returns a stage's function with all arguments set but the run directory.
 
     Raises:
-      UserError: unknown stages, none, or "robustness" before another one; another worker died; or
-        images can no longer be read.
+      UserError: unknown stages, none, or one that trains after one that evaluates; another worker
+        died; or images can no longer be read.
     """
     _check_names(stages, evaluations)
     in_order = list(dict.fromkeys((*stages, *evaluations)))
@@ -50,11 +54,12 @@ def run(
     _forget_damaged_models(run_dir, in_order)
     for number, stage in enumerate(in_order):
         results = run_dir.metrics().get(stage)
-        if results is not None:
+        # The shifts stage knows which sets it has measured.
+        if results is not None and stage != "shifts":
             print(f"{stage}: finished before, in {results.get('seconds', 0):.0f} s")
             continue
-        if stage == "robustness" and not run_dir.is_chief:
-            continue  # It trains nothing: one worker runs it.
+        if stage in EVALUATIONS and not run_dir.is_chief:
+            continue  # One worker runs it.
         start = time.time()
         current = dataclasses.replace(run_dir, next_stages=tuple(in_order[number + 1 :]))
         # Models among the arguments are built before the stage sets its own seed and precision.
@@ -125,8 +130,9 @@ def _check_names(stages: Sequence[str], evaluations: Sequence[str]) -> None:
             )
     if not stages:
         raise UserError("experiment.run.stages must name at least one stage, got none")
-    if "robustness" in stages[:-1]:
-        raise UserError(
-            "experiment.run.stages must have 'robustness' last, as it measures the classifier that "
-            f"was trained before it, got {tuple(stages)}"
-        )
+    for stage, later in itertools.pairwise(stages):
+        if stage in EVALUATIONS and later not in EVALUATIONS:
+            raise UserError(
+                f"experiment.run.stages must have {stage!r} last, as it measures the classifier "
+                f"that was trained before it, got {tuple(stages)}"
+            )

@@ -153,7 +153,8 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     _write_scalars(run_dir, stage, metrics)
     save_scored_split(run_dir, scores, source, with_probabilities=classifies)
-    run_dir.remove_metrics("robustness")  # They belong to the previous classifier.
+    for evaluation in ("robustness", "shifts"):
+        run_dir.remove_metrics(evaluation)  # They belong to the previous classifier.
     save_serving_model(
         run_dir.export,
         serving_model(measures.network, multi_label=source.is_multi_label),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def run(*workdirs, bindings=(), files=("robustness/on_the_fly.gin",), output=Non
     )
 
 
-def continue_training(folder, photos, *bindings):
-    """Trains a finished run again, with the robustness stage added."""
+def continue_training(folder, photos, *bindings, file="robustness/on_the_fly.gin"):
+    """Trains a finished run again, with an evaluation added."""
     parameters = [
         f"sources.folder.root = '{photos}'",
         "sources.folder.test_share = 0.5",
@@ -73,7 +74,7 @@ def continue_training(folder, photos, *bindings):
     train.main(
         [
             "--gin_file=folder/supcon.gin",
-            "--gin_file=robustness/on_the_fly.gin",
+            f"--gin_file={file}",
             f"--workdir={folder}",
             *(f"--gin_param={parameter}" for parameter in parameters),
         ]
@@ -147,11 +148,43 @@ def test_training_repeats_an_evaluation_with_other_settings(tmp_path, photos, mo
     assert RunDir(folder).metrics()["robustness"]["num_images"] == 4
 
 
-@pytest.mark.parametrize("file", ["on_the_fly", "imagenet_c", "cifar10_c"])
-def test_robustness_files_parse_with_any_experiment_and_name_their_command(file):
+def test_other_test_sets_are_measured_and_compared_without_corrupted_images(
+    tmp_path, photos, capsys
+):
+    folders = [finished_run(tmp_path / name, photos) for name in ("one", "two")]
+    for folder in folders:
+        (folder / "export" / "labels.txt").write_text("c0\nc1\nc2\n")
+    shutil.copytree(photos, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "c1")
+    (tmp_path / "set" / "c0" / "0.png").rename(tmp_path / "set" / "c2" / "0.png")
+    bindings = [f"shifted.folder.root = '{tmp_path / 'set'}'", "shifts.run.num_classes = 2"]
+    run(*folders, files=["robustness/imagenet_r.gin"], bindings=bindings)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for folder in folders:
+        assert RunDir(folder).shifts()["imagenet_r"]["top_1"] == 7 / 8
+        assert ["imagenet_r", str(folder), "8", "2", "87.5%"] in [row[:5] for row in rows]
+        assert "Other test sets" in Page(folder / "report.html").headings
+    page = Page(folders[0] / "compare.html")
+    assert page.headings == ["Other test sets", "Test split"]
+    assert page.text.count("87.5%") >= 2
+
+    # Training adds another set to a finished run.
+    RunDir(folders[0]).set_metrics("pretrain", {"seconds": 1.0})
+    continue_training(folders[0], photos, *bindings, file="robustness/imagenet_a.gin")
+    assert set(RunDir(folders[0]).shifts()) == {"imagenet_r", "imagenet_a"}
+
+
+@pytest.mark.parametrize(
+    ("file", "evaluation"),
+    [
+        *((file, "robustness") for file in ("on_the_fly", "imagenet_c", "cifar10_c")),
+        *((f"imagenet_{name}", "shifts") for name in ("v2", "r", "a", "sketch")),
+    ],
+)
+def test_robustness_files_parse_with_any_experiment_and_name_their_command(file, evaluation):
     for experiment in ("digits/cross_entropy.gin", "cifar10/supcon_resnet18.gin"):
         settings = config.parse([experiment, f"robustness/{file}.gin"], [])
-        assert "experiment.run.evaluations = ('robustness',)" in settings
+        assert f"experiment.run.evaluations = ('{evaluation}',)" in settings
     header = config.find(f"robustness/{file}.gin").read_text().split("\n\n")[0]
     assert f"--gin_file=gin_configs/robustness/{file}.gin" in header
 
@@ -168,14 +201,21 @@ def test_robustness_files_parse_with_any_experiment_and_name_their_command(file)
         (["--workdir=RUN", "--gin_param=corruptions.folder.root = '/nowhere'", "--gin_param=robustness.run.corrupted = @corruptions.folder"], "no folder '/nowhere': set corruptions.folder.root"),
         (["--workdir=RUN", "--gin_param=classifiers.saved_model.signature = 'x'"], "no signature 'x'"),
         (["--workdir=RUN", "--gin_param=robustness.run.baseline = '/nowhere'"], "no baseline at '/nowhere'"),
+        (["--workdir=RUN", "--gin_file=robustness/imagenet_r.gin"], "Set shifted.folder.root ="),
+        (["--workdir=RUN", "--gin_file=robustness/imagenet_r.gin", "--gin_param=shifted.folder.root = 'PHOTOS'"], "images of 3 classes, 200 are expected"),
         (["--workdir=EMPTY"], "has no source of images"),
+        (["--workdir=EMPTY", "--gin_param=experiment.run.evaluations = ('shifts',)"], "shifts.run.source = @shifted.folder()"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_give_one_line(arguments, says, tmp_path, photos, capsys):
     finished_run(tmp_path / "run", photos)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.gin").write_text("experiment.run.stages = ('linear',)")
-    names = {"RUN": str(tmp_path / "run"), "EMPTY": str(tmp_path / "empty")}
+    names = {
+        "RUN": str(tmp_path / "run"),
+        "EMPTY": str(tmp_path / "empty"),
+        "PHOTOS": str(photos),
+    }
     for name, path in names.items():
         arguments = [argument.replace(name, path) for argument in arguments]
     code, error = failure_of(evaluate.main, *arguments, capsys=capsys)
