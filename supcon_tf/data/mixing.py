@@ -128,8 +128,9 @@ def _beta(seed: tf.Tensor, alpha: float) -> tf.Tensor:
 def _check(images: tf.Tensor, targets: tf.Tensor, setting: str, alpha: float) -> None:
     if images.shape.rank != 4:
         raise UserError(
-            f"mixing takes images [B, H, W, 3], got shape {images.shape}: cached features cannot "
-            "be mixed, set pipeline.training_batches.mixing = None"
+            f"mixing takes images [B, H, W, C], got shape {images.shape}: cached features cannot "
+            "be mixed, set pipeline.training_batches.mixing = None; mix views one by one, with the "
+            "same seed"
         )
     is_float = images.dtype.is_floating and targets.dtype.is_floating
     if not is_float or targets.shape.rank != 2:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from supcon_tf import distribution
-from supcon_tf.losses.base import in_symbolic_scope
+from supcon_tf.losses.base import check_weights, in_symbolic_scope
 from supcon_tf.losses.dense import LOG_ZERO
 from supcon_tf.losses.labels import as_labels
 from supcon_tf.losses.multiview import as_views
@@ -44,7 +44,7 @@ class ContrastiveAccuracy(keras.metrics.Metric):
         self._anchors = self.add_weight(name="anchors", initializer="zeros")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch; `sample_weight` [N] weights the anchors."""
+        """Counts a batch; `sample_weight`, [N], [N, 1] or a number, weights anchors."""
         if in_symbolic_scope():
             # On several replicas, Keras 3.15 builds a model from the mean of their batches: class
             # numbers are floats in this call, but not in the training step.
@@ -57,7 +57,9 @@ class ContrastiveAccuracy(keras.metrics.Metric):
         has_positive = tf.cast(to_positive > LOG_ZERO / 2, tf.float32)
         hits = has_positive * tf.cast(to_positive > to_negative, tf.float32)
         if sample_weight is not None:
-            weights = batch.repeat_for_rows(tf.reshape(tf.cast(sample_weight, tf.float32), [-1]))
+            samples = features[:, 0, 0]
+            weights = tf.cast(check_weights(sample_weight, samples), tf.float32)
+            weights = batch.repeat_for_rows(tf.broadcast_to(weights, tf.shape(samples)))
             hits, has_positive = hits * weights, has_positive * weights
         self._hits.assign_add(tf.reduce_sum(hits) * validity)
         self._anchors.assign_add(tf.reduce_sum(has_positive))

@@ -85,6 +85,8 @@ def balanced_supcon_loss(
             f"{centers.shape}"
         )
     num_classes = centers.shape[0]
+    if num_classes < 2:
+        raise UserError(f"centers must be of at least two classes, got shape {centers.shape}")
     scores = tf.zeros([features.shape[0] or tf.shape(features)[0], num_classes])
     labels, validity = one_class_per_sample(labels, scores)
     batch = multiview_batch(labels, features, temperature=temperature)

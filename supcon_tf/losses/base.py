@@ -119,7 +119,7 @@ class PerSampleLoss(keras.losses.Loss):
                 return tf.zeros(shape)
             values = self.call(y_true, y_pred)
             if sample_weight is not None:
-                sample_weight = _check_weights(sample_weight, values)
+                sample_weight = check_weights(sample_weight, values)
             context = tf.distribute.get_replica_context()
             if (
                 context is None
@@ -134,7 +134,7 @@ class PerSampleLoss(keras.losses.Loss):
             return _global_mean(weighted, divisors, context)
 
 
-def _check_weights(sample_weight: Any, values: tf.Tensor) -> tf.Tensor:
+def check_weights(sample_weight: Any, values: tf.Tensor) -> tf.Tensor:
     """Sample weights as a tensor [N] or [], for values [N]."""
     weights = to_tensor("sample_weight", sample_weight)
     if weights.shape.rank == 2 and weights.shape[1] == 1:

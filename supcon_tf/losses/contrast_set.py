@@ -95,6 +95,19 @@ def contrast_set_supcon_loss(
     return values * (temperature * validity if scale_by_temperature else validity)
 
 
+def _used_rows(contrast_mask: Any, contrast: tf.Tensor) -> tf.Tensor:
+    """The mask of the contrast rows, bool [M]; one True without a mask."""
+    if contrast_mask is None:
+        return tf.constant(True)
+    mask = to_tensor("contrast_mask", contrast_mask)
+    if not mask.dtype.is_bool or not mask.shape.is_compatible_with(contrast.shape[:1]):
+        raise UserError(
+            f"contrast_mask must be bool [{contrast.shape[0]}], one per contrast row, got "
+            f"{mask.dtype.name} of shape {mask.shape}"
+        )
+    return mask
+
+
 def contrast_set_pairs(
     labels: tf.Tensor,
     anchors: tf.Tensor,
@@ -117,7 +130,7 @@ def contrast_set_pairs(
     positives = share_label(labels, contrast_labels)
     if normalize:
         anchors, contrast = l2_normalize(anchors), l2_normalize(contrast)
-    is_used = tf.constant(True) if contrast_mask is None else tf.cast(contrast_mask, tf.bool)
+    is_used = _used_rows(contrast_mask, contrast)
     num_views, dim = anchors.shape[1:]
     # [N, V, D], [M, D] -> [N * V, M]
     similarities = tf.matmul(

@@ -17,9 +17,9 @@ from supcon_tf.losses.multiview import rescale_to_masked_mean
 class CrossEntropyLoss(PerSampleLoss):
     """Softmax cross-entropy of logits: - sum_c t_c log softmax(logits)_c.
 
-    Label smoothing e replaces t by (1 - e) t + e / C. Keras has two classes; this one takes both
-    class numbers and rows, with smoothing. With `log_prior` it is logit-adjusted cross-entropy for
-    long-tailed classes (Menon et al. 2021, arXiv 2007.07314, tau 1).
+    Label smoothing e replaces t by (1 - e) t + (e / C) sum_c t_c. Keras has two classes; this one
+    takes both class numbers and rows, with smoothing. With `log_prior` it is logit-adjusted
+    cross-entropy for long-tailed classes (Menon et al. 2021, arXiv 2007.07314, tau 1).
 
     `y_true` are class numbers in [0, C), integers [N] or [N, 1] or whole floats [N, 1], or rows
     [N, C] that sum to one, such as MixUp's and CutMix's; a row of zeros has loss 0. `y_pred` are
@@ -86,6 +86,8 @@ class CrossEntropyLoss(PerSampleLoss):
             values = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
         if smoothing:
             uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
+            if not are_numbers:
+                uniform *= tf.reduce_sum(labels, axis=1)  # 0 for a row of zeros.
             values = (1.0 - smoothing) * values + smoothing * uniform
         if mask is not None:
             values = rescale_to_masked_mean(tf.where(mask, values, 0.0), mask)

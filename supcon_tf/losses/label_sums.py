@@ -37,6 +37,8 @@ def weighted_similarity(
     own_views = anchors
     if batch.anchors is not batch.contrast:
         own_views = contrast[batch.first_row : batch.first_row + tf.shape(anchors)[0]]
+        # Otherwise one row and an unknown number of rows would give an unknown number.
+        own_views.set_shape([anchors.shape[0], *own_views.shape[1:]])
     own_views = tf.concat([own_views, tf.ones_like(own_views[..., :1])], axis=2)  # [N, V, D + 1]
     if batch.labels.shape.rank == 1:
         sums = _sums_of_class(batch.labels, batch.contrast_labels, values)

@@ -34,9 +34,15 @@ def as_views(features: Any) -> tf.Tensor:
 
 
 def l2_normalize(features: tf.Tensor) -> tf.Tensor:
-    """Rows of length one. Dividing by the largest entry first avoids overflow and underflow."""
+    """Rows of length one; a row of zeros stays, without a gradient, which would be huge.
+
+    Dividing by the largest entry first avoids overflow and underflow.
+    """
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(features), axis=-1, keepdims=True))
-    return tf.math.l2_normalize(features / tf.where(largest > 0, largest, 1.0), axis=-1)
+    # NaN is no zero.
+    is_zero = largest == 0
+    rows = tf.math.l2_normalize(features / tf.where(is_zero, 1.0, largest), axis=-1)
+    return tf.where(is_zero, 0.0, rows)
 
 
 def check_temperature(temperature: Any) -> Any:

@@ -154,9 +154,14 @@ def make_pairs(
 
 
 def log_add(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """log(exp(one) + exp(other)), also of LOG_ZERO."""
-    larger = tf.maximum(one, other)
-    return larger + tf.math.log1p(tf.exp(tf.minimum(one, other) - larger))
+    """log(exp(one) + exp(other)), also of LOG_ZERO.
+
+    The gradient is a softmax, also where both are equal; that of tf.maximum would go to one.
+    """
+    is_larger = one >= other
+    larger, smaller = tf.where(is_larger, one, other), tf.where(is_larger, other, one)
+    base = tf.stop_gradient(larger)
+    return base + tf.math.log1p(tf.math.expm1(larger - base) + tf.exp(smaller - base))
 
 
 def check_formula(*, summation: str, denominator: str, margin: float) -> None:

@@ -1,6 +1,7 @@
 """SupCon with soft labels: mixed images, label smoothing, a teacher's probabilities.
 
-Equation: GenSCL (Kim et al. 2022, arXiv 2206.00384). Rows, A(i) and s_ij as in `supcon`.
+After GenSCL (Kim et al. 2022, arXiv 2206.00384), whose weights are cosines of the targets; here
+they are dot products. Rows, A(i) and s_ij as in `supcon`.
 """
 
 from typing import Any, get_args
@@ -33,7 +34,7 @@ def soft_supcon_loss(
     """Supervised contrastive loss of each sample, with the similarity of targets as weights.
 
     An anchor's loss is -sum_j w_ij log softmax(s_i)_j over A(i), where w_ij = t_i . t_j divided by
-    its sum over A(i). One-hot rows give SupCon's "outside" loss.
+    its sum over A(i). One-hot rows give SupCon's "outside" loss, without its factor temperature.
 
     In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
     global batch.

@@ -59,7 +59,7 @@ def supcon_loss(
     over A(i) ("all"), over p and N(i) ("one_positive") or over N(i) ("only_negatives"), or adds the
     mean over P(i) to the sum over N(i) ("mean_positive"). "one_positive" is SINCERE (Feeney &
     Hughes 2023, arXiv 2309.14277), and with a margin eps-SupInfoNCE (Barbano et al. 2023, arXiv
-    2211.05568), whose "in" form is "mean_positive" with "inside", less log|P|.
+    2211.05568); the paper's "in" form is "mean_positive" with "inside", minus log|P|.
 
     In a `tf.distribute` replica the anchors are the local samples and the contrast set is the
     global batch.
@@ -89,8 +89,9 @@ def supcon_loss(
       margin: >= 0, subtracted from the similarities s_ip of positives in denominators.
       multi_label: what rows [N, C] with several labels count. "any": samples that share a label
         are positives, all alike. "overlap": a positive's weight is the number of shared labels.
-        "per_label": the mean over the anchor's labels of the loss with the positives of this label
-        (MulSupCon, Zhang & Wu, AAAI 2024), without labels that have no positive. Denominators are
+        "per_label": the mean over the anchor's labels of the loss with the positives of this label,
+        without labels that have no positive (MulSupCon, Zhang & Wu, AAAI 2024, with its 1/|y|
+        weights: each anchor counts once). Denominators are
         as for "any". The last two need summation "outside" and another denominator than
         "one_positive".
       contrast_gradient: False for a gradient through the anchors only, as where the contrast set
@@ -199,7 +200,8 @@ def _local_mask(positive_mask: Any, batch: MultiviewBatch) -> tuple[tf.Tensor, t
     mask = to_tensor("positive_mask", positive_mask)
     if not mask.dtype.is_bool or mask.shape.rank != 2:
         raise UserError(
-            f"positive_mask must be bool [N, N], got {mask.dtype.name} of shape {mask.shape}"
+            f"positive_mask must be bool [N, N], got {mask.dtype.name} of shape {mask.shape}: cast "
+            "it with tf.cast(mask, bool), Keras makes floats of labels"
         )
     num_samples = batch.contrast.shape[0]
     if num_samples is not None and not mask.shape.is_compatible_with([num_samples] * 2):

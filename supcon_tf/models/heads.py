@@ -16,7 +16,7 @@ from supcon_tf.models.initializers import Initializer, new_initializer
 class L2Normalization(layers.Layer):
     """Scales vectors to unit length, in float32 under any global dtype policy.
 
-    z / max(||z||, 1e-6). The gradient is finite everywhere, while the gradient of
+    z / max(||z||, 1e-6). A vector of zeros has no gradient, while the gradient of
     `keras.layers.UnitNormalization` is NaN at zero.
 
     Maps float [..., D] to float32 [..., D].
@@ -33,7 +33,8 @@ class L2Normalization(layers.Layer):
 
     def call(self, inputs):
         squared_norm = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
-        return inputs * ops.rsqrt(ops.maximum(squared_norm, 1e-12))
+        scale = ops.rsqrt(ops.maximum(squared_norm, 1e-12))
+        return inputs * ops.where(squared_norm > 0, scale, 0.0)
 
     def compute_output_shape(self, input_shape):
         return input_shape

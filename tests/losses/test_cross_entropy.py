@@ -112,6 +112,11 @@ def test_invalid_labels_are_rejected(labels, message):
         CrossEntropyLoss()(labels, SCORES)
 
 
+def test_a_row_of_zeros_has_loss_0_with_label_smoothing_too():
+    loss = CrossEntropyLoss(label_smoothing=0.1, reduction=None)
+    assert loss(tf.constant([[0.0, 0.0]]), tf.constant([[3.0, 0.0]])).numpy() == [0.0]
+
+
 def test_label_smoothing_of_one_is_rejected():
     with pytest.raises(ValueError, match=r"label_smoothing must be a number >= 0 and < 1, got 1"):
         CrossEntropyLoss(label_smoothing=1)

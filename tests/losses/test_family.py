@@ -321,6 +321,49 @@ def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implemen
     assert relative_difference(gradient, expected[1]) <= 1e-5
 
 
+def test_a_replica_with_one_row_of_known_shape_gathers_like_one_with_five():
+    features = features_of(6)
+
+    @tf.function(autograph=False)
+    def on_replica():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        rows = [slice(0, 5), slice(5, 6)][int(number)]
+        values = [
+            losses.SimCLRLoss(reduction=None)(None, tf.constant(features[rows])),
+            losses.SoftSupConLoss(reduction=None)(tf.constant(MIXED[rows]), features[rows]),
+        ]
+        return tf.stack(values, axis=1)
+
+    strategy = two_replicas()
+    found = np.concatenate(strategy.experimental_local_results(strategy.run(on_replica)))
+    whole = (
+        losses.SimCLRLoss(reduction=None)(None, features),
+        losses.SoftSupConLoss(reduction=None)(MIXED[:6], features),
+    )
+    np.testing.assert_allclose(found, np.stack(whole, axis=1), rtol=1e-5)
+
+
+def test_equal_parts_of_a_denominator_share_the_gradient():
+    # Class scores and the contrast row are equal: the softmax is 1/3 each.
+    features = tf.constant([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    logits = tf.zeros([2, 2])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        values = losses.parametric_supcon_loss([0, 1], logits, features, alpha=0.0)
+    np.testing.assert_allclose(values, np.log([3.0, 3.0]), rtol=1e-6)
+    expected = [[1 / 3 - 1, 1 / 3], [1 / 3, 1 / 3 - 1]]
+    np.testing.assert_allclose(tape.gradient(values, logits), expected, rtol=1e-5)
+
+
+def test_a_projection_of_zeros_has_no_gradient():
+    features = tf.constant(features_of(6) * (np.arange(6) != 2)[:, None, None], tf.float32)
+    _, gradient = value_and_gradient(
+        functools.partial(losses.supcon_loss, NUMBERS["unbalanced"][:6]), features
+    )
+    assert not gradient[2].any()
+    assert np.abs(gradient).max() < 100
+
+
 batches = st.tuples(st.integers(2, 8), st.integers(1, 3), st.integers(0, 2**16))
 
 
@@ -633,6 +676,13 @@ def test_a_balanced_loss_from_a_file_asks_for_its_centers():
         (lambda x: losses.supcon_loss(None, x, positive_mask=np.eye(2, dtype=bool),
                                       implementation="streaming"), "needs implementation 'dense'"),
         (lambda x: losses.BalancedSupConLoss(CENTERS), "must be a function"),
+        (lambda x: losses.balanced_supcon_loss([0, 0], x, np.ones((1, 5), "f")), "at least two classes"),
+        (lambda x: losses.CrossEntropyLoss(log_prior=[0.9, 0.1]), "logs of shares, <= 0: give .* got 0.9"),
+        (lambda x: losses.CrossEntropyLoss(log_prior=1.0), "numbers, 'source' or None, got 1.0"),
+        (lambda x: losses.contrast_set_supcon_loss([0, 1], x, [0, 1], x[0], contrast_mask=[True]),
+         r"contrast_mask must be bool \[2\]"),
+        (lambda x: losses.contrast_set_supcon_loss([0, 1], x, [0, 1], x[0], contrast_mask=[0.5, 1.0]),
+         "got float32"),
     ],
 )  # fmt: skip
 def test_invalid_input_is_a_one_line_error(call, says):

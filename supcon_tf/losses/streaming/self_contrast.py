@@ -19,7 +19,7 @@ from supcon_tf.losses.streaming.tiles import (
     zeros_by_tile,
 )
 
-# At 1 / temperature = 40 the sums of exp(s) and their inverses stay below 1e25.
+# At 1 / temperature = 40 the sums of exp(s) and their inverses stay below 3e25.
 MIN_TEMPERATURE = 0.025
 
 
