@@ -115,7 +115,9 @@ def torch_formula(name: str, labels: np.ndarray, dim: int) -> Any:
             ratios = torch.nn.functional.logsigmoid(s - negatives[:, None]) + margin
             return -(shares * ratios).sum(1)
         if name == "mean_positive":
-            log_positives = log_sum(s, weights > 0) - totals.log()
+            # A row without positives takes itself, so that no gradient is NaN; its loss is 0.
+            is_positive = (weights > 0) | (~others & (totals == 0)[:, None])
+            log_positives = log_sum(s, is_positive) - totals.clamp(min=1).log()
             pair = torch.stack([log_positives - MARGIN, log_sum(s, (weights == 0) & others)], dim=1)
             return (pair.logsumexp(1) - log_positives).where(totals > 0, 0.0)
         if name == "balanced":
