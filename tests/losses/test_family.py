@@ -323,11 +323,11 @@ def test_two_replicas_give_the_gradient_of_one_on_the_whole_batch(case, implemen
 
 def test_a_replica_with_one_row_of_known_shape_gathers_like_one_with_five():
     features = features_of(6)
+    parts = iter([slice(0, 5), slice(5, 6)])  # Each replica is traced once.
 
     @tf.function(autograph=False)
     def on_replica():
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group
-        rows = [slice(0, 5), slice(5, 6)][int(number)]
+        rows = next(parts)
         values = [
             losses.SimCLRLoss(reduction=None)(None, tf.constant(features[rows])),
             losses.SoftSupConLoss(reduction=None)(tf.constant(MIXED[rows]), features[rows]),
@@ -344,14 +344,13 @@ def test_a_replica_with_one_row_of_known_shape_gathers_like_one_with_five():
 
 
 def test_equal_parts_of_a_denominator_share_the_gradient():
-    # Class scores and the contrast row are equal: the softmax is 1/3 each.
-    features = tf.constant([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
-    logits = tf.zeros([2, 2])
+    # Two class scores and two contrast rows, all 0: the softmax is 1/4 each.
+    features, logits = tf.eye(3)[:, None], tf.zeros([3, 2])
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        values = losses.parametric_supcon_loss([0, 1], logits, features, alpha=0.0)
-    np.testing.assert_allclose(values, np.log([3.0, 3.0]), rtol=1e-6)
-    expected = [[1 / 3 - 1, 1 / 3], [1 / 3, 1 / 3 - 1]]
+        values = losses.parametric_supcon_loss([0, 1, 0], logits, features, alpha=0.0)
+    np.testing.assert_allclose(values, np.log([4.0, 4.0, 4.0]), rtol=1e-6)
+    expected = 1 / 4 - np.eye(2)[[0, 1, 0]]
     np.testing.assert_allclose(tape.gradient(values, logits), expected, rtol=1e-5)
 
 
