@@ -62,7 +62,7 @@ def as_labels(
     if check_rows:
         per_view = "labels per view [N, V] are not supported, give one label per sample [N]"
         has_view_columns = labels.shape[1] == features.shape[1]
-        advice = "mixed or smoothed labels are not class memberships, soft_supcon_loss takes them"
+        advice = "mixed or smoothed labels are weights, SoftSupConLoss takes them"
         if labels.dtype.is_integer and has_view_columns:
             advice = per_view
         validity *= require(
