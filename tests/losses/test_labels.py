@@ -46,9 +46,7 @@ def test_fractions_are_not_class_numbers(loss, outputs):
 
 
 MIXED = 0.9 * ONE_HOT + 0.1 / 3
-MEMBERSHIPS = (
-    r"label rows \[N, C\] must be 0 or 1: mixed or smoothed labels are weights, SoftSupConLoss takes them"
-)
+MEMBERSHIPS = r"label rows \[N, C\] must be 0 or 1: mixed or smoothed labels are weights, SoftSupConLoss takes them"
 PER_VIEW = r"labels per view \[N, V\] are not supported, give one label per sample"
 BINARY_PER_VIEW = np.stack([NUMBERS > 0] * 2, 1)
 INVALID = {
