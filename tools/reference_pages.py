@@ -33,6 +33,7 @@ API = {
     "evaluation": "supcon_tf.evaluation",
     "search": "supcon_tf.search",
     "cleaning": "supcon_tf.cleaning",
+    "exporting": "supcon_tf.exporting",
     "reporting": "supcon_tf.reporting",
     "distribution": "supcon_tf.distribution",
 }

@@ -1,8 +1,9 @@
 """Runs tutorials of docs/tutorials and writes their pages, with what they print and draw.
 
-A tutorial is a script in cells: text as comments below "# %% [markdown]", code below "# %%". It
-draws by saving PNG files in the working directory. The page has the script's name and the suffix
-.md, its pictures are in docs/images/tutorials.
+A tutorial is a script in cells: code below "# %%", and as comments text below "# %% [markdown]",
+commands below "# %% [bash]" and a gin file below "# %% [NAME.gin]". It draws by saving PNG files in
+the working directory. The page has the script's name and the suffix .md, its pictures are in
+docs/images/tutorials.
 
 example:
   python tools/run_tutorials.py docs/tutorials/own_fit.py
@@ -13,6 +14,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,11 +27,11 @@ _QUICK = r"^(\w+ = ).*  # quick: (.+)$"
 
 
 def cells(script: str) -> list[tuple[str, str]]:
-    """The cells of a script: "markdown" or "code", and the text or the code."""
+    """The cells of a script: "code", "markdown", "bash" or the name of a gin file, and the text."""
     found = []
     for title, body in re.findall(r"^# %%(.*)\n((?:(?!# %%).*(?:\n|$))*)", script, re.M):
-        if title.strip() == "[markdown]":
-            found.append(("markdown", re.sub(r"^# ?", "", body, flags=re.M).strip()))
+        if title.strip():
+            found.append((title.strip(" []"), re.sub(r"^# ?", "", body, flags=re.M).strip()))
         else:
             found.append(("code", body.strip()))
     return found
@@ -40,9 +42,25 @@ def quick(script: str) -> str:
     return re.sub(_QUICK, r"\1\2", script, flags=re.M)
 
 
-def shown(code: str) -> str:
-    """A cell of code as a page shows it."""
-    return f"```python\n{re.sub('  # quick: .*$', '', code, flags=re.M)}\n```"
+def shown(kind: str, text: str) -> str:
+    """A cell as a page shows it."""
+    if kind == "markdown":
+        return text
+    if kind == "code":
+        return f"```python\n{re.sub('  # quick: .*$', '', text, flags=re.M)}\n```"
+    return f"```bash\n{text}\n```" if kind == "bash" else f"```\n# {kind}\n{text}\n```"
+
+
+def _printed_by(commands: str) -> str:
+    """Runs commands of bash, with this Python as `python`, and returns what they print."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"PATH": path},
+    ).stdout
 
 
 def run(script: str, *, name: str) -> tuple[str, list[Path]]:
@@ -59,13 +77,15 @@ def run(script: str, *, name: str) -> tuple[str, list[Path]]:
     blocks: list[str] = []
     pictures: list[Path] = []
     for kind, text in cells(script):
-        if kind == "markdown":
-            blocks.append(text)
-            continue
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(text, name, "exec"), namespace)
-        blocks.append(shown(text))
+        if kind == "code":
+            with contextlib.redirect_stdout(printed):
+                exec(compile(text, name, "exec"), namespace)
+        elif kind == "bash":
+            printed.write(_printed_by(text))
+        elif kind.endswith(".gin"):
+            Path(kind).write_text(text, "utf-8")
+        blocks.append(shown(kind, text))
         if printed.getvalue().strip():
             blocks.append(f"```text\n{printed.getvalue().rstrip()}\n```")
         for picture in sorted(set(Path().glob("*.png")) - set(pictures)):

@@ -107,8 +107,8 @@ def mean_corruption_error(
             increase = references[name] - baseline_clean
             if increase <= 0:
                 raise UserError(
-                    f"the baseline's error of {name!r} must be > {baseline_clean}, "
-                    f"got {references[name]}"
+                    f"the baseline's error of {name!r} must be > "
+                    f"{round(baseline_clean, 4)}, got {round(references[name], 4)}"
                 )
             percent[name] = 100 * ((means[name] - clean) / increase)
         return percent

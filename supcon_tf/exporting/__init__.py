@@ -1,1 +1,8 @@
-"""A trained model as an ONNX, LiteRT or OpenVINO file, with its preprocessing inside."""
+"""A trained model as an ONNX, LiteRT or OpenVINO file, with its preprocessing inside.
+
+`python -m supcon_tf.export` writes the files. Nothing here imports TensorFlow.
+"""
+
+from supcon_tf.exporting.runtimes import load_model
+
+__all__ = ["load_model"]

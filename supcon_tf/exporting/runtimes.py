@@ -22,7 +22,8 @@ def load_model(
       threads: of the runtime; None leaves it to the runtime.
 
     Returns:
-      A function from a batch, images or pixels, to the outputs.
+      A function from a batch, `images` uint8 [B, H, W, 3] or `pixels` float32 [B, P, P, 3], to the
+      outputs: name, such as "embedding" or "label" -> array [B, ...].
 
     Raises:
       UserError: another file, or the runtime is not installed.

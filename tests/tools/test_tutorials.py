@@ -1,14 +1,19 @@
-"""The tutorials: they run, and their pages have their cells."""
+"""The tutorials: they run, or their commands are valid, and their pages have their cells."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import keras
 import pytest
 
-from supcon_tf import models
+from supcon_tf import config, distribution, models
+from tests.replicas import two_replicas
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.py"))
+# Those train whole runs, which takes minutes.
+WITH_COMMANDS = [script for script in SCRIPTS if "\n# %% [bash]\n" in script.read_text()]
 
 SCRIPT = """# %% [markdown]
 # # Title
@@ -20,6 +25,13 @@ from pathlib import Path
 
 EPOCHS = 20  # quick: 1
 print(EPOCHS)
+
+# %% [few.gin]
+# include 'digits/base.gin'
+
+# %% [bash]
+# python -c "print(open('few.gin').read())" | \\
+#     tail -n 1
 
 # %%
 Path("a_b.png").write_bytes(b"")
@@ -39,10 +51,13 @@ def test_page_has_the_text_code_output_and_pictures_of_a_script(runner, tmp_path
         "# Title\n\nText.\n\n"
         "```python\nfrom pathlib import Path\n\nEPOCHS = 1\nprint(EPOCHS)\n```\n\n"
         "```text\n1\n```\n\n"
+        "```\n# few.gin\ninclude 'digits/base.gin'\n```\n\n"
+        "```bash\npython -c \"print(open('few.gin').read())\" | \\\n    tail -n 1\n```\n\n"
+        "```text\ninclude 'digits/base.gin'\n```\n\n"
         '```python\nPath("a_b.png").write_bytes(b"")\n```\n\n'
         "![a b](../images/tutorials/title_a_b.png)\n"
     )
-    assert "EPOCHS = 20\n" in runner.shown(SCRIPT)
+    assert "EPOCHS = 20\n" in runner.shown("code", SCRIPT)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -50,7 +65,7 @@ def test_page_of_a_tutorial_is_of_the_present_script(runner, script):
     page = script.with_suffix(".md").read_text()
     position = 0
     for kind, text in runner.cells(script.read_text()):
-        position = page.find(text if kind == "markdown" else runner.shown(text), position)
+        position = page.find(runner.shown(kind, text), position)
         assert position >= 0, f"run tools/run_tutorials.py {script.name} again: {text}"
 
 
@@ -60,6 +75,7 @@ def test_page_of_a_tutorial_is_of_the_present_script(runner, script):
         # The README's example is a fit of this kind too.
         pytest.param(path, marks=pytest.mark.slow if path.stem == "own_fit" else ())
         for path in SCRIPTS
+        if path not in WITH_COMMANDS
     ],
     ids=lambda path: path.stem,
 )
@@ -68,7 +84,40 @@ def test_tutorial_runs(runner, script, tmp_path, monkeypatch):
         layers = [keras.layers.Flatten(), keras.layers.Dense(16, activation="relu")]
         return keras.Sequential([keras.Input((8, 8, 3)), *layers])
 
+    strategy = distribution.strategy
     monkeypatch.setattr(models, "resnet", small)  # Faster to trace.
+    # One strategy of two replicas per process.
+    monkeypatch.setattr(
+        distribution,
+        "strategy",
+        lambda name, **_: two_replicas() if name == "mirrored" else strategy(name),
+    )
     monkeypatch.chdir(tmp_path)
     page, pictures = runner.run(runner.quick(script.read_text()), name=script.stem)
     assert len(pictures) == len(re.findall(r"^!\[", page, re.M)) > 0
+
+
+@pytest.mark.parametrize("script", WITH_COMMANDS, ids=lambda path: path.stem)
+def test_commands_of_a_tutorial_have_known_flags_and_settings(
+    runner, script, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for kind, text in runner.cells(script.read_text()):
+        if kind.endswith(".gin"):
+            Path(kind).write_text(text)
+        if kind != "bash":
+            continue
+        for line in text.replace("\\\n", "").splitlines():
+            python, m, module, *flags = shlex.split(line.partition(" | ")[0])
+            assert (python, m) == ("python", "-m")
+            with pytest.raises(SystemExit):
+                importlib.import_module(module).main(["--help"])
+            known = re.findall(r"^  (--\w+)  ", capsys.readouterr().out, re.M)
+            assert {flag.partition("=")[0] for flag in flags} <= {*known}, line
+            given = [flag.partition("=")[::2] for flag in flags]
+            files = [value for name, value in given if name == "--gin_file"]
+            settings = [value for name, value in given if name == "--gin_param"]
+            if module == "supcon_tf.evaluate":
+                files.insert(0, "digits/supcon.gin")  # As in the run's config.gin.
+            if files:
+                config.parse(files, settings)
