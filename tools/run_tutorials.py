@@ -84,10 +84,11 @@ def run(script: str, *, name: str) -> tuple[str, list[Path]]:
         elif kind == "bash":
             printed.write(_printed_by(text))
         elif kind.endswith(".gin"):
-            Path(kind).write_text(text, "utf-8")
+            Path(kind).write_text(f"{text}\n", "utf-8")
         blocks.append(shown(kind, text))
-        if printed.getvalue().strip():
-            blocks.append(f"```text\n{printed.getvalue().rstrip()}\n```")
+        output = printed.getvalue().replace(f"{Path.cwd()}{os.sep}", "").rstrip()
+        if output:
+            blocks.append(f"```text\n{output}\n```")
         for picture in sorted(set(Path().glob("*.png")) - set(pictures)):
             pictures.append(picture)
             alt = picture.stem.replace("_", " ")

@@ -88,8 +88,8 @@ sheet.quantize().save("photos.png")
 #
 # ## Was it worth it?
 #
-# Logistic regression on the frozen encoder takes seconds, so the run measures it first. Both are
-# the accuracy on 150 test photos; the intervals are of a bootstrap over these.
+# Logistic regression on the frozen encoder takes seconds, so the run measures it first. Both
+# accuracies are of 150 test photos, and the interval is of a bootstrap over these.
 
 # %%
 metrics = json.loads(Path("runs/signs/metrics.json").read_text())
@@ -124,8 +124,8 @@ for place, row in enumerate(sorted(rows, key=lambda row: row["path"])):
 sheet.quantize().save("predictions.png")
 
 # %% [markdown]
-# Red labels are wrong: the two limits differ in one digit, which is small at 96 px. More labelled
-# photos of them, or `image_px = 160`, are the next things to try. `runs/signs/report.html` shows
-# all confusions and a map of the test photos. Next: [which photos are of none of the
-# classes](../search.md), [which labels are wrong](../cleaning.md), [other
-# encoders](../finetune.md).
+# Red labels are wrong: most confuse the two limits, which differ in one digit that is small at 96 px.
+# More labelled photos of them, or `image_px = 160`, are the next things to try.
+# `runs/signs/report.html` shows all confusions and a map of the test photos. Next:
+# [which photos are of none of the classes](../search.md), [which labels are wrong](../cleaning.md),
+# [other encoders](../finetune.md).
