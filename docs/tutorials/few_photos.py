@@ -124,7 +124,7 @@ for place, row in enumerate(sorted(rows, key=lambda row: row["path"])):
 sheet.quantize().save("predictions.png")
 
 # %% [markdown]
-# Red labels are wrong: most confuse the two limits, which differ in one digit that is small at 96 px.
+# Red labels are wrong: most confuse the two limits, which differ in one digit, small at 96 px.
 # More labelled photos of them, or `image_px = 160`, are the next things to try.
 # `runs/signs/report.html` shows all confusions and a map of the test photos. Next:
 # [which photos are of none of the classes](../search.md), [which labels are wrong](../cleaning.md),
