@@ -110,7 +110,7 @@ def measure(
     """Runs the evaluations of a run that have not finished with the same settings.
 
     Returns:
-      The evaluations in experiment.run.evaluations, without any the robustness stage.
+      The stages in experiment.run.evaluations; the robustness stage if it names none.
 
     Raises:
       UserError: no source of images, or as in `config.parse` and the stages; without `trust`, a

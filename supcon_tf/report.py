@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.DEFINE_integer(
         "map_points",
         MAP_POINTS,
-        f"test images on the map at most, {MAP_POINTS:,} by default; 10,000 take half a minute",
+        f"largest number of test images on the map, {MAP_POINTS:,} by default; one CPU core needs "
+        "half a minute for 10,000",
         lower_bound=1,
         flag_values=options,
     )
@@ -39,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 run = functools.partial(cli.run, main)  # The console script supcon-report.
-
 
 if __name__ == "__main__":
     run()

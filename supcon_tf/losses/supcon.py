@@ -91,9 +91,8 @@ def supcon_loss(
         are positives, all alike. "overlap": a positive's weight is the number of shared labels.
         "per_label": the mean over the anchor's labels of the loss with the positives of this label,
         without labels that have no positive (MulSupCon, Zhang & Wu, AAAI 2024, with its 1/|y|
-        weights: each anchor counts once). Denominators are
-        as for "any". The last two need summation "outside" and another denominator than
-        "one_positive".
+        weights: each anchor counts once). Denominators are as for "any". The last two need
+        summation "outside" and another denominator than "one_positive".
       contrast_gradient: False for a gradient through the anchors only, as where the contrast set
         is detached.
       positive_mask: bool [N, N] of the global batch; entry i, j says whether sample j is a positive

@@ -116,8 +116,7 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
     # TensorFlow is imported with it.
     from supcon_tf.evaluation import Interval, bootstrap_difference, negative_log_likelihoods
 
-    def shown(difference: Interval, unit: str) -> str:
-        scale, decimals = (100, 1) if unit == "%" else (1, 3)
+    def shown(difference: Interval, *, scale: int, decimals: int) -> str:
         numbers = (difference.value, difference.low, difference.high)
         value, low, high = (f"{scale * number:+.{decimals}f}" for number in numbers)
         return f"{value}, {low} to {high}"
@@ -135,5 +134,5 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
             continue
         top_1 = bootstrap_difference(predictions[0].argmax(axis=1) == labels, is_right)
         loss = bootstrap_difference(negative_log_likelihoods(*predictions), losses)
-        rows.append((name, shown(top_1, "%"), shown(loss, "")))
+        rows.append((name, shown(top_1, scale=100, decimals=1), shown(loss, scale=1, decimals=3)))
     return {"to": first, "rows": rows} if rows else None

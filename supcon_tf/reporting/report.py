@@ -31,8 +31,8 @@ def write_report(run: RunDir | str | os.PathLike, *, map_points: int = MAP_POINT
 
     Args:
         run: a run directory of `python -m supcon_tf.train`.
-        map_points: at most so many test examples are on the map. 10,000 take half a minute of one
-            CPU core, 50,000 under two minutes.
+        map_points: largest number of test examples on the map. One CPU core needs half a minute
+            for 10,000 and two minutes for 50,000.
 
     Returns:
         Path of the page.

@@ -134,7 +134,7 @@ def image_uri(pixels: np.ndarray) -> str:
 def map_sample(split: ScoredSplit, points: int = MAP_POINTS) -> np.ndarray:
     """Indices of at most `points` evenly spaced examples.
 
-    At most 1,500 points are examples with thumbnails, if enough have one.
+    For at most 1,500 points they have thumbnails, if enough examples do.
     """
     usable = np.flatnonzero(np.isfinite(split.embeddings).all(axis=1))
     pictured = usable[usable < len(split.thumbnails)]

@@ -494,8 +494,10 @@ def test_map_of_very_large_embeddings_depends_on_directions_only():
     np.testing.assert_array_equal(map_coordinates(large), map_coordinates(embeddings))
 
 
-@pytest.mark.parametrize("dimension", [12, 300])
-def test_map_keeps_neighbours_together(dimension):
+@pytest.mark.parametrize(("dimension", "few"), [(12, 1500), (300, 1500), (12, 50)])
+def test_map_keeps_neighbours_together(dimension, few, monkeypatch):
+    # More points than the usual map has are laid out by all cores, with a progress bar.
+    monkeypatch.setattr("supcon_tf.reporting.scored_split.MAP_POINTS", few)
     arrays = split_arrays(n=100, dimension=dimension)
     points = map_coordinates(arrays["embeddings"])
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
