@@ -27,12 +27,14 @@ class RunDir:
       is_chief: False for a worker that only reads what the chief writes.
       next_stages: the stages that come after the current one.
       keep_test_split: whether the images may have changed, see `training.run_data.run_images`.
+      metrics_only: whether the run leaves out pictures, export and report.
     """
 
     root: Path
     is_chief: bool = True
     next_stages: tuple[str, ...] = ()
     keep_test_split: bool = False
+    metrics_only: bool = False
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Locks the directory, which must exist, until the block ends; only the chief does.

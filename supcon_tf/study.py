@@ -35,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.define_gin_flags(options)
     flags.DEFINE_string("workdir", None, "DIR: the directory of the study", flag_values=options)
     flags.DEFINE_boolean("list", False, "show the runs and stop", flag_values=options)
+    flags.DEFINE_boolean(
+        "metrics_only",
+        False,
+        "let each run leave out pictures, export and report, for many short runs",
+        flag_values=options,
+    )
     cli.parse(options, argv, __doc__)
     if not options.gin_file:
         raise UserError("--gin_file is needed, such as --gin_file=studies/digits_stability.gin")
@@ -50,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.workdir:
         raise UserError("--workdir is needed: the directory that the study writes to")
     root = Path(options.workdir)
-    points = gin.get_configurable(study.run)(root, trial=train_in_subprocess)
+    trial = functools.partial(train_in_subprocess, metrics_only=options.metrics_only)
+    points = gin.get_configurable(study.run)(root, trial=trial)
     results = [result(root, point) for point in points]
     page = write_study(results, root / "study.html", title=f"Stability: {root.resolve().name}")
     failed = sum(each.top_1 is None for each in results)
@@ -71,7 +78,13 @@ def listed_points() -> list[study.Point]:
 
 
 def train_in_subprocess(
-    files: Sequence[str], bindings: Sequence[str], run_dir: Path, lock: int | None, threads: int
+    files: Sequence[str],
+    bindings: Sequence[str],
+    run_dir: Path,
+    lock: int | None,
+    threads: int,
+    *,
+    metrics_only: bool = False,
 ) -> float:
     """One run of `python -m supcon_tf.train`; its output goes to a file beside the run directory.
 
@@ -80,6 +93,7 @@ def train_in_subprocess(
       run_dir: its --workdir; the output goes to a file of this name with ".log".
       lock: an open file that the process holds until it ends; None for none.
       threads: threads of one TensorFlow operation, unless TF_NUM_INTRAOP_THREADS is set.
+      metrics_only: --metrics_only of the command.
 
     Returns:
       The top-1 accuracy of its last classifying stage, or the mean average precision.
@@ -90,6 +104,7 @@ def train_in_subprocess(
     command = [sys.executable, "-m", "supcon_tf.train", f"--workdir={run_dir}"]
     command += [f"--gin_file={file}" for file in files]
     command += [f"--gin_param={binding}" for binding in bindings]
+    command += ["--metrics_only"] if metrics_only else []
     log = run_dir.with_name(f"{run_dir.name}.log")  # A name may hold a dot.
     with log.open("a") as written:
         # A run that outlives its study keeps the lock, so that no second one starts.

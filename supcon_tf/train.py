@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Path(options.workdir),
         is_chief=distribution.is_chief(strategy),
         keep_test_split=options.keep_test_split,
+        metrics_only=options.metrics_only,
     )
     run_checks.check_encoder(run_dir)
     run_dir.root.mkdir(parents=True, exist_ok=True)
@@ -74,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         gin.get_configurable(experiment.run)(run_dir, configured=gin.get_configurable)
         if run_dir.is_chief:
             run_checks.save_measured_settings(run_dir, settings)
-            report = run_checks.report(run_dir)
-            print(", ".join(filter(None, [f"done: {report}", run_checks.accuracies(run_dir)])))
+            written = run_dir.metrics_file if options.metrics_only else run_checks.report(run_dir)
+            print(", ".join(filter(None, [f"done: {written}", run_checks.accuracies(run_dir)])))
 
 
 def _new_flags() -> flags.FlagValues:
@@ -108,6 +109,12 @@ def _new_flags() -> flags.FlagValues:
         "keep_test_split",
         False,
         "continue on images that have changed: tests on the same ones and trains on new ones",
+        flag_values=options,
+    )
+    flags.DEFINE_boolean(
+        "metrics_only",
+        False,
+        "leave out pictures, export and report; the same command without this flag adds them",
         flag_values=options,
     )
     return options

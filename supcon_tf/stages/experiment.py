@@ -93,10 +93,11 @@ def _forget_damaged_models(run_dir: RunDir, stages: Sequence[str]) -> None:
     damaged = {
         name: run_dir.model(name) for name in finished if not _is_intact(run_dir.model(name))
     }
-    if finished and not damaged and not _has_checksums(run_dir.export):
+    if finished and not damaged and not (run_dir.metrics_only or _has_checksums(run_dir.export)):
         damaged[finished[-1]] = run_dir.export  # The last one replaced it.
     for stage, file in list(damaged.items())[:1]:
-        print(f"{str(file)!r} is damaged: it is made again from the checkpoints of {stage}")
+        fault = "damaged" if file.exists() else "missing"
+        print(f"{str(file)!r} is {fault}: it is made again from the checkpoints of {stage}")
         for later in stages[stages.index(stage) :]:
             run_dir.remove_metrics(later)
 

@@ -14,14 +14,14 @@ from supcon_tf.training.results import EpochMeasures
 def rehearse(measures: EpochMeasures) -> None:
     """Saves, loads and serves the untrained model, unless the stage has started before.
 
-    A worker that is not the chief does nothing.
+    A worker that is not the chief does nothing, nor does a run of metrics only: it is short.
 
     Raises:
       UserError: one of these fails.
       OSError: the run directory cannot be written to.
     """
     run_dir, network, stage = measures.run_dir, measures.network, measures.config.stage
-    if not run_dir.is_chief or run_dir.checkpoints(stage).exists():
+    if not run_dir.is_chief or run_dir.metrics_only or run_dir.checkpoints(stage).exists():
         return
     # A killed process may have left it.
     shutil.rmtree(run_dir.rehearsal, ignore_errors=True)

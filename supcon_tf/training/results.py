@@ -127,7 +127,7 @@ class EpochMeasures:
 def evaluate_and_save(measures: EpochMeasures) -> None:
     """Evaluates a trained model on the test split; saves model, metrics, arrays and export.
 
-    A worker that is not the chief does nothing.
+    A worker that is not the chief does nothing. A run of metrics only saves no arrays and no export.
 
     Args:
       measures: the measures of the finished stage.
@@ -152,17 +152,18 @@ def evaluate_and_save(measures: EpochMeasures) -> None:
     else:
         print(f"{stage}: no neighbour classifiers and no probe, the images have no labels")
     _write_scalars(run_dir, stage, metrics)
-    save_scored_split(run_dir, scores, source, with_probabilities=classifies)
     for evaluation in ("robustness", "shifts"):
         run_dir.remove_metrics(evaluation)  # They belong to the previous classifier.
-    save_serving_model(
-        run_dir.export,
-        serving_model(measures.network, multi_label=source.is_multi_label),
-        preprocessing=data.preprocessing,
-        class_names=source.class_names if classifies else None,
-        multi_label=source.is_multi_label,
-        temperature=temperature,
-    )
+    if not run_dir.metrics_only:
+        save_scored_split(run_dir, scores, source, with_probabilities=classifies)
+        save_serving_model(
+            run_dir.export,
+            serving_model(measures.network, multi_label=source.is_multi_label),
+            preprocessing=data.preprocessing,
+            class_names=source.class_names if classifies else None,
+            multi_label=source.is_multi_label,
+            temperature=temperature,
+        )
     curve = run_dir.curve(stage)
     metrics = {"loss": curve[-1]["loss"], **metrics}
     seconds = data.seconds_of_features + sum(record["seconds"] for record in curve)

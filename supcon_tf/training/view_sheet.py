@@ -22,9 +22,11 @@ MAX_VIEW_PX = 256
 def save_view_sheet(run_dir: RunDir, data: TrainingData, *, seed: int) -> None:
     """Writes the picture of the first stage that trains on images into the run directory.
 
-    A picture that cannot be drawn is logged and left out.
+    A picture that cannot be drawn is logged and left out. A run of metrics only has none.
     """
-    if not run_dir.is_chief or data.features is not None or run_dir.view_sheet.exists():
+    if not run_dir.is_chief or run_dir.metrics_only:
+        return
+    if data.features is not None or run_dir.view_sheet.exists():
         return
     try:
         sheet = view_sheet(data.source.train, data.preprocessing, data.augmentation, seed=seed)
