@@ -93,7 +93,7 @@ def _forget_damaged_models(run_dir: RunDir, stages: Sequence[str]) -> None:
     damaged = {
         name: run_dir.model(name) for name in finished if not _is_intact(run_dir.model(name))
     }
-    if finished and not damaged and not (run_dir.metrics_only or _has_checksums(run_dir.export)):
+    if finished and not damaged and not (run_dir.metrics_only or _is_whole(run_dir.export)):
         damaged[finished[-1]] = run_dir.export  # The last one replaced it.
     for stage, file in list(damaged.items())[:1]:
         fault = "damaged" if file.exists() else "missing"
@@ -102,7 +102,10 @@ def _forget_damaged_models(run_dir: RunDir, stages: Sequence[str]) -> None:
             run_dir.remove_metrics(later)
 
 
-def _has_checksums(folder: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder exists and has the checksums that it was written with."""
+    if not folder.is_dir():
+        return False
     try:
         check_checksums(folder)
     except UserError:

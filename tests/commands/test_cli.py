@@ -21,6 +21,7 @@ COMMANDS = {
         "--deterministic",
         "--trust",
         "--keep_test_split",
+        "--metrics_only",
     ),
     evaluate: ("--workdir", "--gin_file", "--gin_param", "--output"),
     export: ("--workdir", "--output"),
@@ -37,7 +38,7 @@ COMMANDS = {
     index: ("--export", "--images", "--output", "--calibration_images", "--unknown_images"),
     audit: ("--workdir", "--output", "--num_neighbors", "--duplicate_similarity"),
     report: ("--workdir", "--map_points"),
-    study: ("--gin_file", "--gin_param", "--workdir", "--list"),
+    study: ("--gin_file", "--gin_param", "--workdir", "--list", "--metrics_only"),
 }
 
 
