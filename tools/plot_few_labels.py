@@ -2,8 +2,8 @@
 
 The study has the factors "labels", with levels SET NUMBER such as "TrashNet 5", and "seed". Runs
 that are not finished are left out. Each table has a row per method and a column per level, the mean
-over seeds in percent: the classifier that the method trains itself, logistic regression on the
-features and kNN. A second table has the differences from one method, of runs with the same images,
+over seeds in percent: top-1 of the classifier that the method trains itself, of logistic regression
+on the features and of kNN, and the calibration errors of the first two. A second table has the differences from one method, of runs with the same images,
 and its last column their mean over the levels. The picture shows accuracy against labels per class,
 a panel per set. All intervals are Student's t for the mean over seeds, 95 %: a bootstrap of five
 values would be too short. A cell of fewer runs than seeds says how many.
@@ -31,13 +31,15 @@ READOUTS = {
     "own classifier": (("pretrain", "top_1"),),
     "logistic regression": (("linear", "top_1"),),
     "kNN": (("pretrain", "knn_top_1"), ("linear", "knn_top_1")),
+    "calibration error of own classifier": (("pretrain", "expected_calibration_error"),),
+    "calibration error of logistic regression": (("linear", "expected_calibration_error"),),
 }
 # Method -> level of "labels" -> seed -> accuracy.
 Accuracies = dict[str, dict[str, dict[str, float]]]
 
 
 def accuracies(root: Path, points: Sequence[study.Point], readout: str) -> Accuracies:
-    """The accuracies of the finished runs of a study."""
+    """A measure of the finished runs of a study."""
     found: Accuracies = {}
     for point in points:
         folder = root / "trials" / point.folder
@@ -118,8 +120,8 @@ def _cell(values: Sequence[float], num_seeds: int, *, sign: str) -> str:
     return cell if len(values) == num_seeds else f"{cell} ({len(values)} of {num_seeds})"
 
 
-def plot(path: str, found: Accuracies, levels: Sequence[str]) -> None:
-    """Draws accuracy against labels per class, a panel per set and a line per method."""
+def plot(path: str, found: Accuracies, levels: Sequence[str], *, label: str = "top-1, %") -> None:
+    """Draws a measure against labels per class, a panel per set and a line per method."""
     from matplotlib import pyplot, ticker
 
     names = list(dict.fromkeys(level.rpartition(" ")[0] for level in levels))
@@ -144,7 +146,7 @@ def plot(path: str, found: Accuracies, levels: Sequence[str]) -> None:
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.set_title(name)
         axis.set_xlabel("labelled images per class")
-        axis.set_ylabel("top-1, %")
+        axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=110)
@@ -185,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except ImportError:
             raise UserError("this tool needs Matplotlib: pip install '.[bench]'") from None
         matplotlib.use("agg")
-        plot(args.output, tables[args.readout], levels)
+        plot(args.output, tables[args.readout], levels, label=f"{args.readout}, %")
         print(args.output)
 
 

@@ -35,7 +35,8 @@ def test_finished_runs_of_this_study_are_read(tmp_path, points):
         folder = tmp_path / "trials" / point.folder
         folder.mkdir(parents=True)
         folder.with_name(f"{folder.name}.key").write_text(point.key)
-        RunDir(folder).set_metrics("pretrain", {"top_1": 0.1, "knn_top_1": 0.2})
+        measures = {"top_1": 0.1, "knn_top_1": 0.2, "expected_calibration_error": 0.3}
+        RunDir(folder).set_metrics("pretrain", measures)
         if number != 1:
             RunDir(folder).set_metrics("linear", {"top_1": number / 100, "knn_top_1": 0.3})
     other = tmp_path / "trials" / f"{points[2].folder}.key"
@@ -55,6 +56,9 @@ def test_finished_runs_of_this_study_are_read(tmp_path, points):
     }
     own = plot_few_labels.accuracies(tmp_path, points, "own classifier")
     assert own["SupCon"]["Trash 5"] == {"0": 0.1, "1": 0.1}
+    readout = "calibration error of own classifier"
+    errors = plot_few_labels.accuracies(tmp_path, points, readout)
+    assert errors["SupCon"]["Trash 5"] == {"0": 0.3, "1": 0.3}
     assert plot_few_labels.accuracies(tmp_path, points, "kNN")["frozen"]["Trash 5"] == {"0": 0.3}
 
 
