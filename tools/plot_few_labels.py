@@ -3,10 +3,11 @@
 The study has the factors "labels", with levels SET NUMBER such as "TrashNet 5", and "seed". Runs
 that are not finished are left out. Each table has a row per method and a column per level, the mean
 over seeds in percent: top-1 of the classifier that the method trains itself, of logistic regression
-on the features and of kNN, and the calibration errors of the first two. A second table has the differences from one method, of runs with the same images,
-and its last column their mean over the levels. The picture shows accuracy against labels per class,
-a panel per set. All intervals are Student's t for the mean over seeds, 95 %: a bootstrap of five
-values would be too short. A cell of fewer runs than seeds says how many.
+on the features and of kNN, and the calibration errors of the first two. A second table has the
+differences from one method, of runs with the same images, and its last column their mean over the
+levels. The picture shows one of these measures against labels per class, a panel per set. All
+intervals are Student's t for the mean over seeds, 95 %: a bootstrap of five values would be too
+short. A cell of fewer runs than seeds says how many.
 
 examples:
   python -m supcon_tf.study --gin_file=studies/few_labels.gin --workdir=runs/few_labels

@@ -1,6 +1,7 @@
 """Exported classifiers, from this package or not: images in, class probabilities out."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +20,8 @@ class Classifier:
     """A function from images to class probabilities.
 
     Args:
-      description: identifies the classifier; results of different descriptions are not mixed.
+      description: identifies the classifier, wherever its files are; results of different
+        descriptions are not mixed.
       num_classes: C; None if unknown before it has run.
       classify: uint8 [B, H, W, 3] -> float32 [B, C].
     """
@@ -90,10 +92,16 @@ def saved_model(
         return (tf.nn.softmax(values) if scores == "logits" else values).numpy()
 
     return Classifier(
-        description=f"{path.resolve()} {signature} {input_key} {output_key} {scores} {pixel_range}",
+        description=f"{_digest(path)} {signature} {input_key} {output_key} {scores} {pixel_range}",
         num_classes=None if shape.rank is None else shape[1],
         classify=classify,
     )
+
+
+def _digest(path: Path) -> str:
+    """A hash of the graph and of the checksums that TensorFlow keeps of the weights."""
+    files = (path / "saved_model.pb", path / "variables" / "variables.index")
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()[:16]
 
 
 def _load(path: Path, signature: str, where: str) -> Any:

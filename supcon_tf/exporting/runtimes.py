@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_choice, check_integer
 from supcon_tf.exporting.formats import SIGNATURES, optional_module
 
 Model = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def load_model(
-    file: Path, *, signature: str = "serving_default", threads: int | None = None
+    file: str | Path, *, signature: str = "serving_default", threads: int | None = None
 ) -> Model:
     """Loads an exported file for the CPU.
 
@@ -26,14 +26,30 @@ def load_model(
       outputs: name, such as "embedding" or "label" -> array [B, ...].
 
     Raises:
-      UserError: another file, or the runtime is not installed.
+      UserError: another file or none, an unknown signature, threads < 1, or the runtime is not
+        installed. The function raises it for a batch of another shape or dtype, or without images.
     """
-    loaders = {".onnx": _load_onnx, ".xml": _load_openvino}
+    file = Path(file)
+    check_choice("signature", signature, tuple(SIGNATURES))
+    if threads is not None:
+        check_integer("threads", threads, at_least=1)
+    if file.suffix not in (".onnx", ".tflite", ".xml"):
+        raise UserError(f"no .onnx, .tflite or .xml file: {str(file)!r}")
+    if not file.is_file():
+        raise UserError(f"no file {str(file)!r}: python -m supcon_tf.export writes it")
     if file.suffix == ".tflite":
         return _load_litert(file, signature, threads)
-    if file.suffix not in loaders:
-        raise UserError(f"no .onnx, .tflite or .xml file: {str(file)!r}")
-    return loaders[file.suffix](file, threads)
+    return _load_onnx(file, threads) if file.suffix == ".onnx" else _load_openvino(file, threads)
+
+
+def check_batch(name: str, batch: np.ndarray) -> None:
+    """Raises a UserError for what a runtime would convert, or answer with old results."""
+    wanted = np.float32 if name == "pixels" else np.uint8
+    if batch.dtype != wanted or batch.ndim != 4 or batch.shape[3] != 3 or not len(batch):
+        raise UserError(
+            f"{name} must be {np.dtype(wanted)} [B, H, W, 3] with B >= 1, got {batch.dtype} "
+            f"{list(batch.shape)}"
+        )
 
 
 def _load_onnx(file: Path, threads: int | None) -> Model:
@@ -45,6 +61,7 @@ def _load_onnx(file: Path, threads: int | None) -> Model:
     [given] = session.get_inputs()
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        check_batch(given.name, batch)
         return dict(zip(names, session.run(names, {given.name: batch}), strict=True))
 
     return run
@@ -55,6 +72,7 @@ def _load_litert(file: Path, signature: str, threads: int | None) -> Model:
     runner = interpreter.Interpreter(str(file), num_threads=threads).get_signature_runner(signature)
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        check_batch(SIGNATURES[signature], batch)
         return runner(**{SIGNATURES[signature]: batch})
 
     return run
@@ -69,6 +87,7 @@ def _load_openvino(file: Path, threads: int | None) -> Model:
     compiled = openvino.Core().compile_model(file, "CPU", settings)
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        check_batch(compiled.input(0).get_any_name(), batch)
         return {output.get_any_name(): values for output, values in compiled([batch]).items()}
 
     return run

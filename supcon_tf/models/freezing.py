@@ -1,5 +1,6 @@
 """Freezes the first layers of an encoder, or the statistics of its batch normalisation."""
 
+import re
 from collections.abc import Iterator
 
 import keras
@@ -17,7 +18,8 @@ def freeze(encoder: keras.Model, *, through: str | None = None, batch_norm: bool
     Args:
       encoder: a Keras model; it is changed in place, before it is compiled.
       through: name of a layer, or how the names of a block start, such as "group2": the last layer
-        with such a name and all layers before it are frozen. None freezes no first layers.
+        with such a name and all layers before it are frozen. "block1" is not the start of
+        "block10_add". None freezes no first layers.
       batch_norm: freeze all layers of batch normalisation, scale and offset included.
 
     Raises:
@@ -34,7 +36,9 @@ def freeze(encoder: keras.Model, *, through: str | None = None, batch_norm: bool
     if through is not None:
         check_text("freeze_through", through, example="group2")
         layers = list(_layers_in_order(encoder))
-        matching = [i for i, layer in enumerate(layers) if layer.name.startswith(through)]
+        # A number goes on to its last digit.
+        start = re.compile(re.escape(through) + (r"(?!\d)" if through[-1].isdigit() else ""))
+        matching = [i for i, layer in enumerate(layers) if start.match(layer.name)]
         if not matching:
             # Layers without weights, such as activations, are left out to name the blocks.
             names = [layer.name for layer in layers if layer.weights]
@@ -52,7 +56,10 @@ def freeze(encoder: keras.Model, *, through: str | None = None, batch_norm: bool
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
         if not norms:
-            raise UserError(f"{encoder.name!r} has no batch normalisation to freeze")
+            raise UserError(
+                f"{encoder.name!r} has no batch normalisation to freeze: set freeze_batch_norm = "
+                "False"
+            )
         for layer in norms:
             layer.trainable = False
 

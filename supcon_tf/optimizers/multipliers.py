@@ -30,7 +30,8 @@ def multiply_learning_rates(
       parts: name of a part, such as "encoder" -> its variables, whatever their paths.
 
     Raises:
-      UserError: for a negative factor, an invalid pattern, a pattern or part without a variable,
+      UserError: for a negative factor, an invalid pattern, a pattern or part without a variable
+        or whose variables all match an earlier one,
         an optimizer that wraps others, or one with Keras' decoupled weight decay, which does not
         follow the multipliers.
 
@@ -58,10 +59,13 @@ def multiply_learning_rates(
         if not any(matches(pattern, variable) for variable in variables):
             paths = [*(parts or ()), *(variable.path for variable in variables)]
             raise UserError(f"no variable matches {pattern!r}, known are {', '.join(paths[:12])}")
-    factors = [
-        next((multipliers[p] for p in multipliers if matches(p, variable)), 1.0)
-        for variable in variables
-    ]
+    deciding = [next((p for p in multipliers if matches(p, v)), None) for v in variables]
+    if unused := [pattern for pattern in multipliers if pattern not in deciding]:
+        raise UserError(
+            f"the multiplier of {unused[0]!r} has no effect, as the first match counts and others "
+            "come first: put it before them"
+        )
+    factors = [1.0 if pattern is None else multipliers[pattern] for pattern in deciding]
     update_step = optimizer.update_step
 
     def scaled(gradient, variable, learning_rate):

@@ -13,7 +13,7 @@ from supcon_tf.errors import UserError
 from supcon_tf.reporting import page
 from supcon_tf.reporting.numbers import interval_texts, metric_text
 from supcon_tf.reporting.robustness import Measured, read_measured, robustness, run_names
-from supcon_tf.reporting.scored_split import read_predictions
+from supcon_tf.reporting.scored_split import image_names, read_predictions
 from supcon_tf.reporting.sections import in_order
 from supcon_tf.reporting.shifts import shifts
 from supcon_tf.run_dir import RunDir
@@ -128,11 +128,14 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
     probabilities, labels = reference
     is_right = probabilities.argmax(axis=1) == labels
     losses = negative_log_likelihoods(probabilities, labels)
-    rows = []
+    images = image_names(runs[first].scored_split)
+    rows, left_out = [], []
     for name, predictions in others:
-        if predictions is None or not np.array_equal(predictions[1], labels):
+        is_paired = predictions is not None and np.array_equal(predictions[1], labels)
+        if not is_paired or image_names(runs[name].scored_split) != images:
+            left_out.append(name)
             continue
         top_1 = bootstrap_difference(predictions[0].argmax(axis=1) == labels, is_right)
         loss = bootstrap_difference(negative_log_likelihoods(*predictions), losses)
         rows.append((name, shown(top_1, scale=100, decimals=1), shown(loss, scale=1, decimals=3)))
-    return {"to": first, "rows": rows} if rows else None
+    return {"to": first, "rows": rows, "left_out": left_out} if rows else None

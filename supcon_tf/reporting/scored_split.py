@@ -119,6 +119,14 @@ def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
         ) from error
 
 
+def image_names(path: Path) -> list[str]:
+    """The class names of a scored split, and folder and name of each image that is a file."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        names = arrays["class_names"].tolist() if "class_names" in arrays else []
+        paths = arrays["paths"].tolist() if "paths" in arrays else []
+    return names + ["/".join(Path(each).parts[-2:]) for each in paths]
+
+
 def image_uri(pixels: np.ndarray) -> str:
     """Image uint8 [h, w, 3] as a data URI in WebP, several times smaller than PNG."""
     from PIL import Image

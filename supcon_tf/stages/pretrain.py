@@ -10,6 +10,7 @@ from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
+from supcon_tf.models.encoders.keras_file import check_input_scale
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import StepBatches, TrainingData, resolve_normalization
 from supcon_tf.training.config import Precision, StageCallback, TrainingConfig
@@ -162,6 +163,7 @@ def run(
     with config.strategy.scope():
         is_joint = classification_loss is not None
         network = _build_model(model, preprocessing, source, is_joint=is_joint)
+        check_input_scale(models.model_parts(network)["encoder"], "the encoder")
         if warm_start is not None:
             load_parts(network, warm_start, warm_start_parts)
     objective = pretraining_objective(

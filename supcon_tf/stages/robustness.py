@@ -107,11 +107,7 @@ def run(
         cells,
         images,
         model,
-        settings={
-            **data,
-            "classifier": model.description,
-            "export_written": (path / "saved_model.pb").stat().st_mtime,
-        },
+        settings={**data, "classifier": model.description},
         class_names=source.class_names,
         batch_size=batch_size,
     )

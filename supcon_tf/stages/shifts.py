@@ -1,5 +1,6 @@
 """Shifts stage: accuracy and calibration of an exported classifier on another test set."""
 
+import hashlib
 import itertools
 import re
 import time
@@ -32,7 +33,7 @@ from supcon_tf.run_dir import RunDir
 
 IMAGENET_CLASSES = 1000
 # Settings that differ between classifiers.
-_OF_CLASSIFIER = ("classifier", "export_written")
+_CLASSIFIER_SETTINGS = ("classifier", "class_names")
 
 
 def run(
@@ -91,14 +92,16 @@ def run(
     settings = {
         "source": f"{source.name} {source.root}".strip(),
         "num_images": source.test.num_examples,
-        "class_names": class_names,
+        "class_names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
         "classifier": model.description,
-        "export_written": (path / "saved_model.pb").stat().st_mtime,
     }
     sets = _sets_of_same_classifier(run_dir, settings)
     if sets.get(name, {}).get("settings") == settings:
         print(f"shifts: {name} was measured before")
         return
+    replaced = sets.get(name, {}).get("settings", {}).get("source")
+    if replaced not in (None, settings["source"]):
+        print(f"shifts: {name} was measured on {replaced!r} before, whose results are replaced")
     start = time.perf_counter()
     probabilities, labels = _predict(model, source.test, batch_size, f"shifts: {name}")
     _check_count(name, labels, num_classes)
@@ -178,8 +181,8 @@ def _check_count(name: str, labels: np.ndarray, num_classes: int | None) -> None
     found = len(np.unique(labels))
     if num_classes is not None and found != num_classes:
         raise UserError(
-            f"{name} has images of {found} classes, {num_classes} are expected: complete it, or "
-            f"set shifts.run.num_classes = {found}"
+            f"{name} has images of {found} classes, {num_classes} are expected: complete it, as "
+            "with fewer classes the accuracy is higher"
         )
 
 
@@ -206,7 +209,7 @@ def _sets_of_same_classifier(run_dir: RunDir, settings: dict[str, Any]) -> dict[
     same = {
         name: results
         for name, results in sets.items()
-        if all(results["settings"].get(key) == settings[key] for key in _OF_CLASSIFIER)
+        if all(results["settings"].get(key) == settings[key] for key in _CLASSIFIER_SETTINGS)
     }
     if removed := sorted(sets.keys() - same.keys()):
         print(f"shifts: another classifier was measured on {', '.join(removed)}: measure it again")

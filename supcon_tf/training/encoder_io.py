@@ -13,7 +13,7 @@ from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
 from supcon_tf.files import expanded, replacing
 from supcon_tf.models import L2Normalization, MomentumProjection, embedding_model, model_parts
-from supcon_tf.models.encoders.keras_file import has_heads, load_keras_model
+from supcon_tf.models.encoders.keras_file import check_input_scale, has_heads, load_keras_model
 from supcon_tf.run_dir import RunDir
 
 Part = Literal["encoder", "projection_head", "classifier"]
@@ -107,6 +107,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
         # value on to the layers if the model already has it.
         encoder.trainable = False
         encoder.trainable = True
+    check_input_scale(encoder, f"the encoder in {str(file)!r}")
     if len(encoder.inputs) != 1 or len(encoder.outputs) != 1:
         raise UserError(
             f"the encoder in {str(file)!r} must have one input and one output, got "

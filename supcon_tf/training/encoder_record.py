@@ -59,7 +59,8 @@ def record_encoder(
         "image_px": measures.data.preprocessing.image_px,
         "resized_px": resizing[0].height if resizing else None,
         "parameters": encoder.count_params(),
-        "dimensions": encoder.output_shape[-1],
+        # A subclass of keras.Model has no output_shape of its own.
+        "dimensions": embedding_model(measures.network).output_shape[-1],
     }
     has_labels = measures.data.source.has_labels
     if compare_with_frozen and known is not None and known.is_pretrained and has_labels:

@@ -127,7 +127,7 @@ class EpochMeasures:
 def evaluate_and_save(measures: EpochMeasures) -> None:
     """Evaluates a trained model on the test split; saves model, metrics, arrays and export.
 
-    A worker that is not the chief does nothing. A run of metrics only saves no arrays and no export.
+    A worker that is not the chief does nothing. A run of metrics only saves no arrays and export.
 
     Args:
       measures: the measures of the finished stage.

@@ -320,15 +320,17 @@ def test_a_comparison_has_every_run_and_the_mce_of_one_baseline(tmp_path):
 
 
 def test_a_comparison_has_paired_differences_on_the_same_images(tmp_path):
-    runs = [measured_run(tmp_path / name) for name in ("a", "b", "c")]
+    runs = [measured_run(tmp_path / name) for name in ("a", "b", "c", "d")]
     labels = np.arange(200) % 2
     sure = np.where(labels[:, None] == [0, 1], 0.8, 0.2)
     wrong = np.where(np.arange(200)[:, None] < 50, 1 - sure, sure)  # 25 points below.
     np.savez(runs[0] / "test_split.npz", probabilities=sure, labels=labels)
     np.savez(runs[1] / "test_split.npz", probabilities=wrong, labels=labels)
     np.savez(runs[2] / "test_split.npz", probabilities=sure, labels=1 - labels)  # Other images.
+    np.savez(runs[3] / "test_split.npz", probabilities=sure, labels=labels, class_names=["x", "y"])
     page = Page(write_comparison(runs, tmp_path / "compare.html"))
     assert "Differences to a" in page.headings
+    assert "With other test images or without class scores: c, d." in page.text
     number = r"([-+]\d+\.\d)"
     row = rf"likelihoodb{number},{number}to{number}([-+]\d\.\d{{3}}),"
     found = re.search(row, page.text.replace(" ", ""))

@@ -12,7 +12,7 @@ from supcon_tf import export
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.temperature import read_temperature
 from supcon_tf.exporting.formats import FORMATS, check_options, optional_module
-from supcon_tf.exporting.runtimes import load_model
+from supcon_tf.exporting.runtimes import check_batch, load_model
 from supcon_tf.exporting.signatures import load_export
 from supcon_tf.exporting.write import write_model
 from supcon_tf.json_files import check_checksums
@@ -168,3 +168,23 @@ def test_an_export_of_an_older_version_is_reported(tmp_path):
     tf.saved_model.save(module, str(tmp_path), signatures=None)
     with pytest.raises(UserError, match="is of an older version"):
         load_export(tmp_path)
+
+
+def test_wrong_files_options_and_batches_of_an_exported_model_are_refused(tmp_path):
+    file = tmp_path / "model.onnx"
+    with pytest.raises(UserError, match=r"no file .*model\.onnx"):
+        load_model(str(file))
+    file.touch()
+    with pytest.raises(UserError, match="signature must be one of"):
+        load_model(file, signature="pixels")
+    with pytest.raises(UserError, match=r"threads must be .* got 0"):
+        load_model(file, threads=0)
+    for batch in (
+        np.zeros((1, 8, 8, 3)),
+        np.zeros((8, 8, 3), "uint8"),
+        np.zeros((0, 8, 8, 3), "uint8"),
+    ):
+        with pytest.raises(
+            UserError, match=r"images must be uint8 \[B, H, W, 3\] with B >= 1, got"
+        ):
+            check_batch("images", batch)

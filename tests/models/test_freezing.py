@@ -46,6 +46,15 @@ def test_the_last_layer_of_a_name_and_all_before_it_are_frozen():
     assert all(path.startswith("last") for path in paths(encoder))
 
 
+def test_the_number_of_a_block_is_read_to_its_end():
+    inputs = keras.Input(SHAPE)
+    encoder = keras.Model(inputs, block(block(block(inputs, "block1"), "block2"), "block10"))
+    models.freeze(encoder, through="block1")
+    assert {path.split("_")[0] for path in paths(encoder)} == {"block2", "block10"}
+    with pytest.raises(UserError, match="'bl1'"):
+        models.freeze(encoder, through="bl1")
+
+
 def test_frozen_batch_normalisation_uses_its_averages_and_keeps_them():
     encoder = nested_encoder()
     before = encoder.get_weights()

@@ -68,12 +68,15 @@ def test_xla_and_two_replicas_give_the_same_steps():
 
 
 def test_first_matching_pattern_sets_the_multiplier():
-    low = variable("group1_kernel")
+    low, lower = variable("group1_kernel"), variable("group1_bias")
     optimizer = keras.optimizers.SGD(1.0)
-    optimizer.build([low])
-    multiply_learning_rates(optimizer, [low], {"kernel": 0.5, "group1": 0.1})
-    optimizer.apply([np.ones(3, "float32")])
+    optimizer.build([low, lower])
+    multiply_learning_rates(optimizer, [low, lower], {"kernel": 0.5, "group1": 0.1})
+    optimizer.apply([np.ones(3, "float32")] * 2)
     np.testing.assert_allclose(low.numpy(), [0.5, -2.5, 2.5])
+    np.testing.assert_allclose(lower.numpy(), [0.9, -2.1, 2.9])
+    with pytest.raises(UserError, match=r"multiplier of 'kernel' has no effect, .*: put it before"):
+        multiply_learning_rates(optimizer, [low, lower], {"group1": 0.1, "kernel": 0.5})
 
 
 def test_a_part_is_found_by_its_variables_and_not_by_their_paths():

@@ -343,6 +343,15 @@ def test_loss_without_matching_model_output_is_rejected(compiled, model, loss, s
         compiled(pretrain.run, model=lambda **_: model(), loss=loss)
 
 
+def test_an_encoder_of_other_pixels_is_rejected(compiled):
+    scaled = keras.Sequential(
+        [keras.Input(SHAPE), keras.layers.Rescaling(1 / 255), keras.layers.GlobalMaxPooling2D()]
+    )
+    model = functools.partial(models.contrastive_model, scaled, projection=(4,))
+    with pytest.raises(ValueError, match=r"divides its images first, so it takes 0\.\.\.255"):
+        compiled(pretrain.run, model=model, loss=losses.SupConLoss())
+
+
 def test_mixed_labels_are_rejected_by_a_loss_of_memberships(compiled):
     with pytest.raises(UserError, match="SupConLoss needs class memberships, mixed labels are"):
         compiled(

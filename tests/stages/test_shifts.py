@@ -1,6 +1,7 @@
 """The classifier of a run on other test sets: classes matched by name, scores restricted to them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +125,27 @@ def test_sets_are_kept_together_and_measured_once(tmp_path, export, images, caps
     RunDir(tmp_path).set_metrics("shifts", results)
     assert list(measured(tmp_path, source, export, name="a")) == ["a"]
     assert "another classifier was measured on b" in capsys.readouterr().out
+
+
+def test_other_class_names_and_no_other_path_are_another_classifier(
+    tmp_path, export, images, capsys
+):
+    source, names = written(tmp_path / "set", images), tmp_path / "names.txt"
+    shown = [name for name, _ in images[:2]]
+    swapped = {shown[0]: shown[1], shown[1]: shown[0]}
+    names.write_text("\n".join(swapped.get(name, name) for name in export[1]))
+    wrong = measured(tmp_path, source, export, name="a", class_names=str(names))["a"]
+    names.write_text("\n".join(export[1]))
+    right = measured(tmp_path, source, export, name="a", class_names=str(names))["a"]
+    assert right["negative_log_likelihood"] != wrong["negative_log_likelihood"]
+
+    moved = shutil.copytree(export[0], tmp_path / "moved")
+    capsys.readouterr()
+    assert measured(tmp_path, source, (moved,), name="a")["a"] == right
+    assert "a was measured before" in capsys.readouterr().out
+    other = written(tmp_path / "other", images[:-1])
+    measured(tmp_path, other, export, name="a")
+    assert "a was measured on 'set " in capsys.readouterr().out
 
 
 def test_the_test_split_has_the_same_restriction(tmp_path, export, images):

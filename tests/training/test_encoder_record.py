@@ -79,6 +79,25 @@ def test_frozen_accuracies_are_those_of_the_encoder_before_training(tmp_path, en
     assert "pretrain: frozen encoder, before training: kNN 0." in capsys.readouterr().out
 
 
+class Averages(keras.Model):
+    """An encoder whose layers Keras cannot list before it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.average = layers.GlobalAveragePooling2D()
+        self.dense = layers.Dense(5)
+
+    def call(self, images):
+        return self.dense(self.average(images))
+
+
+def test_a_subclassed_encoder_is_recorded(tmp_path):
+    measures = measures_of(tmp_path, Averages())
+    record_encoder(measures, path=None, compare_with_frozen=True)
+    record = measures.run_dir.encoders()["pretrain"]
+    assert (record["parameters"], record["dimensions"]) == (3 * 5 + 5, 5)
+
+
 def test_a_resumed_stage_does_not_measure_frozen_features_again(
     tmp_path, encoder_file, monkeypatch
 ):

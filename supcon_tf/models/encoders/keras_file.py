@@ -46,13 +46,18 @@ def encoder_of_file(file: Path) -> keras.Model:
     model = load_keras_model(file)
     encoder = model_parts(model)["encoder"] if has_heads(model) else model
     check_image_network(encoder, repr(str(file)))
-    first = next((layer for layer in encoder._flatten_layers() if _computes(layer)), None)
+    check_input_scale(encoder, repr(str(file)))
+    return encoder
+
+
+def check_input_scale(model: keras.Model, name: str) -> None:
+    """Raises a UserError if a model first divides its images by 255 or the like."""
+    first = next((layer for layer in model._flatten_layers() if _computes(layer)), None)
     if isinstance(first, keras.layers.Rescaling) and _is_below_a_fiftieth(first.scale):
         raise UserError(
-            f"{str(file)!r} divides its images first, so it takes 0...255, and this package's are "
-            "in [-1, 1]: put keras.layers.Rescaling(127.5, offset=127.5) before it, and save again"
+            f"{name} divides its images first, so it takes 0...255, and this package's are in "
+            "[-1, 1]: put keras.layers.Rescaling(127.5, offset=127.5) before it"
         )
-    return encoder
 
 
 def check_image_network(model: keras.Model, name: str) -> None:
@@ -61,6 +66,11 @@ def check_image_network(model: keras.Model, name: str) -> None:
     Raises:
       UserError: it has other inputs or outputs.
     """
+    if not hasattr(model, "inputs"):
+        raise UserError(
+            f"{name} is a subclass of keras.Model, whose layers cannot be seen: save a functional "
+            "model, keras.Model(inputs, outputs), that calls it"
+        )
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     is_single = len(model.inputs) == len(model.outputs) == 1
     is_of_images = is_single and len(shapes[0]) == 4 and shapes[0][3] == 3
