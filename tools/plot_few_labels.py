@@ -138,7 +138,8 @@ def plot(path: str, found: Accuracies, levels: Sequence[str], *, label: str = "t
                 if level.rpartition(" ")[0] == name
             }
             means = [100 * np.mean(values) for values in here.values()]
-            spreads = [100 * half_width(values) for values in here.values()]
+            # Intervals of two values would hide everything else.
+            spreads = [100 * half_width(v) if len(v) > 2 else np.nan for v in here.values()]
             # Shifted a little, so that the intervals of the methods do not cover each other.
             places = np.array(list(here)) * 1.02 ** (number - len(found) / 2)
             axis.errorbar(places, means, spreads, marker="osD^vPX"[number % 7], label=method)

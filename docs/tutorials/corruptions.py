@@ -2,8 +2,9 @@
 # # Accuracy on corrupted images
 #
 # How much accuracy do noise, blur, weather and compression cost, and which of two models is more
-# accurate on such images? One command corrupts the test images of finished runs and compares their classifiers.
-# `pip install '.[robustness]' matplotlib` brings the corruptions, and what draws here.
+# accurate on such images? One command corrupts the test images of finished runs and compares their
+# classifiers. `pip install '.[robustness]' matplotlib` brings the corruptions, and what draws
+# here.
 #
 # ## Two runs
 #
@@ -40,11 +41,11 @@
 #     --gin_file=corrupted.gin --gin_param="robustness.run.baseline = 'runs/cross_entropy'"
 
 # %% [markdown]
-# An mCE below 100 is better than the baseline. SupCon is more accurate on clean and corrupted images,
-# and loses about as much, 15.4 points against 15.1; corrupted, it is the worse calibrated one. One seed
-# and 200 images rank no methods. The relative mCE compares only what the corruptions
-# add to the clean error. It does not exist here, as a line says: the baseline classifies the images
-# with zoom blur better than the clean ones.
+# An mCE below 100 is better than the baseline. SupCon is more accurate on clean and corrupted
+# images, and loses about as much, 15.4 points against 15.1; corrupted, it is the worse calibrated
+# one. One seed and 200 images rank no methods. The relative mCE compares only what the corruptions
+# add to the clean error. It does not exist here, as a line says: the baseline classifies the
+# images with zoom blur better than the clean ones.
 #
 # `runs/cross_entropy/compare.html` has this table, plots and example images. The corrupted images
 # are kept in `corrupted`, so that the next run is measured faster.

@@ -106,10 +106,10 @@ Image.fromarray(255 - tiles.transpose(0, 2, 1, 3).reshape(120, 720)).save("gaine
 
 # %% [markdown]
 # The picture has test digits that only the second run classifies correctly. With
-# `pretrain.run.seed = 1` the two have 0.593 and 0.827. The first run also has fewer steps, 100 against
-# 420: with 420 it has 0.727 and 0.767 with these two seeds. Rates, epochs and temperatures are from a
-# few tries on these test images, so that 0.833 is somewhat too high. Such short runs show how to set
-# them up, and do not rank methods.
+# `pretrain.run.seed = 1` the two have 0.593 and 0.827. The first run also has fewer steps, 100
+# against 420: with 420 it has 0.727 and 0.767 with these two seeds. Rates, epochs and temperatures
+# are from a few tries on these test images, so that 0.833 is somewhat too high. Such short runs
+# show how to set them up, and do not rank methods.
 #
 # `semi/` has files for CIFAR-10 and ImageNet with SimCLR, SwAV and the settings of the papers'
 # code. [Few labels](../semi_supervised.md) explains them, the ways to choose the labelled images,

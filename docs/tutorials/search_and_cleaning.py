@@ -68,9 +68,9 @@ for score, measured in thresholds.detection.items():
     print(f"unknown score {score:11}: AUROC {measured.auroc:.3f}, FPR95 {measured.fpr95:.3f}")
 
 # %% [markdown]
-# AUROC is the probability that an unknown image has the higher score. FPR95 is the share of unknown
-# images that pass as known at the threshold that keeps 95 % of the known ones: nearly half, as digits
-# of an unknown class look like known ones.
+# AUROC is the probability that an unknown image has the higher score. FPR95 is the share of
+# unknown images that pass as known at the threshold that keeps 95 % of the known ones: nearly
+# half, as digits of an unknown class look like known ones.
 #
 # The first column shows images that are not in the index: six new ones, and two of the unknown
 # digits. Beside each are its five nearest neighbours.

@@ -131,8 +131,11 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
     images = image_names(runs[first].scored_split)
     rows, left_out = [], []
     for name, predictions in others:
-        is_paired = predictions is not None and np.array_equal(predictions[1], labels)
-        if not is_paired or image_names(runs[name].scored_split) != images:
+        if (
+            predictions is None
+            or not np.array_equal(predictions[1], labels)
+            or image_names(runs[name].scored_split) != images
+        ):
             left_out.append(name)
             continue
         top_1 = bootstrap_difference(predictions[0].argmax(axis=1) == labels, is_right)
