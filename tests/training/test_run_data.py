@@ -208,6 +208,7 @@ def test_an_error_that_no_image_explains_keeps_its_traceback(images, run_dir):
 )
 def test_a_damaged_model_is_made_again_with_what_follows(run_dir, damaged, repeated, capsys):
     stages, ran = ("pretrain", "linear"), []
+    run_dir.export.mkdir(parents=True)
     for stage in stages:
         run_dir.checkpoints(stage).mkdir(parents=True)
         with zipfile.ZipFile(run_dir.model(stage), "w") as archive:
