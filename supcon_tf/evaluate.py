@@ -4,9 +4,9 @@ Each run's classifier is measured with the settings of its own config.gin, overr
 and --gin_param, unless it was measured with the same settings before. A killed evaluation on
 corrupted images resumes where it stopped, and its settings are in evaluate.gin; another test set
 starts again. The results are in each run's metrics.json and report.html, and the comparison is one
-file that opens offline. robustness/imagenet_v2.gin,
-imagenet_r.gin, imagenet_a.gin and imagenet_sketch.gin measure an ImageNet run on one of these sets
-each and keep the results on the others.
+file that opens offline. robustness/imagenet_v2.gin, imagenet_r.gin, imagenet_a.gin and
+imagenet_sketch.gin measure an ImageNet run on one of these sets each and keep the results on the
+others.
 
 examples:
   python -m supcon_tf.evaluate --workdir=runs/supcon --workdir=runs/cross_entropy

@@ -121,7 +121,7 @@ def _cell(values: Sequence[float], num_seeds: int, *, sign: str) -> str:
     return cell if len(values) == num_seeds else f"{cell} ({len(values)} of {num_seeds})"
 
 
-def plot(path: str, found: Accuracies, levels: Sequence[str], *, label: str = "top-1, %") -> None:
+def plot(path: str, found: Accuracies, levels: Sequence[str], *, label: str) -> None:
     """Draws a measure against labels per class, a panel per set and a line per method."""
     from matplotlib import pyplot, ticker
 

@@ -12,13 +12,14 @@ Model = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def load_model(
-    file: str | Path, *, signature: str = "serving_default", threads: int | None = None
+    file: str | Path, *, signature: str | None = None, threads: int | None = None
 ) -> Model:
     """Loads an exported file for the CPU.
 
     Args:
       file: model.onnx, model.tflite or model.xml.
-      signature: of a LiteRT file, "serving_default" or "serving_pixels"; other files have one.
+      signature: "serving_default" or "serving_pixels". None is the one that the file has, and
+        "serving_default" of a LiteRT file, which has both.
       threads: of the runtime; None leaves it to the runtime.
 
     Returns:
@@ -26,11 +27,13 @@ def load_model(
       outputs: name, such as "embedding" or "label" -> array [B, ...].
 
     Raises:
-      UserError: another file or none, an unknown signature, threads < 1, or the runtime is not
-        installed. The function raises it for a batch of another shape or dtype, or without images.
+      UserError: another file or none, a signature that is unknown or not in the file, threads < 1,
+        or the runtime is not installed. The function raises it for a batch of another shape or
+        dtype, or without images.
     """
     file = Path(file)
-    check_choice("signature", signature, tuple(SIGNATURES))
+    if signature is not None:
+        check_choice("signature", signature, tuple(SIGNATURES))
     if threads is not None:
         check_integer("threads", threads, at_least=1)
     if file.suffix not in (".onnx", ".tflite", ".xml"):
@@ -38,8 +41,14 @@ def load_model(
     if not file.is_file():
         raise UserError(f"no file {str(file)!r}: python -m supcon_tf.export writes it")
     if file.suffix == ".tflite":
-        return _load_litert(file, signature, threads)
-    return _load_onnx(file, threads) if file.suffix == ".onnx" else _load_openvino(file, threads)
+        return _load_litert(file, signature or "serving_default", threads)
+    load = _load_onnx if file.suffix == ".onnx" else _load_openvino
+    name, run = load(file, threads)
+    if signature is not None and SIGNATURES[signature] != name:
+        raise UserError(
+            f"{str(file)!r} takes {name!r} and has no {signature!r}: leave out signature"
+        )
+    return run
 
 
 def check_batch(name: str, batch: np.ndarray) -> None:
@@ -52,7 +61,8 @@ def check_batch(name: str, batch: np.ndarray) -> None:
         )
 
 
-def _load_onnx(file: Path, threads: int | None) -> Model:
+def _load_onnx(file: Path, threads: int | None) -> tuple[str, Model]:
+    """The name of the input, and the model."""
     onnxruntime = optional_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -64,7 +74,7 @@ def _load_onnx(file: Path, threads: int | None) -> Model:
         check_batch(given.name, batch)
         return dict(zip(names, session.run(names, {given.name: batch}), strict=True))
 
-    return run
+    return given.name, run
 
 
 def _load_litert(file: Path, signature: str, threads: int | None) -> Model:
@@ -78,16 +88,18 @@ def _load_litert(file: Path, signature: str, threads: int | None) -> Model:
     return run
 
 
-def _load_openvino(file: Path, threads: int | None) -> Model:
+def _load_openvino(file: Path, threads: int | None) -> tuple[str, Model]:
+    """The name of the input, and the model."""
     openvino = optional_module("openvino")
     # Some CPUs would compute in bfloat16.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     compiled = openvino.Core().compile_model(file, "CPU", settings)
+    name = compiled.input(0).get_any_name()
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        check_batch(compiled.input(0).get_any_name(), batch)
+        check_batch(name, batch)
         return {output.get_any_name(): values for output, values in compiled([batch]).items()}
 
-    return run
+    return name, run

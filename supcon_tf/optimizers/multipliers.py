@@ -30,10 +30,9 @@ def multiply_learning_rates(
       parts: name of a part, such as "encoder" -> its variables, whatever their paths.
 
     Raises:
-      UserError: for a negative factor, an invalid pattern, a pattern or part without a variable
-        or whose variables all match an earlier one,
-        an optimizer that wraps others, or one with Keras' decoupled weight decay, which does not
-        follow the multipliers.
+      UserError: for a negative factor, an invalid pattern, a pattern or part without a variable or
+        whose variables all match an earlier one, an optimizer that wraps others, or one with Keras'
+        decoupled weight decay, which does not follow the multipliers.
 
     Example:
       >>> import keras

@@ -141,4 +141,4 @@ def _differences(runs: Mapping[str, RunDir]) -> dict[str, Any] | None:
         top_1 = bootstrap_difference(predictions[0].argmax(axis=1) == labels, is_right)
         loss = bootstrap_difference(negative_log_likelihoods(*predictions), losses)
         rows.append((name, shown(top_1, scale=100, decimals=1), shown(loss, scale=1, decimals=3)))
-    return {"to": first, "rows": rows, "left_out": left_out} if rows else None
+    return {"to": first, "rows": rows, "left_out": left_out} if others else None

@@ -14,7 +14,7 @@ from supcon_tf.training.results import EpochMeasures
 def rehearse(measures: EpochMeasures) -> None:
     """Saves, loads and serves the untrained model, unless the stage has started before.
 
-    A worker that is not the chief does nothing, nor does a run of metrics only: it is short.
+    A worker that is not the chief does nothing, nor does a run of metrics only, as those are short.
 
     Raises:
       UserError: one of these fails.

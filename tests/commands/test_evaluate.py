@@ -339,6 +339,9 @@ def test_a_comparison_has_paired_differences_on_the_same_images(tmp_path):
     assert -21 < float(found[3]) < -18.5
     assert found[4] == f"{0.25 * np.log(0.8 / 0.2):+.3f}"
 
+    page = Page(write_comparison([runs[0], runs[2]], tmp_path / "compare.html"))
+    assert "With other test images or without class scores: c." in page.text
+
     (runs[1] / "test_split.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match=r"test_split.npz' is damaged"):
         write_comparison(runs, tmp_path / "compare.html")

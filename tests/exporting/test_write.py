@@ -92,6 +92,8 @@ def test_int8_is_smaller_and_near_the_outputs_of_keras(
 
 def test_prepare_py_and_model_json_make_the_pixels(model, workdir, tmp_path, monkeypatch):
     file = write(workdir, tmp_path / "out", "onnx", signature="serving_pixels")
+    with pytest.raises(UserError, match=r"takes 'pixels' and has no 'serving_default'"):
+        load_model(file, signature="serving_default")
     Image.fromarray(photos(30, 20)[0]).save(tmp_path / "out" / "photo.png")
     monkeypatch.chdir(tmp_path / "out")
     described = json.loads((tmp_path / "out" / "model.json").read_text())

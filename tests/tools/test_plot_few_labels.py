@@ -106,6 +106,6 @@ def test_the_picture_has_a_panel_per_set(tmp_path, monkeypatch):
     pyplot.switch_backend("agg")
     titles = []
     monkeypatch.setattr(pyplot.Axes, "set_title", lambda _, title: titles.append(title))
-    plot_few_labels.plot(str(tmp_path / "few.png"), FOUND, LEVELS)
+    plot_few_labels.plot(str(tmp_path / "few.png"), FOUND, LEVELS, label="top-1, %")
     assert titles == ["Trash", "Fruit"]
     assert (tmp_path / "few.png").stat().st_size > 0
