@@ -146,13 +146,20 @@ def calibrated_index(folder: str, export: Path) -> Index:
     """An index of the model.
 
     Raises:
-      UserError: no index, one of another model, or one without a calibration.
+      UserError: no index, one of another model, one without a calibration, or with classes that
+        were added after it.
     """
     index = load_index(folder, export)
     if index.calibration is None:
         raise UserError(
             f"the index in {folder!r} has no calibration: build it by python -m supcon_tf.index, "
             "or call calibrate in Python"
+        )
+    if index.uncalibrated_classes:
+        raise UserError(
+            f"the class {index.uncalibrated_classes[0]!r} was added to the index in {folder!r} "
+            "after its calibration, so the model would call its images unknown: call calibrate "
+            "first"
         )
     return index
 

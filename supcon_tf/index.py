@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=options.seed,
     )
     index.save(options.output)
-    print(summary(index), f"done: {len(index)} images in {options.output!r}", sep="\n")
+    num_classes = len(set(index.labels) - {""})
+    of_classes = f" of {num_classes} class{'es' * (num_classes != 1)}" * bool(num_classes)
+    print(summary(index), f"done: {len(index)} images{of_classes} in {options.output!r}", sep="\n")
 
 
 def _flags() -> flags.FlagValues:

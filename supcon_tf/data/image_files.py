@@ -139,7 +139,7 @@ def images_below(folder: str, left_out: LeftOut, parents: tuple[str, ...] = ()) 
         yield from images_below(subfolder, left_out, (*parents, here))
 
 
-def images_by_class(root: Path, *, hint: str = "") -> dict[str, list[str]]:
+def images_by_class(root: Path, *, hint: str = "", min_classes: int = 2) -> dict[str, list[str]]:
     """The image files in each class folder, sorted.
 
     The images may also be one level down, in class/images, as in Tiny ImageNet.
@@ -147,18 +147,20 @@ def images_by_class(root: Path, *, hint: str = "") -> dict[str, list[str]]:
     Args:
       root: the folder of the class folders.
       hint: added to the message about too few class folders.
+      min_classes: lowest number of class folders, 1 or 2. Defaults to 2.
 
     Raises:
-      UserError: fewer than two class folders, one without images, two that are one by a link, or
+      UserError: too few class folders, one without images, two that are one by a link, or
         a class name that is not a line of UTF-8.
     """
     left_out = LeftOut()
     beside, folders = scan(str(root), left_out)
     for path in beside:
         left_out.add("images beside the class folders", path)
-    if len(folders) < 2:
+    if len(folders) < min_classes:
+        needed = "one class folder is" if min_classes == 1 else "two class folders are"
         raise UserError(
-            f"at least two class folders are needed in {str(root)!r}, found "
+            f"at least {needed} needed in {str(root)!r}, found "
             f"{f'only {os.path.basename(folders[0])!r}' if folders else 'none'}: put the images of "
             f"each class in a folder{hint}{_advice(folders, left_out)}"
         )

@@ -127,6 +127,8 @@ def _predict(
 
 
 def _report(path: str, error: Exception) -> None:
+    # TensorFlow's reason is the line before the first "[[{{node ...}}]]".
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    reason = message.splitlines()[0][:160] if message else type(error).__name__
+    lines = message.partition("\n\t [[")[0].splitlines() or [type(error).__name__]
+    reason = lines[-1][:160]
     tqdm.write(f"left out {path!r}, which cannot be read as an image: {reason}", file=sys.stderr)

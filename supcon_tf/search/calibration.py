@@ -37,6 +37,8 @@ class Calibration:
         were none.
       num_unknown: number of unknown images that measured it.
       statistics: of the "mahalanobis" score.
+      classes: the labels of the index when it was calibrated; None in an index that was built
+        without them.
     """
 
     match: MatchThreshold | None
@@ -48,6 +50,7 @@ class Calibration:
     detection: dict[str, Detection]
     num_unknown: int
     statistics: ClassStatistics
+    classes: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +175,7 @@ def calibration(
     known_share: float,
     unknown_score: UnknownScore,
     references: References,
+    classes: tuple[str, ...],
 ) -> Calibration:
     """The thresholds for the scores of calibration images.
 
@@ -183,6 +187,7 @@ def calibration(
       known_share: for the thresholds of the unknown scores.
       unknown_score: the score that decides.
       references: the images of the index.
+      classes: the labels of the index.
     """
     labelled = known_labels >= 0
     match = None
@@ -203,4 +208,5 @@ def calibration(
         },
         num_unknown=0 if unknown is None else len(unknown.similarities),
         statistics=references.statistics,
+        classes=classes,
     )

@@ -11,6 +11,7 @@ from supcon_tf.data.sources.layouts import find_layout
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.prediction import Model, predictions
 from supcon_tf.files import expanded
+from supcon_tf.json_files import sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ def labelled_files(folder: str) -> dict[str, str]:
     root = expanded(folder)
     if not root.is_dir():
         raise UserError(f"no folder {folder!r}")
-    layout = find_layout(Path(root), labelled=None)
+    layout = find_layout(Path(root), labelled=None, trains=False)
     return {
         path: label
         for split in layout.files.values()
@@ -69,15 +70,29 @@ def check_not_indexed(flag: str, files: Iterable[str], indexed: Iterable[str]) -
     """Checks that the files of a flag are not in the index, where each is its own neighbour.
 
     Raises:
-      UserError: names a file of the flag that is in the index, also by a link.
+      UserError: names a file of the flag that is in the index, also by a link or a copy.
     """
-    images = {os.path.realpath(path) for path in indexed}
+    images = {os.path.realpath(path): path for path in indexed}
+    sizes: dict[int, list[str]] = {}
     for path in files:
-        if os.path.realpath(path) in images:
-            raise UserError(
-                f"{flag} has {path!r}, which is also in the index: leave it out of {flag} or of "
-                "--images"
-            )
+        if (same := images.get(os.path.realpath(path))) is not None:
+            raise UserError(_indexed(flag, path, same))
+        sizes.setdefault(os.path.getsize(path), []).append(path)
+    # Only files of equal size can be copies, so few are read.
+    checksums: dict[int, dict[str, str]] = {}
+    for path in images.values():
+        size = os.path.getsize(path)
+        if size not in sizes:
+            continue
+        if size not in checksums:
+            checksums[size] = {sha256(Path(copy)): copy for copy in sizes[size]}
+        if (copy := checksums[size].get(sha256(Path(path)))) is not None:
+            raise UserError(_indexed(flag, copy, path))
+
+
+def _indexed(flag: str, path: str, same: str) -> str:
+    equal = "" if path == same else f" as {same!r}"
+    return f"{flag} has {path!r}, which is also in the index{equal}: leave it out of one of them"
 
 
 def check_classes(files: dict[str, str], indexed: dict[str, str]) -> None:
@@ -88,8 +103,17 @@ def check_classes(files: dict[str, str], indexed: dict[str, str]) -> None:
       indexed: path -> label of the images of the index.
 
     Raises:
-      UserError: names a class that the index does not have.
+      UserError: names a class that the index does not have, or only one of both has labels.
     """
+    has_labels, index_has_labels = any(files.values()), any(indexed.values())
+    if files and has_labels != index_has_labels:
+        raise UserError(
+            "--calibration_images has no class folders, so that no match can be checked: give it "
+            "those of --images"
+            if index_has_labels
+            else "--calibration_images has class folders, and --images has none: give both the "
+            "same layout"
+        )
     missing = sorted(set(files.values()) - {"", *indexed.values()})
     if missing:
         raise UserError(

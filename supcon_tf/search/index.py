@@ -114,7 +114,7 @@ class Index:
         paths: Sequence[str | os.PathLike[str]],
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Adds images; the calibration stays as it is.
+        """Adds images; the calibration stays as it is: see `uncalibrated_classes`.
 
         Args:
           embeddings: numbers [n, D] of the index's model.
@@ -251,8 +251,16 @@ class Index:
             known_share=known_share,
             unknown_score=unknown_score,
             references=references,
+            classes=tuple(label for label in numbers if label),
         )
         return self.calibration
+
+    @property
+    def uncalibrated_classes(self) -> list[str]:
+        """Labels that were added after `calibrate`: their images may still be called unknown."""
+        if self.calibration is None or self.calibration.classes is None:
+            return []
+        return sorted(set(self._labels) - {"", *self.calibration.classes})
 
     def _other_rows(self, name: str, embeddings: Any) -> np.ndarray:
         rows = unit_rows(embeddings, dimension=self._rows.shape[1])

@@ -56,8 +56,15 @@ class Contents:
     calibration: Calibration | None
 
 
-def model_checksum(export: Path) -> str:
-    """Identifies the graph and the weights of a SavedModel, in hexadecimal."""
+def model_checksum(export: str | os.PathLike[str]) -> str:
+    """Identifies the graph and the weights of a SavedModel, in hexadecimal.
+
+    Raises:
+      UserError: no SavedModel in the directory.
+    """
+    export = Path(export)
+    if not (export / "saved_model.pb").is_file():
+        raise UserError(f"no SavedModel in {str(export)!r}: give the directory of saved_model.pb")
     files = [export / "saved_model.pb", *sorted((export / "variables").glob("*"))]
     lines = [f"{file.relative_to(export).as_posix()} {sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -204,7 +211,7 @@ def _contents(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Conten
         raise ValueError("embeddings")
     if len(paths) != count or len(set(paths)) != count:
         raise ValueError("paths")
-    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+    if not _is_texts(classes):
         raise ValueError("classes")
     if numbers.shape != (count,) or numbers.dtype != np.int64 or (count and numbers.min() < 0):
         raise ValueError("labels")
@@ -263,6 +270,9 @@ def _calibration(
     for name, number in counts.items():
         if not _is_integer(number, name == "num_neighbors"):
             raise ValueError(name)
+    calibrated = saved.get("classes")  # Absent in an index of an older version.
+    if calibrated is not None and not _is_texts(calibrated):
+        raise ValueError("classes of the calibration")
     statistics = ClassStatistics(arrays["class_means"], arrays["whitening"])
     for name, array, length in (
         ("class_means", statistics.means, len(statistics.means)),
@@ -277,9 +287,14 @@ def _calibration(
             **saved,
             "match": None if match is None else MatchThreshold(**match),
             "detection": {name: Detection(**values) for name, values in measured.items()},
+            "classes": None if calibrated is None else tuple(calibrated),
         },
         statistics=statistics,
     )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _is_integer(value: Any, lowest: int) -> bool:

@@ -10,7 +10,7 @@ from supcon_tf.search.index_files import model_checksum
 
 
 def load_index(folder: str, export: Path) -> Index:
-    """Loads an index of an exported model; warns if the index does not record its model.
+    """Loads an index of an exported model; warns if it lacks its model or has uncalibrated classes.
 
     An export with an unknown score has the embeddings of the model that it was made from, and so
     the same indexes.
@@ -29,7 +29,13 @@ def load_index(folder: str, export: Path) -> Index:
         read_json(export / CALIBRATION_FILE).get("model_checksum"),
     ):
         raise UserError(
-            f"the index in {folder!r} is of another model than the one in {str(export)!r}: give "
-            "--export of that model, or build the index again"
+            f"the index in {folder!r} is of another model than the one in {str(export)!r}: build "
+            "it again with that one, by python -m supcon_tf.index"
+        )
+    if index.uncalibrated_classes:
+        print(
+            f"warning: the class {index.uncalibrated_classes[0]!r} was added to the index in "
+            f"{folder!r} after its calibration, so its images may be called unknown: call "
+            "calibrate, as docs/search.md shows"
         )
     return index

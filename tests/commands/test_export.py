@@ -108,7 +108,8 @@ def test_predict_writes_paths_embeddings_and_labels(scorer, workdir, picture_fol
             "--batch_size=2",
         ]
     )
-    written = np.load(output, allow_pickle=False)
+    with np.load(output, allow_pickle=False) as file:
+        written = dict(file)
     assert set(written) == {"paths", "embeddings", "labels", "probabilities"}
     assert len(written["paths"]) == 5
     for path, embedding, label in zip(

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from supcon_tf import index, predict
 from supcon_tf.errors import UserError
+from supcon_tf.export import calibrated_index
 from supcon_tf.index import Index
 from supcon_tf.search import model_checksum
 from tests.commands.tiny_export import save_pixels, save_tiny_export
@@ -117,14 +120,17 @@ def test_a_class_that_is_left_out_is_unknown(export, photos, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "unknown: mahalanobis score > " in shown
     assert "10 unknown images, mahalanobis score: AUROC 1.000, FPR95 0.000" in shown
-    assert f"done: 20 images in {str(output)!r}" in shown
+    assert f"done: 20 images of 2 classes in {str(output)!r}" in shown
 
 
 def test_other_images_calibrate_and_an_index_is_replaced(export, photos, tmp_path, capsys):
     output = build(export, photos / "photos", tmp_path / "index")
     # All labels are wrong.
-    for name, other in zip(COLORS, ["green", "blue", "red"], strict=True):
-        shutil.copytree(photos / "photos" / name, tmp_path / "swapped" / other)
+    for other, color in zip(["green", "blue", "red"], COLORS.values(), strict=True):
+        for number in range(10):
+            path = tmp_path / "swapped" / other / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_pixels(path, np.full((3, 3, 3), color, np.uint8) + np.uint8(number))
     build(
         *(export, photos / "photos", output),
         *(f"--calibration_images={tmp_path / 'swapped'}", "--approximate"),
@@ -143,9 +149,53 @@ def test_other_images_calibrate_and_an_index_is_replaced(export, photos, tmp_pat
 @pytest.mark.parametrize("flag", ["--calibration_images", "--unknown_images"])
 def test_images_that_are_in_the_index_are_refused(export, photos, tmp_path, flag):
     (tmp_path / "link").symlink_to(photos / "photos")
-    with pytest.raises(UserError, match=f"{flag} has .*0.png', which is also in the index: leave"):
+    with pytest.raises(
+        UserError, match=f"{flag} has .*link.*0.png', which is also in the index as .*: leave it"
+    ):
         build(export, photos / "photos", tmp_path / "index", f"{flag}={tmp_path / 'link'}")
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("flag", ["--calibration_images", "--unknown_images"])
+def test_copies_of_images_that_are_in_the_index_are_refused(export, photos, tmp_path, flag):
+    for name in COLORS:
+        (tmp_path / "copies" / name).mkdir(parents=True)
+        shutil.copy(photos / "photos" / name / "3.png", tmp_path / "copies" / name / "new.png")
+    with pytest.raises(
+        UserError, match=f"{flag} has '.*new.png', which is also in the index as '.*3.png': leave"
+    ):
+        build(export, photos / "photos", tmp_path / "index", f"{flag}={tmp_path / 'copies'}")
+    assert not (tmp_path / "index").exists()
+
+
+def test_calibration_images_and_images_must_both_have_labels(export, photos, tmp_path):
+    flat, labelled = photos / "others" / "grey", photos / "photos"
+    with pytest.raises(UserError, match="--calibration_images has no class folders, so that no"):
+        build(export, labelled, tmp_path / "index", f"--calibration_images={flat}")
+    with pytest.raises(UserError, match="--calibration_images has class folders, and --images"):
+        build(export, flat, tmp_path / "index", f"--calibration_images={labelled}")
+
+
+def test_one_class_folder_is_enough(export, photos, tmp_path, capsys):
+    shutil.copytree(photos / "photos" / "red", tmp_path / "images" / "red")
+    output = build(export, tmp_path / "images", tmp_path / "index")
+    assert set(Index.load(output).labels) == {"red"}
+    assert "done: 10 images of 1 class in " in capsys.readouterr().out
+
+
+def test_a_class_that_was_added_after_the_calibration_is_named(export, built, tmp_path, capsys):
+    changed = Index.load(built)
+    changed.add([[9.0, 9, 9]], ["grey.png"], ["grey"])
+    assert changed.uncalibrated_classes == ["grey"]
+    changed.save(tmp_path / "index")
+    predict.load_index(str(tmp_path / "index"), export)
+    shown = capsys.readouterr().out
+    assert "warning: the class 'grey' was added to the index" in shown
+    assert "its images may be called unknown: call calibrate" in shown
+    with pytest.raises(UserError, match=r"the class 'grey' was added to the index .*: call calib"):
+        calibrated_index(str(tmp_path / "index"), export)
+    changed.calibrate()
+    assert changed.uncalibrated_classes == []
 
 
 def test_calibration_images_of_other_classes_are_refused(export, photos, tmp_path):
@@ -170,7 +220,7 @@ def test_an_index_of_another_model_is_refused(built, photos, tmp_path):
     other = save_tiny_export(tmp_path / "other")
     (other / "saved_model.pb").write_bytes((other / "saved_model.pb").read_bytes() + b"\0")
     with pytest.raises(
-        UserError, match=r"is of another model than the one in .*build the index again"
+        UserError, match=r"is of another model than the one in .*build it again with that one"
     ):
         predict_with(other, built, tmp_path / "out.csv", f"--images={photos}")
     assert not (tmp_path / "out.csv").exists()
@@ -218,6 +268,28 @@ def test_wrong_flags_are_rejected_in_one_line(export, photos, tmp_path, more, sa
         build(export, photos / "photos", tmp_path / "index", *more)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "index").exists()
+
+
+def test_the_example_of_the_page_tells_new_images_from_known_ones(
+    export, photos, tmp_path, capsys, monkeypatch
+):
+    page = Path(__file__).parents[2].joinpath("docs", "search.md").read_text()
+    verdicts, added = re.findall(r"runs as a test. -->\n```python\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    build(export, photos / "photos", "index", f"--unknown_images={photos / 'others'}")
+    for name, color in {"red": (205, 20, 20), "yellow": (210, 200, 20)}.items():
+        save_pixels(tmp_path / f"new_{name}.png", np.full((2, 2, 3), color, np.uint8))
+    predict_with(export, "index", "new.npz", "--images=new_red.png", "--images=new_yellow.png")
+    capsys.readouterr()
+    exec(verdicts, scope := {})
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("new_red.png is red like ")
+    assert shown[1] == "new_yellow.png is of no known class"
+    exec(added, scope)
+    changed = Index.load("index")
+    assert changed.labels.count("new class") == 1
+    assert "new_yellow.png" in changed.paths
+    assert changed.uncalibrated_classes == []
 
 
 def test_importing_the_class_does_not_start_tensorflow():

@@ -32,6 +32,12 @@ def images(tmp_path):
     return root
 
 
+def arrays_of(file):
+    """The arrays of an .npz file, which is closed."""
+    with np.load(file) as opened:
+        return dict(opened)
+
+
 def run(export, images, output, *more):
     predict.main([f"--export={export}", f"--images={images}", f"--output={output}", *more])
 
@@ -41,7 +47,7 @@ def test_a_bad_image_in_a_batch_loses_only_itself(export, images, tmp_path, caps
     (images / "1.png").write_bytes(whole[: len(whole) // 2])
     (images / "3.png").write_bytes(b"")
     run(export, images, tmp_path / "out.npz")
-    written = np.load(tmp_path / "out.npz")
+    written = arrays_of(tmp_path / "out.npz")
     assert [os.path.basename(path) for path in written["paths"]] == [
         *("0.png", "2.png", "4.png", "5.png"),
     ]
@@ -50,6 +56,8 @@ def test_a_bad_image_in_a_batch_loses_only_itself(export, images, tmp_path, caps
     shown = capsys.readouterr()
     for name in ("1.png", "3.png"):
         assert f"{name}', which cannot be read as an image" in shown.err
+    # The reason itself, not the first line of TensorFlow's report.
+    assert "1.png', which cannot be read as an image: Invalid PNG. " in shown.err
     assert "done: 4 images" in shown.out
     assert "2 left out" in shown.out
 
@@ -61,7 +69,7 @@ def test_paths_that_are_not_utf_8_are_kept(export, images, tmp_path, suffix):
     output = tmp_path / f"out{suffix}"
     run(export, images, output)
     if suffix == ".npz":
-        assert path in [os.fsencode(name) for name in np.load(output)["paths"]]
+        assert path in [os.fsencode(name) for name in arrays_of(output)["paths"]]
     else:
         assert any("caf\\udce9.png,dog" in row for row in output.read_text().split("\n"))
 
@@ -87,7 +95,7 @@ def test_an_interruption_keeps_the_predictions_so_far(
     if suffix == ".csv":
         assert partial.read_text().count("\n") == 1 + 4
     else:
-        assert len(np.load(partial / "part_000000.npz")["paths"]) == 4
+        assert len(arrays_of(partial / "part_000000.npz")["paths"]) == 4
     monkeypatch.undo()
     run(export, images, output)
     assert not partial.exists()
@@ -99,7 +107,7 @@ def test_the_batch_size_does_not_change_the_file(export, images, tmp_path, monke
     run(export, images, tmp_path / "whole.npz")
     monkeypatch.setattr(prediction_files, "IMAGES_PER_PART", 2)
     run(export, images, tmp_path / "parts.npz", "--batch_size=1")
-    whole, parts = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "parts"))
+    whole, parts = (arrays_of(tmp_path / f"{name}.npz") for name in ("whole", "parts"))
     assert set(whole) == set(parts) == {"paths", "embeddings", "labels", "probabilities"}
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name])
@@ -169,14 +177,14 @@ def test_a_parquet_file_has_the_rows_of_the_csv_file(export, images, tmp_path, m
     np.testing.assert_array_equal(
         np.float32(written["probability"]), [np.float32(row["probability"]) for row in rows]
     )
-    arrays = np.load(tmp_path / "out.npz")
+    arrays = arrays_of(tmp_path / "out.npz")
     np.testing.assert_array_equal(np.float32(written["embedding"]), arrays["embeddings"])
     np.testing.assert_array_equal(np.float32(written["probabilities"]), arrays["probabilities"])
     assert list(written) == ["path", "label", "probability", "probabilities", "embedding"]
     assert not (tmp_path / "out.parquet.partial").exists()
 
 
-def test_an_interrupted_parquet_file_can_be_read(tmp_path):
+def test_an_interrupted_parquet_file_can_be_arrays_of(tmp_path):
     from supcon_tf.evaluation.prediction_files import open_writer
 
     outputs = {"embedding": np.ones((1, 2), np.float32)}
@@ -205,7 +213,7 @@ def test_the_projector_files_have_a_point_and_a_picture_of_each_image(export, im
     (images / "4.png").rename(images / "4\t.png")
     folder = tmp_path / "map"
     run(export, images, tmp_path / "out.npz", f"--projector={folder}", "--batch_size=2")
-    arrays = np.load(tmp_path / "out.npz")
+    arrays = arrays_of(tmp_path / "out.npz")
     [embeddings] = text_format.Parse(
         (folder / "projector_config.pbtxt").read_text(), projector.ProjectorConfig()
     ).embeddings
@@ -245,7 +253,7 @@ def test_calibrated_probabilities_are_scaled_by_the_temperature_of_the_export(im
     write_temperature(export, 2.0)
     run(export, images, tmp_path / "plain.npz")
     run(export, images, tmp_path / "calibrated.npz", "--calibrated")
-    plain, calibrated = (np.load(tmp_path / f"{name}.npz") for name in ("plain", "calibrated"))
+    plain, calibrated = (arrays_of(tmp_path / f"{name}.npz") for name in ("plain", "calibrated"))
     # The channels are 200, 10 and 10.
     assert plain["probabilities"][0] == pytest.approx(np.array([200, 10, 10]) / 220)
     roots = np.sqrt([200, 10, 10])
