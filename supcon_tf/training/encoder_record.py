@@ -62,6 +62,11 @@ def record_encoder(
         # A subclass of keras.Model has no output_shape of its own.
         "dimensions": embedding_model(measures.network).output_shape[-1],
     }
+    print(
+        f"{stage}: encoder {origin.name}, weights: {origin.weights}, "
+        f"{record['parameters']:,} parameters",
+        flush=True,
+    )
     has_labels = measures.data.source.has_labels
     if compare_with_frozen and known is not None and known.is_pretrained and has_labels:
         start = time.perf_counter()

@@ -76,7 +76,9 @@ def test_frozen_accuracies_are_those_of_the_encoder_before_training(tmp_path, en
     assert record["frozen"] == expected
     assert (record["name"], record["weights"]) == ("small", "file small.keras")
     assert (record["parameters"], record["dimensions"], record["image_px"]) == (168, 6, 8)
-    assert "pretrain: frozen encoder, before training: kNN 0." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "pretrain: encoder small, weights: file small.keras, 168 parameters" in shown
+    assert "pretrain: frozen encoder, before training: kNN 0." in shown
 
 
 class Averages(keras.Model):

@@ -71,7 +71,8 @@ def _load_weights(network: keras.Model, path: str) -> None:
             warnings.filterwarnings("error", category=UserWarning)
             network.load_weights(file)
     except (*KERAS_ERRORS, AttributeError, IndexError, UserWarning) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # Keras lists all that is missing in one line.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise UserError(
             f"{path!r} is damaged, or not of {network.name} without its classifier: {reason}"
         ) from None
