@@ -68,8 +68,8 @@ def saved_model(
         SavedModels do not store it; must be None for uint8.
 
     Raises:
-      UserError: no SavedModel, an unknown signature, input or output, or a missing option; the
-        message lists what the model has.
+      UserError: no SavedModel, one of several labels per image, an unknown signature, input or
+        output, or a missing option; the message lists what the model has.
     """
     check_choice("classifiers.saved_model.scores", scores, get_args(Scores))
     where = f"the SavedModel in {str(path)!r}"
@@ -78,6 +78,11 @@ def saved_model(
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
     input_key = _key(where, "input", inputs, input_key)
     output_key = _key(where, "output", outputs, output_key, preferred=("probabilities", "logits"))
+    if output_key == "probabilities" and "labels" in outputs:
+        raise UserError(
+            f"{where} gives several labels per image, and this stage measures one: set "
+            "robustness.run.export or shifts.run.export to a classifier of one label per image"
+        )
     if scores == "auto":
         scores = _kind_of_scores(where, output_key)
     prepare = _preparation(where, inputs[input_key], pixel_range)

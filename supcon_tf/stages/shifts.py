@@ -42,6 +42,7 @@ def run(
     source: Source,
     name: str | None = None,
     num_classes: int | None = None,
+    num_images: int | None = None,
     class_names: str | None = None,
     classifier: Callable[..., Classifier] = saved_model,
     batch_size: int = 64,
@@ -63,6 +64,7 @@ def run(
       name: of the set, in the results. None is the name of the source.
       num_classes: how many classes the set must have, so that a part of it is not taken for the
         whole. None takes any number.
+      num_images: how many images the set must have. None takes any number.
       class_names: file with the name of each class of the model, a line each. None is the
         labels.txt of the export.
       classifier: path -> the classifier, such as `evaluation.classifiers.saved_model`.
@@ -71,18 +73,25 @@ def run(
 
     Raises:
       UserError: no SavedModel, or one without class scores or class names; a set with classes that
-        the model lacks, with other than `num_classes` classes, or with several labels per image or
-        none; or options out of range.
+        the model lacks, with other than `num_classes` classes or `num_images` images, or with
+        several labels per image or none; or options out of range.
     """
     _check_source(source)
     check_callable("shifts.run.classifier", classifier, example="@classifiers.saved_model")
     check_integer("shifts.run.batch_size", batch_size, at_least=1)
     if num_classes is not None:
         check_integer("shifts.run.num_classes", num_classes, at_least=2)
+    if num_images is not None:
+        check_integer("shifts.run.num_images", num_images, at_least=1)
     for option, value in (("name", name), ("class_names", class_names), ("export", export)):
         if value is not None:
             check_text(f"shifts.run.{option}", value, example="imagenet_r")
     name = name or source.name
+    if num_images not in (None, found := source.test.num_examples):
+        raise UserError(
+            f"{name} has {found:,} images, {num_images:,} are expected: complete it, or set "
+            "shifts.run.num_images = None to measure a part"
+        )
     if isinstance(source.test, IndexedSplit):
         _check_count(name, source.test.labels, num_classes)
     path = run_dir.export if export is None else expanded(export)

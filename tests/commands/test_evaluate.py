@@ -158,6 +158,7 @@ def test_other_test_sets_are_measured_and_compared_without_corrupted_images(
     shutil.rmtree(tmp_path / "set" / "c1")
     (tmp_path / "set" / "c0" / "0.png").rename(tmp_path / "set" / "c2" / "0.png")
     bindings = [f"shifted.folder.root = '{tmp_path / 'set'}'", "shifts.run.num_classes = 2"]
+    bindings.append("shifts.run.num_images = 8")
     run(*folders, files=["robustness/imagenet_r.gin"], bindings=bindings)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     for folder in folders:

@@ -94,6 +94,11 @@ def test_unknown_names_and_missing_options_are_rejected_with_the_known_ones(
         saved_model(export(tmp_path, **exported), **options)
 
 
+def test_a_model_of_several_labels_per_image_is_rejected(tmp_path):
+    with pytest.raises(UserError, match="gives several labels per image, and this stage measures"):
+        saved_model(export(tmp_path, outputs=("embedding", "probabilities", "labels")))
+
+
 def test_missing_model_is_rejected(tmp_path):
     with pytest.raises(UserError, match="no SavedModel in"):
         saved_model(tmp_path)

@@ -90,7 +90,8 @@ def measured(folder, source, export, **options):
 def test_scores_are_restricted_to_the_classes_of_the_set(tmp_path, export, images):
     names = export[1]
     source = written(tmp_path / "set", images)
-    found = measured(tmp_path, source, export, name="mine", num_classes=7, batch_size=16)["mine"]
+    options = {"name": "mine", "num_classes": 7, "num_images": 42, "batch_size": 16}
+    found = measured(tmp_path, source, export, **options)["mine"]
     scores, labels, logits = scores_and_labels(images, names)
     top_1 = np.mean(scores.argmax(axis=1) == labels)
     order = np.argsort(-scores, axis=1)
@@ -206,6 +207,8 @@ def test_a_set_that_does_not_fit_the_model_is_refused(tmp_path, export, images):
     source = written(tmp_path / "set", images)
     with pytest.raises(UserError, match=r"images of 7 classes, 200 are expected: complete it"):
         measured(tmp_path, source, export, num_classes=200)
+    with pytest.raises(UserError, match=r"has 42 images, 30,000 are expected: complete it, or set"):
+        measured(tmp_path, source, export, num_images=30_000)
     names = tmp_path / "names.txt"
     names.write_text("".join(f"thing {n}\n" for n in range(1000)))
     message = r"7 of 7 classes of 'set' are not among the 1000 classes of the model, such as 'n\d+'"
