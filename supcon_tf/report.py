@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_dir = cli.existing_run(options.workdir)
     with run_dir.lock():
         page = write_report(run_dir, map_points=options.map_points)
+    if not (run_dir.scored_split.exists() or run_dir.old_scored_split.exists()):
+        print(
+            f"no map and no confusion matrix: {str(run_dir.scored_split)!r} is missing, which the "
+            "run's train command writes without --metrics_only"
+        )
     print(f"done: {page}")
 
 

@@ -473,6 +473,9 @@ def test_the_report_command_draws_so_many_points(tmp_path, capsys):
     report.main([f"--workdir={run}", "--map_points=30"])
     assert "30 of 40 test examples" in Page(run / "report.html").text
     assert capsys.readouterr().out == f"done: {run / 'report.html'}\n"
+    (run / "test_split.npz").unlink()
+    report.main([f"--workdir={run}", "--map_points=30"])
+    assert capsys.readouterr().out.startswith("no map and no confusion matrix: '")
     with pytest.raises(UserError, match=r"no run in .*none"):
         report.main([f"--workdir={tmp_path / 'none'}"])
     with pytest.raises(UserError, match="map_points must be"):
