@@ -147,7 +147,7 @@ def calibrated_index(folder: str, export: Path) -> Index:
 
     Raises:
       UserError: no index, one of another model, one without a calibration, or with classes that
-        were added after it.
+        were added or removed after it.
     """
     index = load_index(folder, export)
     if index.calibration is None:
@@ -155,11 +155,10 @@ def calibrated_index(folder: str, export: Path) -> Index:
             f"the index in {folder!r} has no calibration: build it by python -m supcon_tf.index, "
             "or call calibrate in Python"
         )
-    if index.uncalibrated_classes:
+    if index.changed_classes:
         raise UserError(
-            f"the class {index.uncalibrated_classes[0]!r} was added to the index in {folder!r} "
-            "after its calibration, so the model would call its images unknown: call calibrate "
-            "first"
+            f"the class {index.changed_classes[0]!r} was added to the index in {folder!r} or "
+            "removed from it after its calibration: call calibrate first, as docs/search.md shows"
         )
     return index
 

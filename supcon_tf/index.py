@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from supcon_tf.evaluation.untrusted_model import check_untrusted_model
     from supcon_tf.search.images import (
         check_classes,
-        check_not_indexed,
+        check_disjoint,
         embed,
         labelled_files,
         split_classes,
@@ -61,17 +61,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         labelled = labelled_files(options.calibration_images)
         calibration_files = {p: c for p, c in labelled.items() if c not in options.unknown_class}
         check_classes(calibration_files, files)
-    check_not_indexed("--calibration_images", calibration_files, files)
-    if options.unknown_images:
-        check_not_indexed("--unknown_images", unknown_files, files)
+    images_of = {"--images": files}
+    if calibration_files:
+        images_of["--calibration_images"] = calibration_files
+    if unknown_files:
+        images_of["--unknown_images" if options.unknown_images else "--unknown_class"] = (
+            unknown_files
+        )
+    check_disjoint(images_of)
     if not options.trust:
         check_untrusted_model(export)
     model = load_model(export)
-    known = embed(model, files, batch_size=options.batch_size)
-    others, unknown = (
-        embed(model, each, batch_size=options.batch_size) if each else None
-        for each in (calibration_files, unknown_files)
-    )
+    embedded = {
+        flag: embed(model, flag, each, batch_size=options.batch_size)
+        for flag, each in images_of.items()
+    }
+    known, others = embedded["--images"], embedded.get("--calibration_images")
+    unknown = embedded.get("--unknown_images") or embedded.get("--unknown_class")
     index = Index(known.embeddings, known.paths, known.labels, approximate=options.approximate)
     index.model_checksum = model_checksum(export)
     index.calibrate(

@@ -34,7 +34,7 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
-from supcon_tf.search import answers, load_index
+from supcon_tf.search import answers, load_index, warn_of_classes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(options.output)
     check_output(output)
     export = cli.existing_export(options.export)
-    index = None if options.index is None else load_index(options.index, export)
+    index = None
+    if options.index is not None:
+        index = load_index(options.index, export)
+        warn_of_classes(index, options.index)
     cli.start_tensorflow()
     # These import TensorFlow.
     from supcon_tf.data.image_files import find_images

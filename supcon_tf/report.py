@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         page = write_report(run_dir, map_points=options.map_points)
     if not (run_dir.scored_split.exists() or run_dir.old_scored_split.exists()):
         print(
-            f"no map and no confusion matrix: {str(run_dir.scored_split)!r} is missing, which the "
-            "run's train command writes without --metrics_only"
+            f"no map and no confusion matrix: {str(run_dir.scored_split)!r} is missing, which a "
+            "run with --metrics_only does not have"
         )
     print(f"done: {page}")
 

@@ -157,10 +157,12 @@ def images_by_class(root: Path, *, hint: str = "", min_classes: int = 2) -> dict
     beside, folders = scan(str(root), left_out)
     for path in beside:
         left_out.add("images beside the class folders", path)
-    if len(folders) < min_classes:
-        needed = "one class folder is" if min_classes == 1 else "two class folders are"
+    if not folders and not beside and min_classes == 1:
+        raise UserError(f"no images in {str(root)!r}{_advice(folders, left_out)}")
+    # One folder beside images is more likely a part of them than a class.
+    if len(folders) < min_classes or (len(folders) == 1 and beside):
         raise UserError(
-            f"at least {needed} needed in {str(root)!r}, found "
+            f"at least two class folders are needed in {str(root)!r}, found "
             f"{f'only {os.path.basename(folders[0])!r}' if folders else 'none'}: put the images of "
             f"each class in a folder{hint}{_advice(folders, left_out)}"
         )

@@ -78,7 +78,7 @@ def saved_model(
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
     input_key = _key(where, "input", inputs, input_key)
     output_key = _key(where, "output", outputs, output_key, preferred=("probabilities", "logits"))
-    if output_key == "probabilities" and "labels" in outputs:
+    if "labels" in outputs and outputs["labels"].shape.rank == 2:
         raise UserError(
             f"{where} gives several labels per image, and this stage measures one: set "
             "robustness.run.export or shifts.run.export to a classifier of one label per image"

@@ -129,6 +129,6 @@ def _predict(
 def _report(path: str, error: Exception) -> None:
     # TensorFlow's reason is the line before the first "[[{{node ...}}]]".
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    lines = message.partition("\n\t [[")[0].splitlines() or [type(error).__name__]
-    reason = lines[-1][:160]
+    lines = [line.strip() for line in message.partition("\n\t [[")[0].splitlines()]
+    reason = next(filter(None, reversed(lines)), type(error).__name__)[:160]
     tqdm.write(f"left out {path!r}, which cannot be read as an image: {reason}", file=sys.stderr)

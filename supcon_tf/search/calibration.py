@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from supcon_tf.errors import UserError
+from supcon_tf.errors import UserError, check_number
 from supcon_tf.search.detection import Detection, detection, keeping
 from supcon_tf.search.matching import MatchThreshold, match_threshold
 from supcon_tf.search.nearest import distances, nearest
@@ -26,7 +26,8 @@ class Calibration:
     """Thresholds of an index.
 
     Args:
-      match: when the nearest neighbour has the same label; None for images without labels.
+      match: when the nearest neighbour has the same label; None with fewer than two classes.
+      precision: wanted precision of the matches.
       unknown_score: the score that decides whether an image is unknown, "knn" or "mahalanobis".
       num_neighbors: k of the "knn" score, the Euclidean distance of unit-length embeddings to the
         k-th neighbour.
@@ -37,11 +38,11 @@ class Calibration:
         were none.
       num_unknown: number of unknown images that measured it.
       statistics: of the "mahalanobis" score.
-      classes: the labels of the index when it was calibrated; None in an index that was built
-        without them.
+      classes: the labels of the index when it was calibrated.
     """
 
     match: MatchThreshold | None
+    precision: float
     unknown_score: UnknownScore
     num_neighbors: int
     thresholds: dict[str, float]
@@ -50,7 +51,7 @@ class Calibration:
     detection: dict[str, Detection]
     num_unknown: int
     statistics: ClassStatistics
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +138,8 @@ def cross_validated(
         parts.append((np.flatnonzero(share), score(rows[share], references)))
     if not parts:
         raise UserError(
-            "an index cannot be calibrated on its images if no class has two: give calibration "
-            "images"
+            "an index cannot be calibrated on its images if no class has two: give images, "
+            "--calibration_images of the command"
         )
     return np.concatenate([positions for positions, _ in parts]), Scores(
         np.concatenate([scores.similarities for _, scores in parts]),
@@ -189,13 +190,15 @@ def calibration(
       references: the images of the index.
       classes: the labels of the index.
     """
+    check_number("precision", precision, above=0, at_most=1)
     labelled = known_labels >= 0
     match = None
-    if labelled.any():
+    if labelled.any() and len(classes) > 1:
         is_right = known.nearest_labels[labelled] == known_labels[labelled]
         match = match_threshold(known.similarities[labelled], is_right, precision=precision)
     return Calibration(
         match=match,
+        precision=precision,
         unknown_score=unknown_score,
         num_neighbors=references.num_neighbors,
         thresholds={name: keeping(values, known_share) for name, values in known.unknown.items()},

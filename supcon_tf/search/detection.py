@@ -19,12 +19,12 @@ class Detection:
         known ones.
       aupr: area under the precision-recall curve with the unknown images as positives ("AUPR-Out"),
         sum_n (R_n - R_{n-1}) P_n over the distinct scores. It depends on the share of unknown
-        images. None in an index that was built without it.
+        images.
     """
 
     auroc: float
     fpr95: float
-    aupr: float | None = None
+    aupr: float
 
 
 def detection(known: Any, unknown: Any) -> Detection:

@@ -1,11 +1,14 @@
 """Embeddings of image files by an exported model, for an index."""
 
+import contextlib
 import dataclasses
+import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from supcon_tf.data.sources.layouts import find_layout
 from supcon_tf.errors import UserError
@@ -66,67 +69,99 @@ def split_classes(
     return kept, {path: label for path, label in files.items() if label in left_out}
 
 
-def check_not_indexed(flag: str, files: Iterable[str], indexed: Iterable[str]) -> None:
-    """Checks that the files of a flag are not in the index, where each is its own neighbour.
+def check_disjoint(files_of: Mapping[str, Iterable[str]]) -> None:
+    """Checks that no two flags have one image, also by a link or as a copy of equal bytes.
+
+    An image of the index that is also a calibration image would be its own nearest neighbour.
+    Copies within a flag are counted in a line: they are neighbours of each other.
+
+    Args:
+      files_of: flag -> paths of its images.
 
     Raises:
-      UserError: names a file of the flag that is in the index, also by a link or a copy.
+      UserError: names an image that two flags have.
     """
-    images = {os.path.realpath(path): path for path in indexed}
-    sizes: dict[int, list[str]] = {}
-    for path in files:
-        if (same := images.get(os.path.realpath(path))) is not None:
-            raise UserError(_indexed(flag, path, same))
-        sizes.setdefault(os.path.getsize(path), []).append(path)
-    # Only files of equal size can be copies, so few are read.
-    checksums: dict[int, dict[str, str]] = {}
-    for path in images.values():
-        size = os.path.getsize(path)
-        if size not in sizes:
+    by_size: dict[int, list[tuple[str, str]]] = {}
+    for flag, files in files_of.items():
+        for path in files:
+            with contextlib.suppress(OSError):  # Unreadable images are left out later.
+                by_size.setdefault(os.path.getsize(path), []).append((flag, path))
+    by_size.pop(0, None)
+    candidates = [
+        each for same_size in by_size.values() if len(same_size) > 1 for each in same_size
+    ]
+    first_of: dict[str, tuple[str, str]] = {}
+    copies: dict[str, list[tuple[str, str]]] = {}
+    for flag, path in tqdm(candidates, "comparing files", unit="file", leave=False, disable=None):
+        try:
+            checksum = sha256(Path(path))
+        except OSError:
             continue
-        if size not in checksums:
-            checksums[size] = {sha256(Path(copy)): copy for copy in sizes[size]}
-        if (copy := checksums[size].get(sha256(Path(path)))) is not None:
-            raise UserError(_indexed(flag, copy, path))
-
-
-def _indexed(flag: str, path: str, same: str) -> str:
-    equal = "" if path == same else f" as {same!r}"
-    return f"{flag} has {path!r}, which is also in the index{equal}: leave it out of one of them"
+        first_flag, first = first_of.setdefault(checksum, (flag, path))
+        if first_flag != flag:
+            name = "it" if path == first else repr(first)
+            raise UserError(
+                f"{flag} has {path!r} and {first_flag} has {name}, the same image: leave it out of "
+                f"{flag} or of {first_flag}"
+            )
+        if path != first:
+            copies.setdefault(flag, []).append((path, first))
+    for flag, pairs in copies.items():
+        print(
+            f"warning: {flag} has {len(pairs)} copies, such as {pairs[0][0]!r} of {pairs[0][1]!r}, "
+            "so the measures look better than they are: remove copies"
+        )
 
 
 def check_classes(files: dict[str, str], indexed: dict[str, str]) -> None:
-    """Checks that the index has the classes of calibration images.
+    """Checks that the index has the classes of calibration images; names classes without any.
 
     Args:
       files: path -> label ("" for none) of the calibration images.
       indexed: path -> label of the images of the index.
 
     Raises:
-      UserError: names a class that the index does not have, or only one of both has labels.
+      UserError: no images, a class that the index does not have, or only one of both has labels.
     """
-    has_labels, index_has_labels = any(files.values()), any(indexed.values())
-    if files and has_labels != index_has_labels:
+    if not files:
         raise UserError(
-            "--calibration_images has no class folders, so that no match can be checked: give it "
-            "those of --images"
-            if index_has_labels
-            else "--calibration_images has class folders, and --images has none: give both the "
-            "same layout"
+            "--calibration_images has only classes that --unknown_class leaves out: add images of "
+            "the other classes"
         )
-    missing = sorted(set(files.values()) - {"", *indexed.values()})
+    has_labels, index_has_labels = any(files.values()), any(indexed.values())
+    if index_has_labels and not has_labels:
+        raise UserError(
+            "--calibration_images has no class folders, so that no match can be checked: put its "
+            "images into class folders named as those of --images"
+        )
+    if has_labels and not index_has_labels:
+        raise UserError(
+            "--calibration_images has class folders and --images has none: put the images of "
+            "--images into class folders too"
+        )
+    known = set(indexed.values()) - {""}
+    missing = sorted(set(files.values()) - {""} - known)
     if missing:
+        lower = {name.lower(): name for name in known}
+        near = difflib.get_close_matches(missing[0].lower(), lower, n=1, cutoff=0.8)
         raise UserError(
             f"--calibration_images has the class {missing[0]!r}, which the index does not have: "
-            "leave it out, or give its images as --unknown_images"
+            + (f"did you mean {lower[near[0]]!r}? Else " if near else "")
+            + "leave it out, or give its images as --unknown_images"
+        )
+    if without := sorted(known - set(files.values())):
+        print(
+            f"warning: {len(without)} of {len(known)} classes have no calibration images, such as "
+            f"{without[0]!r}: the thresholds may not hold for them"
         )
 
 
-def embed(model: Model, files: dict[str, str], *, batch_size: int) -> EmbeddedImages:
+def embed(model: Model, flag: str, files: dict[str, str], *, batch_size: int) -> EmbeddedImages:
     """Embeds image files; reports unreadable ones and leaves them out.
 
     Args:
       model: from `load_model`.
+      flag: names the files in messages.
       files: path -> label.
       batch_size: images at a time.
 
@@ -139,5 +174,7 @@ def embed(model: Model, files: dict[str, str], *, batch_size: int) -> EmbeddedIm
         embeddings.append(outputs["embedding"])
         read += paths
     if not read:
-        raise UserError(f"none of the {len(files)} images can be read, first {next(iter(files))!r}")
+        raise UserError(f"no image of {flag} can be read, first {next(iter(files))!r}")
+    if len(read) < len(files):
+        print(f"{flag}: {len(files) - len(read)} of {len(files)} images are left out")
     return EmbeddedImages(np.concatenate(embeddings), read, [files[path] for path in read])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -114,7 +115,7 @@ class Index:
         paths: Sequence[str | os.PathLike[str]],
         labels: Sequence[str] | None = None,
     ) -> None:
-        """Adds images; the calibration stays as it is: see `uncalibrated_classes`.
+        """Adds images; the calibration stays as it is: see `changed_classes`.
 
         Args:
           embeddings: numbers [n, D] of the index's model.
@@ -150,7 +151,7 @@ class Index:
         self._next_key += len(rows)
 
     def remove(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        """Removes the images of these paths; the calibration stays as it is.
+        """Removes the images of these paths; the calibration stays as it is: see `changed_classes`.
 
         Raises:
           UserError: a path that is not in the index.
@@ -186,9 +187,9 @@ class Index:
     def calibrate(
         self,
         *,
-        precision: float = 0.95,
-        known_share: float = 0.95,
-        unknown_score: UnknownScore = "knn",
+        precision: float | None = None,
+        known_share: float | None = None,
+        unknown_score: UnknownScore | None = None,
         num_neighbors: int | None = None,
         images: tuple[Any, Sequence[str]] | None = None,
         unknown: Any = None,
@@ -197,11 +198,12 @@ class Index:
         """Finds the thresholds of matches and of unknown images, and keeps them.
 
         Args:
-          precision: wanted share of right labels among the matches: see `match_threshold`.
-          known_share: share of known images that are not called unknown.
+          precision: wanted share of right labels among the matches: see `match_threshold`. None
+            is that of the last calibration, or 0.95.
+          known_share: share of known images that are not called unknown. None as `precision`.
           unknown_score: "knn", the distance to the k-th neighbour (Sun et al. 2022,
             "Out-of-Distribution Detection with Deep Nearest Neighbors"), or "mahalanobis": see
-            `class_statistics`.
+            `class_statistics`. None is that of the last calibration, or "knn".
           num_neighbors: k of "knn"; all images if there are fewer. None for 10, or less if classes
             are small: see `calibration.default_neighbors`.
           images: embeddings [m, D] and labels [m] of calibration images of the index's classes that
@@ -215,6 +217,13 @@ class Index:
           UserError: an option out of range, an empty index, `images` of a class that the index
             does not have, or no class has two images.
         """
+        last = self.calibration
+        if precision is None:
+            precision = 0.95 if last is None else last.precision
+        if known_share is None:
+            known_share = 0.95 if last is None else last.known_share
+        if unknown_score is None:
+            unknown_score = "knn" if last is None else last.unknown_score
         check_choice("unknown_score", unknown_score, get_args(UnknownScore))
         if num_neighbors is not None:
             check_integer("num_neighbors", num_neighbors, at_least=1)
@@ -256,11 +265,28 @@ class Index:
         return self.calibration
 
     @property
-    def uncalibrated_classes(self) -> list[str]:
-        """Labels that were added after `calibrate`: their images may still be called unknown."""
-        if self.calibration is None or self.calibration.classes is None:
+    def changed_classes(self) -> list[str]:
+        """Labels that were added or removed since `calibrate`, which does not know of it.
+
+        Images of an added class may be called unknown, those of a removed class known.
+        """
+        if self.calibration is None:
             return []
-        return sorted(set(self._labels) - {"", *self.calibration.classes})
+        return sorted(set(self._labels) - {""} ^ set(self.calibration.classes))
+
+    @property
+    def small_classes(self) -> list[str]:
+        """Labels of at most k images, for the k of the calibrated "knn" score.
+
+        Their k-th neighbour is of another class, so their new images may be called unknown.
+        """
+        calibration = self.calibration
+        if calibration is None or calibration.unknown_score != "knn":
+            return []
+        counts = Counter(label for label in self._labels if label)
+        return sorted(
+            label for label, count in counts.items() if count <= calibration.num_neighbors
+        )
 
     def _other_rows(self, name: str, embeddings: Any) -> np.ndarray:
         rows = unit_rows(embeddings, dimension=self._rows.shape[1])

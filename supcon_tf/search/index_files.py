@@ -28,7 +28,7 @@ from supcon_tf.search.unknown import ClassStatistics
 
 _SETTINGS, _ARRAYS, _GRAPH = "index.json", "index.npz", "graph.usearch"
 _CHECKSUMS = "checksums.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass
@@ -245,10 +245,11 @@ def _calibration(
     """Checks a calibration; raises a ValueError with the name of a wrong entry."""
     match, measured, thresholds = saved["match"], saved["detection"], saved["thresholds"]
     scores = get_args(UnknownScore)
-    shares = {"known_share": saved["known_share"]}
+    shares = {name: saved[name] for name in ("precision", "known_share")}
     counts = {name: saved[name] for name in ("num_neighbors", "num_images", "num_unknown")}
     if match is not None:
-        shares |= {name: match[name] for name in ("wanted_precision", "precision", "recall")}
+        names = ("wanted_precision", "precision", "recall")
+        shares |= {f"{name} of match": match[name] for name in names}
         counts |= {f"{name} of match": match[name] for name in ("num_matches", "num_images")}
         if match["similarity"] is not None and not _is_number(match["similarity"], -1, 1):
             raise ValueError("similarity")
@@ -261,17 +262,14 @@ def _calibration(
     if not isinstance(measured, dict) or not set(measured) <= set(scores):
         raise ValueError("detection")
     for score, values in measured.items():
-        shares |= {f"{name} of {score}": values[name] for name in ("auroc", "fpr95")}
-        if values.get("aupr") is not None:  # Absent in an index of an older version.
-            shares[f"aupr of {score}"] = values["aupr"]
+        shares |= {f"{name} of {score}": values[name] for name in ("auroc", "fpr95", "aupr")}
     for name, share in shares.items():
         if not _is_number(share, 0, 1):
             raise ValueError(name)
     for name, number in counts.items():
         if not _is_integer(number, name == "num_neighbors"):
             raise ValueError(name)
-    calibrated = saved.get("classes")  # Absent in an index of an older version.
-    if calibrated is not None and not _is_texts(calibrated):
+    if not _is_texts(saved["classes"]):
         raise ValueError("classes of the calibration")
     statistics = ClassStatistics(arrays["class_means"], arrays["whitening"])
     for name, array, length in (
@@ -287,7 +285,7 @@ def _calibration(
             **saved,
             "match": None if match is None else MatchThreshold(**match),
             "detection": {name: Detection(**values) for name, values in measured.items()},
-            "classes": None if calibrated is None else tuple(calibrated),
+            "classes": tuple(saved["classes"]),
         },
         statistics=statistics,
     )

@@ -4,9 +4,9 @@ from supcon_tf.search.calibration import Calibration
 from supcon_tf.search.index import Index
 from supcon_tf.search.matching import MatchThreshold
 
-# With fewer matches, a threshold is called uncertain. If 20 of 20 matches are right, the precision
-# is still only above 0.86 with a confidence of 95 % (0.05 ** (1 / 20)).
-_FEW_MATCHES = 20
+# A threshold of fewer images is called uncertain. If 20 of 20 matches are right, the precision is
+# still only above 0.86 with a confidence of 95 % (0.05 ** (1 / 20)).
+_FEW_IMAGES = 20
 
 
 def summary(index: Index) -> str:
@@ -17,30 +17,48 @@ def summary(index: Index) -> str:
     """
     calibration = index.calibration
     assert calibration is not None
-    lines = [] if calibration.match is None else [_match_line(calibration.match)]
+    lines = []
+    if calibration.match is not None:
+        lines.append(_match_line(calibration.match))
+    elif calibration.classes:
+        lines.append("match: one class cannot be mistaken, so there is no threshold")
     lines.append(
         f"unknown: {calibration.unknown_score} score > "
         f"{calibration.thresholds[calibration.unknown_score]:.4g}, which keeps "
         f"{calibration.known_share:g} of {calibration.num_images} calibration images as known"
+        f"{', so few that it is uncertain' * (calibration.num_images < _FEW_IMAGES)}"
     )
     lines += [
         f"{calibration.num_unknown} unknown images, {name} score: AUROC {measured.auroc:.3f}, "
-        f"FPR95 {measured.fpr95:.3f}"
-        f"{'' if measured.aupr is None else f', AUPR {measured.aupr:.3f}'}"
+        f"FPR95 {measured.fpr95:.3f}, AUPR {measured.aupr:.3f}"
         for name, measured in calibration.detection.items()
     ]
+    if (warning := small_class_warning(index)) is not None:
+        lines.append(warning)
     return "\n".join(lines + _detection_advice(calibration))
+
+
+def small_class_warning(index: Index) -> str | None:
+    """Names a class of the index that is smaller than the number of neighbours."""
+    if not index.small_classes:
+        return None
+    assert index.calibration is not None
+    return (
+        f"warning: the class {index.small_classes[0]!r} has at most k = "
+        f"{index.calibration.num_neighbors} images, so the knn score may call its new images "
+        "unknown: add images, or choose a smaller --num_neighbors or --unknown_score=mahalanobis"
+    )
 
 
 def _detection_advice(calibration: Calibration) -> list[str]:
     """What to do if the chosen score is no better than chance, or worse than the other one."""
-    if not calibration.detection:
+    if min(calibration.num_unknown, calibration.num_images) < _FEW_IMAGES:
         return []
-    chosen = calibration.unknown_score
-    best = max(calibration.detection, key=lambda name: calibration.detection[name].auroc)
-    if calibration.detection[best].auroc <= 0.5:
+    auroc = {name: measured.auroc for name, measured in calibration.detection.items()}
+    best = max(auroc, key=lambda name: auroc[name])
+    if auroc[best] <= 0.5:
         return ["no score separates these unknown images better than chance: ignore is_unknown"]
-    if calibration.detection[best].auroc > calibration.detection[chosen].auroc:
+    if auroc[best] - auroc[calibration.unknown_score] >= 0.01:
         return [f"{best} has the higher AUROC here: --unknown_score={best} chooses it"]
     return []
 
@@ -54,5 +72,5 @@ def _match_line(match: MatchThreshold) -> str:
     return (
         f"match: similarity >= {match.similarity:.4f} has a precision of {match.precision:.3f} and "
         f"a recall of {match.recall:.3f} ({match.num_matches} of {match.num_images} calibration "
-        f"images{', so few that it is uncertain' * (match.num_matches < _FEW_MATCHES)})"
+        f"images{', so few that it is uncertain' * (match.num_matches < _FEW_IMAGES)})"
     )

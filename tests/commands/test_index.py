@@ -150,7 +150,7 @@ def test_other_images_calibrate_and_an_index_is_replaced(export, photos, tmp_pat
 def test_images_that_are_in_the_index_are_refused(export, photos, tmp_path, flag):
     (tmp_path / "link").symlink_to(photos / "photos")
     with pytest.raises(
-        UserError, match=f"{flag} has .*link.*0.png', which is also in the index as .*: leave it"
+        UserError, match=f"{flag} has .*link.*0.png' and --images has .*0.png', the same image: l"
     ):
         build(export, photos / "photos", tmp_path / "index", f"{flag}={tmp_path / 'link'}")
     assert not (tmp_path / "index").exists()
@@ -162,17 +162,48 @@ def test_copies_of_images_that_are_in_the_index_are_refused(export, photos, tmp_
         (tmp_path / "copies" / name).mkdir(parents=True)
         shutil.copy(photos / "photos" / name / "3.png", tmp_path / "copies" / name / "new.png")
     with pytest.raises(
-        UserError, match=f"{flag} has '.*new.png', which is also in the index as '.*3.png': leave"
+        UserError, match=f"{flag} has '.*new.png' and --images has '.*3.png', the same image: leav"
     ):
         build(export, photos / "photos", tmp_path / "index", f"{flag}={tmp_path / 'copies'}")
     assert not (tmp_path / "index").exists()
+
+
+def test_copies_within_a_folder_are_counted(export, photos, tmp_path, capsys):
+    shutil.copytree(photos / "photos", tmp_path / "images")
+    for number in (3, 4):
+        shutil.copy(
+            tmp_path / "images" / "red" / f"{number}.png", tmp_path / f"images/red/z{number}.png"
+        )
+    # Not copies, but unreadable: a file without content.
+    for name in ("red", "blue"):
+        (tmp_path / "images" / name / "empty.png").touch()
+    build(export, tmp_path / "images", tmp_path / "index")
+    shown = capsys.readouterr().out
+    assert "--images has 2 copies, such as " in shown
+    assert "--images: 2 of 34 images are left out" in shown
+
+
+def test_calibration_images_must_remain_and_classes_without_any_are_named(
+    export, photos, tmp_path, capsys
+):
+    for name in ("red", "Blue"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        save_pixels(tmp_path / "test" / name / "a.png", np.full((4, 4, 3), 90, np.uint8))
+    calibrated = f"--calibration_images={tmp_path / 'test'}"
+    with pytest.raises(UserError, match=r"class 'Blue', which .*: did you mean 'blue'"):
+        build(export, photos / "photos", tmp_path / "index", calibrated)
+    shutil.rmtree(tmp_path / "test" / "Blue")
+    with pytest.raises(UserError, match="has only classes that --unknown_class leaves out"):
+        build(export, photos / "photos", tmp_path / "index", calibrated, "--unknown_class=red")
+    build(export, photos / "photos", tmp_path / "index", calibrated)
+    assert "2 of 3 classes have no calibration images, such as 'blue'" in capsys.readouterr().out
 
 
 def test_calibration_images_and_images_must_both_have_labels(export, photos, tmp_path):
     flat, labelled = photos / "others" / "grey", photos / "photos"
     with pytest.raises(UserError, match="--calibration_images has no class folders, so that no"):
         build(export, labelled, tmp_path / "index", f"--calibration_images={flat}")
-    with pytest.raises(UserError, match="--calibration_images has class folders, and --images"):
+    with pytest.raises(UserError, match="--calibration_images has class folders and --images has"):
         build(export, flat, tmp_path / "index", f"--calibration_images={labelled}")
 
 
@@ -180,22 +211,55 @@ def test_one_class_folder_is_enough(export, photos, tmp_path, capsys):
     shutil.copytree(photos / "photos" / "red", tmp_path / "images" / "red")
     output = build(export, tmp_path / "images", tmp_path / "index")
     assert set(Index.load(output).labels) == {"red"}
-    assert "done: 10 images of 1 class in " in capsys.readouterr().out
-
-
-def test_a_class_that_was_added_after_the_calibration_is_named(export, built, tmp_path, capsys):
-    changed = Index.load(built)
-    changed.add([[9.0, 9, 9]], ["grey.png"], ["grey"])
-    assert changed.uncalibrated_classes == ["grey"]
-    changed.save(tmp_path / "index")
-    predict.load_index(str(tmp_path / "index"), export)
     shown = capsys.readouterr().out
-    assert "warning: the class 'grey' was added to the index" in shown
-    assert "its images may be called unknown: call calibrate" in shown
-    with pytest.raises(UserError, match=r"the class 'grey' was added to the index .*: call calib"):
+    assert "done: 10 images of 1 class in " in shown
+    assert "match: one class cannot be mistaken" in shown
+    # A subfolder beside the images is no class.
+    shutil.copytree(photos / "photos" / "red", tmp_path / "flat")
+    shutil.copytree(photos / "photos" / "red", tmp_path / "flat" / "thumbs")
+    with pytest.raises(UserError, match=r"at least two class folders are needed .* only 'thumbs'"):
+        build(export, tmp_path / "flat", tmp_path / "other")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="no images in "):
+        build(export, tmp_path / "none", tmp_path / "other")
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_class_that_has_changed_after_the_calibration_is_named(
+    export, built, photos, tmp_path, capsys, added
+):
+    changed = Index.load(built)
+    if added:
+        changed.add([[9.0, 9, 9]], ["grey.png"], ["grey"])
+    else:
+        changed.remove([path for path in changed.paths if "/red/" in path])
+    name = "grey" if added else "red"
+    assert changed.changed_classes == [name]
+    changed.save(tmp_path / "index")
+    predict_with(
+        export, tmp_path / "index", tmp_path / "a.csv", f"--images={photos / 'photos' / 'red'}"
+    )
+    assert f"warning: the class '{name}' was added to the index in " in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=f"the class '{name}' was added .* or removed .*: call cali"
+    ):
         calibrated_index(str(tmp_path / "index"), export)
     changed.calibrate()
-    assert changed.uncalibrated_classes == []
+    assert changed.changed_classes == []
+
+
+def test_a_class_smaller_than_the_number_of_neighbors_is_named(export, photos, tmp_path, capsys):
+    shutil.copytree(photos / "photos", tmp_path / "images")
+    for number in range(3, 10):
+        (tmp_path / "images" / "red" / f"{number}.png").unlink()
+    build(export, tmp_path / "images", tmp_path / "index", "--num_neighbors=4")
+    warning = "warning: the class 'red' has at most k = 4 images"
+    assert warning in capsys.readouterr().out
+    new = f"--images={photos / 'photos' / 'red'}"
+    predict_with(export, tmp_path / "index", tmp_path / "a.csv", new)
+    assert warning in capsys.readouterr().out
+    build(export, tmp_path / "images", tmp_path / "index", "--num_neighbors=2")
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_calibration_images_of_other_classes_are_refused(export, photos, tmp_path):
@@ -270,26 +334,44 @@ def test_wrong_flags_are_rejected_in_one_line(export, photos, tmp_path, more, sa
     assert not (tmp_path / "index").exists()
 
 
-def test_the_example_of_the_page_tells_new_images_from_known_ones(
+def test_the_example_of_the_page_adds_a_class_whose_new_images_are_known(
     export, photos, tmp_path, capsys, monkeypatch
 ):
     page = Path(__file__).parents[2].joinpath("docs", "search.md").read_text()
     verdicts, added = re.findall(r"runs as a test. -->\n```python\n(.*?)```", page, re.S)
     monkeypatch.chdir(tmp_path)
-    build(export, photos / "photos", "index", f"--unknown_images={photos / 'others'}")
-    for name, color in {"red": (205, 20, 20), "yellow": (210, 200, 20)}.items():
-        save_pixels(tmp_path / f"new_{name}.png", np.full((2, 2, 3), color, np.uint8))
-    predict_with(export, "index", "new.npz", "--images=new_red.png", "--images=new_yellow.png")
+    for name, color in COLORS.items():
+        folder = tmp_path / "test" / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            save_pixels(folder / f"{number}.png", np.full((3, 3, 3), color, np.uint8) + number)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    save_pixels(folder / "red.png", np.full((2, 2, 3), (205, 20, 20), np.uint8))
+    for number in range(16):
+        save_pixels(
+            folder / f"yellow_{number}.png", np.full((2, 2, 3), (200 + number, 200, 20), np.uint8)
+        )
+    build(
+        *(export, photos / "photos", "index", "--calibration_images=test", "--precision=0.9"),
+        *(f"--unknown_images={photos / 'others'}", "--num_neighbors=2"),
+    )
+    for name in ("new", "test"):
+        predict_with(export, "index", f"{name}.npz", f"--images={name}")
     capsys.readouterr()
     exec(verdicts, scope := {})
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("new_red.png is red like ")
-    assert shown[1] == "new_yellow.png is of no known class"
+    assert shown[0].startswith("new/red.png is red, as ")
+    assert shown[1] == "new/yellow_0.png is of no known class"
     exec(added, scope)
     changed = Index.load("index")
-    assert changed.labels.count("new class") == 1
-    assert "new_yellow.png" in changed.paths
-    assert changed.uncalibrated_classes == []
+    assert changed.labels.count("new class") == 16
+    assert changed.changed_classes == changed.small_classes == []
+    assert (changed.calibration.precision, changed.calibration.num_images) == (0.9, 12)
+    save_pixels(tmp_path / "again.png", np.full((2, 2, 3), (207, 201, 20), np.uint8))
+    predict_with(export, "index", "again.csv", "--images=again.png")
+    [row] = rows_of("again.csv")
+    assert (row["is_unknown"], row["neighbor_1_label"]) == ("False", "new class")
 
 
 def test_importing_the_class_does_not_start_tensorflow():

@@ -184,7 +184,7 @@ def test_a_parquet_file_has_the_rows_of_the_csv_file(export, images, tmp_path, m
     assert not (tmp_path / "out.parquet.partial").exists()
 
 
-def test_an_interrupted_parquet_file_can_be_arrays_of(tmp_path):
+def test_an_interrupted_parquet_file_can_be_read(tmp_path):
     from supcon_tf.evaluation.prediction_files import open_writer
 
     outputs = {"embedding": np.ones((1, 2), np.float32)}

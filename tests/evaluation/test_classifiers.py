@@ -96,7 +96,7 @@ def test_unknown_names_and_missing_options_are_rejected_with_the_known_ones(
 
 def test_a_model_of_several_labels_per_image_is_rejected(tmp_path):
     with pytest.raises(UserError, match="gives several labels per image, and this stage measures"):
-        saved_model(export(tmp_path, outputs=("embedding", "probabilities", "labels")))
+        saved_model(export(tmp_path, outputs=("logits", "probabilities", "labels")))
 
 
 def test_missing_model_is_rejected(tmp_path):

@@ -142,7 +142,7 @@ def change_settings(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"version": 2}, "version 2 instead of 1: build it again"),
+        ({"version": 1}, "version 1 instead of 2: build it again"),
         ({"num_images": 59}, "damaged .ValueError: embeddings"),
         ({"next_key": 3}, "damaged .ValueError: keys"),
         ({"classes": ["a"]}, "damaged .IndexError"),
@@ -168,7 +168,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
     ("changes", "says"),
     [
         ({"detection": []}, "detection"),
-        ({"detection": {"knn": {"auroc": 1.5, "fpr95": 0.5}}}, "auroc of knn"),
+        ({"detection": {"knn": {"auroc": 1.5, "fpr95": 0.5, "aupr": 0.5}}}, "auroc of knn"),
         ({"detection": {"knn": {"auroc": 1, "fpr95": 0, "aupr": -1}}}, "aupr of knn"),
         ({"unknown_score": "foo"}, "unknown_score"),
         ({"thresholds": {"knn": math.nan, "mahalanobis": 1.0}}, "thresholds"),
@@ -177,6 +177,8 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
         ({"num_neighbors": 0}, "num_neighbors"),
         ({"num_images": 1.5}, "num_images"),
         ({"known_share": None}, "known_share"),
+        ({"precision": 2}, "precision"),
+        ({"classes": [1]}, "classes of the calibration"),
         ({"match": {"similarity": math.inf}}, "similarity"),
         ({"match": {"num_matches": -1}}, "num_matches of match"),
     ],
@@ -406,7 +408,7 @@ ONE = np.ones((1, 2))
         (lambda: Index(ONE, ["a"]).unknown_scores(ONE), "has no calibration: call calibrate first"),
         (
             lambda: Index(ONE, ["a"], ["b"]).calibrate(),
-            "if no class has two: give calibration images",
+            "if no class has two: give images, --cal",
         ),
         (lambda: Index(ONE[:0], []).calibrate(), "an index without images cannot be calibrated"),
         (lambda: Index(ONE, ["a"]).calibrate(unknown_score="max"), "unknown_score must be one of"),
