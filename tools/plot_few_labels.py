@@ -75,15 +75,16 @@ def differences(
     }
 
 
-def mean_over_levels(apart: Mapping[str, Mapping[str, float]]) -> list[float]:
+def mean_over_levels(
+    apart: Mapping[str, Mapping[str, float]], levels: Sequence[str]
+) -> list[float]:
     """The mean over levels for each seed that all levels have.
 
     The levels of a seed share images, so they do not count as independent runs.
     """
-    seeds = [
-        seed for seed in next(iter(apart.values()), {}) if all(seed in v for v in apart.values())
-    ]
-    return [float(np.mean([values[seed] for values in apart.values()])) for seed in seeds]
+    values = [apart.get(level, {}) for level in levels]
+    seeds = [seed for seed in values[0] if all(seed in each for each in values)]
+    return [float(np.mean([each[seed] for each in values])) for seed in seeds]
 
 
 def table(found: Accuracies, levels: Sequence[str], num_seeds: int) -> str:
@@ -106,7 +107,7 @@ def difference_table(found: Accuracies, base: str, levels: Sequence[str], num_se
             cells = [
                 _cell(list(apart.get(level, {}).values()), num_seeds, sign="+") for level in levels
             ]
-            cells.append(_cell(mean_over_levels(apart), num_seeds, sign="+"))
+            cells.append(_cell(mean_over_levels(apart, levels), num_seeds, sign="+"))
             rows.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -172,6 +173,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if set(points[0].levels) != {"labels", "seed"}:
         raise UserError(f"the study must have the factors labels and seed, got {points[0].levels}")
     levels = list(dict.fromkeys(point.levels["labels"] for point in points))
+    for level in levels:
+        if not level.split()[-1].isdecimal():
+            raise UserError(f"levels of labels must be SET NUMBER, as 'TrashNet 20', got {level!r}")
     num_seeds = len({point.levels["seed"] for point in points})
     methods = list(dict.fromkeys(point.method for point in points))
     if args.base not in methods:

@@ -47,7 +47,8 @@ def share_without_positive(labels: np.ndarray, batch_size: int) -> float:
 def balanced_samples_per_class(labels: np.ndarray, batch_size: int) -> int | None:
     """Images of each class for class-balanced batches: the fewest that are 4 or more.
 
-    Fewer than 4 where the batch or the smallest class has no more.
+    Fewer than 4 where the batch or the smallest class has no more. A batch has two classes or more,
+    as a loss needs negatives.
 
     Args:
       labels: class numbers, integers [n].
@@ -67,7 +68,7 @@ def balanced_samples_per_class(labels: np.ndarray, batch_size: int) -> int | Non
     possible = [
         samples
         for samples in range(2, min(batch_size, int(counts.min())) + 1)
-        if batch_size % samples == 0 and batch_size // samples <= len(classes)
+        if batch_size % samples == 0 and 2 <= batch_size // samples <= len(classes)
     ]
     enough = [samples for samples in possible if samples >= WANTED_PER_CLASS]
     return min(enough, default=max(possible, default=None))

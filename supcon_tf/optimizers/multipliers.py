@@ -53,9 +53,19 @@ def multiply_learning_rates(
             return id(variable) in members[pattern]
         return re.search(pattern, variable.path) is not None
 
+    if not isinstance(multipliers, Mapping):
+        raise UserError(
+            "learning_rate_multipliers must be a dict from part or regular expression to number, "
+            f'such as {{"encoder": 0.1}}, got {multipliers!r}'
+        )
     for pattern in check_patterns("learning rate multipliers", multipliers):
         check_number(f"the multiplier of {pattern!r}", multipliers[pattern], at_least=0)
         if not any(matches(pattern, variable) for variable in variables):
+            if pattern in members:
+                raise UserError(
+                    f"the multiplier of {pattern!r} has no effect, as nothing of it trains: leave "
+                    "it out, or freeze less"
+                )
             paths = [*(parts or ()), *(variable.path for variable in variables)]
             raise UserError(f"no variable matches {pattern!r}, known are {', '.join(paths[:12])}")
     deciding = [next((p for p in multipliers if matches(p, v)), None) for v in variables]

@@ -125,7 +125,11 @@ def run(
             load_parts(network, classifier, ("classifier",))
     objective = classification_objective(loss, source)
     preprocessing = resolve_normalization(
-        run_dir, preprocessing, source, encoder=None if encoder is None else path
+        run_dir,
+        preprocessing,
+        source,
+        network=network,
+        encoder=None if encoder is None else path,
     )
     data = TrainingData(source, preprocessing, augmentation, batches)
     scorer = stage_scorer(network, data, config)

@@ -135,7 +135,11 @@ def run(
         )
     objective = classification_objective(loss, source, trained_parts=("classifier",))
     preprocessing = resolve_normalization(
-        run_dir, preprocessing, source, encoder=None if encoder is None else path
+        run_dir,
+        preprocessing,
+        source,
+        network=network,
+        encoder=None if encoder is None else path,
     )
     data, trainable = TrainingData(source, preprocessing, augmentation, batches), network
     scorer = stage_scorer(network, data, config)

@@ -175,7 +175,7 @@ def run(
         joint_weight=classification_weight,
     )
     preprocessing = resolve_normalization(
-        run_dir, preprocessing, source, encoder=warm_start, keep=True
+        run_dir, preprocessing, source, network=network, encoder=warm_start, keep=True
     )
     data = TrainingData(source, preprocessing, augmentation, batches)
     scorer = stage_scorer(network, data, config)

@@ -16,6 +16,8 @@ from supcon_tf.data.splits import Split, StreamedSplit
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.cached_features import FeaturePassthrough, Features
 from supcon_tf.evaluation.scorer import Scorer
+from supcon_tf.files import expanded
+from supcon_tf.models import InputScaling
 from supcon_tf.run_dir import RunDir
 from supcon_tf.training.config import TrainingConfig
 from supcon_tf.training.encoder_io import pretraining_normalization
@@ -171,10 +173,11 @@ def resolve_normalization(
     preprocessing: Preprocessing,
     source: Source,
     *,
+    network: keras.Model,
     encoder: str | Path | None,
     keep: bool = False,
 ) -> Preprocessing:
-    """Replaces normalization = "measure" by constants.
+    """Replaces normalization = "measure" by constants; refuses what does not fit the encoder.
 
     The constants come from an encoder that was trained elsewhere. Without one, they are measured
     once on the training images of this run.
@@ -183,13 +186,27 @@ def resolve_normalization(
       run_dir: the run directory.
       preprocessing: crop and scale of the stage.
       source: its training images are measured.
+      network: the model with the encoder.
       encoder: where the encoder was trained; None for this run.
       keep: whether later stages of this run use the constants of `encoder` too.
 
     Raises:
-      UserError: no constants were measured for the encoder.
+      UserError: no constants were measured for the encoder, the given ones are not those that were
+        measured for it, or the encoder scales its images itself.
     """
-    if preprocessing.normalization != "measure":
+    given = preprocessing.normalization
+    if given is not None and any(isinstance(e, InputScaling) for e in network._flatten_layers()):
+        raise UserError(
+            "views.Preprocessing.normalization must be None for a pretrained encoder, which scales "
+            f"its images itself, got {given!r}"
+        )
+    if given != "measure":
+        measured = None if encoder is None else RunDir(expanded(encoder)).normalization()
+        if measured not in (None, given):
+            raise UserError(
+                f"the encoder {str(encoder)!r} was trained with views.Preprocessing.normalization "
+                f"= {measured}, got {given!r}: set it to these, or to 'measure'"
+            )
         return preprocessing
     if encoder is not None:
         constants = pretraining_normalization(encoder)

@@ -13,7 +13,12 @@ from supcon_tf.data.preprocessing import Normalization
 from supcon_tf.errors import UserError
 from supcon_tf.files import expanded, replacing
 from supcon_tf.models import L2Normalization, MomentumProjection, embedding_model, model_parts
-from supcon_tf.models.encoders.keras_file import check_input_scale, has_heads, load_keras_model
+from supcon_tf.models.encoders.keras_file import (
+    check_input_scale,
+    has_heads,
+    load_keras_model,
+    thaw,
+)
 from supcon_tf.run_dir import RunDir
 
 Part = Literal["encoder", "projection_head", "classifier"]
@@ -103,10 +108,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     model = load_keras_model(file)
     encoder = embedding_model(model) if has_heads(model) else model
     if encoder is not model:
-        # What its own training froze is a setting of that stage. Set twice: Keras does not pass a
-        # value on to the layers if the model already has it.
-        encoder.trainable = False
-        encoder.trainable = True
+        thaw(encoder)
     check_input_scale(encoder, f"the encoder in {str(file)!r}")
     if len(encoder.inputs) != 1 or len(encoder.outputs) != 1:
         raise UserError(

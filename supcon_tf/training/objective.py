@@ -44,11 +44,10 @@ class Objective:
 
         A queue has positives of its own.
         """
-        loss = self.losses.get("projection")
-        return (
-            loss is not None
-            and loss_labels(loss) in ("any", "single", "multi")
-            and not isinstance(loss, MemoryLoss)
+        return any(
+            loss_labels(loss) in ("any", "single", "multi") and not isinstance(loss, MemoryLoss)
+            for output, loss in self.losses.items()
+            if output in ("projection", "logits_and_projection")
         )
 
 

@@ -44,7 +44,8 @@ def test_four_images_of_a_class_or_as_many_as_there_are():
         (28, 3, 66, 3),
         (28, 3, 64, None),  # 64 / 2 are more than 28 classes.
         (28, 1, 32, None),
-        (28, 20, 17, 17),
+        (28, 20, 17, None),  # One class would leave no negatives.
+        (28, 20, 4, 2),
     ):
         labels = np.repeat(np.arange(classes), images)
         assert balanced_samples_per_class(labels, batch_size) == expected

@@ -106,10 +106,13 @@ def test_wrong_patterns_and_multipliers_are_rejected():
         ({"low": -1}, "multiplier of 'low' must be a number >= 0, got -1"),
         ({"low": float("nan")}, "multiplier of 'low' must be a number >= 0, got nan"),
         ({"(": 0.1}, r"must be regular expressions, got '\('"),
-        ("low", "must be a sequence of regular expressions, got 'low'"),
+        ("low", r'must be a dict .*, such as \{"encoder": 0.1\}, got .low.'),
+        (["low"], r"must be a dict .*, got \['low'\]"),
     ):
         with pytest.raises(UserError, match=message):
             multiply_learning_rates(optimizer, [low], multipliers)
+    with pytest.raises(UserError, match="multiplier of 'encoder' has no effect, as nothing of it"):
+        multiply_learning_rates(optimizer, [low], {"encoder": 0.1}, parts={"encoder": []})
 
 
 def test_optimizers_that_would_ignore_multipliers_are_rejected():

@@ -13,7 +13,7 @@ from supcon_tf.data import sources, views
 from supcon_tf.data.mixing import mixup
 from supcon_tf.data.pipeline import training_batches
 from supcon_tf.errors import UserError
-from supcon_tf.models import momentum_memory_model
+from supcon_tf.models import momentum_memory_model, parametric_model
 from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import finetune, linear, pretrain
@@ -474,7 +474,14 @@ def test_losses_of_labelled_pairs_ask_for_batches_with_positives(compiled, loss,
         return training_batches(*args, **options)
 
     compiled(pretrain.run, model=lambda **_: contrastive(), loss=loss, batches=batches)
-    assert asked == [needs]
+    model = parametric_model(encoder(), image_shape=SHAPE, projection=(3,), num_classes=10)
+    compiled(
+        pretrain.run,
+        model=lambda **_: model,
+        loss=losses.ParametricSupConLoss(num_classes=10),
+        batches=batches,
+    )
+    assert asked == [needs, True]
 
 
 def test_freezing_is_rejected_with_a_momentum_encoder(compiled):

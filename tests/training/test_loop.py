@@ -169,6 +169,7 @@ def test_the_linear_stage_takes_an_encoder_trained_elsewhere(finished, tmp_path,
             RunDir(tmp_path),
             views.Preprocessing(16, normalization="measure"),
             None,
+            network=keras.Sequential(),
             encoder=folder.model("pretrain"),
         )
     with pytest.raises(UserError, match=r"takes images \(16, 16, 3\), got \(24, 24, 3\)"):

@@ -4,10 +4,21 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from supcon_tf.errors import UserError
 from supcon_tf.models.embedding import model_parts
 
+# Layers that give images of the range of their inputs.
+_KEEP_RANGE = (
+    keras.layers.Resizing,
+    keras.layers.CenterCrop,
+    keras.layers.RandomCrop,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+)
 # What Keras raises for a file that is damaged, or of another network.
 KERAS_ERRORS = (TypeError, ValueError, KeyError, OSError, zipfile.BadZipFile)
 
@@ -44,16 +55,30 @@ def encoder_of_file(file: Path) -> keras.Model:
         feature maps, or one that takes images in 0...255.
     """
     model = load_keras_model(file)
-    encoder = model_parts(model)["encoder"] if has_heads(model) else model
+    encoder = model
+    if has_heads(model):
+        encoder = model_parts(model)["encoder"]
+        thaw(encoder)
     check_image_network(encoder, repr(str(file)))
     check_input_scale(encoder, repr(str(file)))
     return encoder
 
 
+def thaw(encoder: keras.Model) -> None:
+    """Makes all of an encoder trainable: what its own training froze is a setting of that stage."""
+    # Set twice: Keras does not pass a value on to the layers if the model already has it.
+    encoder.trainable = False
+    encoder.trainable = True
+
+
 def check_input_scale(model: keras.Model, name: str) -> None:
-    """Raises a UserError if a model first divides its images by 255 or the like."""
+    """Raises a UserError if a model first divides its images by 255 or the like.
+
+    Layers before that keep the range, such as Resizing and RandomFlip, are passed over. A division
+    that is no layer, as in `inputs / 255`, is not seen.
+    """
     first = next((layer for layer in model._flatten_layers() if _computes(layer)), None)
-    if isinstance(first, keras.layers.Rescaling) and _is_below_a_fiftieth(first.scale):
+    if _takes_bytes(first):
         raise UserError(
             f"{name} divides its images first, so it takes 0...255, and this package's are in "
             "[-1, 1]: put keras.layers.Rescaling(127.5, offset=127.5) before it"
@@ -82,9 +107,17 @@ def check_image_network(model: keras.Model, name: str) -> None:
 
 
 def _computes(layer: keras.layers.Layer) -> bool:
-    return not isinstance(layer, keras.Model | keras.layers.InputLayer)
+    """Whether a layer may change the range of images."""
+    kept = (keras.Model, keras.layers.InputLayer, *_KEEP_RANGE)
+    return not isinstance(layer, kept)
 
 
-def _is_below_a_fiftieth(scale: object) -> bool:
-    """Whether a scale is 1 / 255, 1 / 128 or the like."""
-    return isinstance(scale, int | float) and 0 < scale < 0.02
+def _takes_bytes(layer: keras.layers.Layer | None) -> bool:
+    """Whether a layer scales images of 0...255: by 1 / 255 or the like, or with such a mean."""
+    if isinstance(layer, keras.layers.Normalization):
+        mean = layer.input_mean if layer.mean is None else layer.mean
+        return mean is not None and bool(np.max(keras.ops.convert_to_numpy(mean)) > 2)
+    if isinstance(layer, keras.layers.Rescaling):
+        scale = np.asarray(layer.scale, "float64")
+        return bool(np.all((scale > 0) & (scale < 0.02)))
+    return False

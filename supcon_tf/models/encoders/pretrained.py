@@ -57,6 +57,7 @@ def pretrained(
     check_text("name", name, example="efficientnet_lite0")
     if weights is not None:
         check_text("weights", weights, example="imagenet")
+        weights = "imagenet" if weights.lower() == "imagenet" else weights
     if image_px is not None:
         image_px = check_integer("image_px", image_px, at_least=1)
     network, scaling = _load(name, weights)

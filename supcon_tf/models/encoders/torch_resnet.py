@@ -1,7 +1,8 @@
 """ResNets from PyTorch checkpoints: torchvision's and timm's layout, and the SupCon authors'."""
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def torch_resnet(file: Path) -> tuple[keras.Model, InputScaling]:
         return f"layer{part[1]}.{int(part[2]) - 1}.{module}"
 
     load_torch_weights(network, tensors, torch_name, source=source, ignored=("fc", "head"))
-    constants = _cifar_constants(content) if is_cifar else _IMAGENET
+    constants = _cifar_constants(content, repr(str(file))) if is_cifar else _IMAGENET
     return network, from_mean_and_deviation(*constants)
 
 
@@ -115,14 +116,41 @@ def _depth(tensors: dict[str, np.ndarray], source: str) -> int:
     return depth
 
 
-def _cifar_constants(content: dict[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
-    """Those of the data set in the options that the SupCon authors' code saves."""
+def _cifar_constants(
+    content: dict[str, Any], source: str
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Those of the data set in the options that the SupCon authors' code saves.
+
+    CIFAR-10's if the checkpoint has no options or they name no data set.
+
+    Raises:
+      UserError: constants that are not three numbers, or those of another data set are not known.
+    """
     options = content.get("opt")
-    # For other images, the text that was given on the command line, such as "(0.5, 0.5, 0.5)".
-    mean, deviation = (
-        [float(number) for number in re.findall(r"\d*\.?\d+", str(getattr(options, name, "")))]
-        for name in ("mean", "std")
-    )
-    if len(mean) == len(deviation) == 3 and min(deviation) > 0:
+    named = options if isinstance(options, Mapping) else vars(options) if options else {}
+    given = {name: _numbers(named.get(name)) for name in ("mean", "std")}
+    if any(given.values()):
+        mean, deviation = given["mean"], given["std"]
+        if mean is None or deviation is None or min(deviation) <= 0:
+            raise UserError(
+                f"{source} was trained with mean {named.get('mean')!r} and std "
+                f"{named.get('std')!r}, which must both be three numbers: correct its options 'opt'"
+            )
         return mean, deviation
-    return _CIFAR.get(str(getattr(options, "dataset", None)), _CIFAR["cifar10"])
+    dataset = named.get("dataset") or "cifar10"
+    if dataset not in _CIFAR:
+        raise UserError(
+            f"{source} was trained on {dataset!r} with an unknown mean and std: write both, for "
+            "pixels in [0, 1], into its options 'opt'"
+        )
+    return _CIFAR[dataset]
+
+
+def _numbers(value: Any) -> list[float] | None:
+    """Three numbers, also as the text of a command line such as "(0.5, 0.5, 0.5)"; else None."""
+    try:
+        numbers = ast.literal_eval(value) if isinstance(value, str) else value
+        found = [float(number) for number in numbers]
+    except (ValueError, SyntaxError, TypeError):
+        return None
+    return found if len(found) == 3 else None

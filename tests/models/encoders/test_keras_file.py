@@ -22,6 +22,16 @@ def test_encoder_of_a_saved_model_of_this_package_is_taken_without_its_heads(tmp
     np.testing.assert_array_equal(loaded(IMAGES), encoder(IMAGES))
 
 
+def test_what_a_run_froze_trains_again_in_the_next_one(tmp_path):
+    encoder = models.resnet(18, width=1 / 16, stem="cifar")
+    model = models.contrastive_model(encoder, image_shape=(8, 8, 3))
+    count = len(encoder.trainable_variables)
+    encoder.get_layer("stem_conv").trainable = False
+    encoder.get_layer("group2_block1_bn1").trainable = False
+    model.save(tmp_path / "a.keras")
+    assert len(models.pretrained(str(tmp_path / "a.keras")).trainable_variables) == count
+
+
 def test_feature_maps_of_a_saved_model_are_averaged(tmp_path):
     model = network()
     model.save(tmp_path / "a.keras")
@@ -39,9 +49,18 @@ def test_images_are_resized_to_the_size_that_a_saved_model_takes(tmp_path):
 
 def test_model_for_bytes_is_rejected_unless_it_scales_from_our_range(tmp_path):
     divide = layers.Rescaling(1 / 255)
-    network(divide).save(tmp_path / "a.keras")
-    with pytest.raises(UserError, match=r"takes 0\.\.\.255, .*: put keras.layers.Rescaling\(127.5"):
-        models.pretrained(str(tmp_path / "a.keras"))
+    by_mean = layers.Normalization(mean=[123.0, 117.0, 104.0], variance=[3600.0] * 3)
+    for first in (
+        [divide],
+        [layers.Resizing(8, 8), layers.RandomFlip(), divide],
+        [layers.Rescaling([1 / 255] * 3)],
+        [by_mean],
+    ):
+        network(*first).save(tmp_path / "a.keras")
+        with pytest.raises(
+            UserError, match=r"takes 0\.\.\.255, .*: put keras.layers.Rescaling\(12"
+        ):
+            models.pretrained(str(tmp_path / "a.keras"))
     network(layers.Rescaling(127.5, offset=127.5), divide).save(tmp_path / "a.keras")
     assert models.pretrained(str(tmp_path / "a.keras"))(IMAGES).shape == (2, 4)
 

@@ -107,10 +107,25 @@ def test_images_are_scaled_as_in_training(tmp_path, stem, options, constants):
             {"opt": Namespace(dataset="path", mean="(0.1, 0.2, 0.3)", std="(.4,.5,.6)")},
             [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]],
         ),
+        ({"opt": {"dataset": "cifar100"}}, CIFAR100),
+        ({"opt": {"mean": "(5e-1, 0.5, 0.5)", "std": [0.25] * 3}}, [[0.5] * 3, [0.25] * 3]),
     ],
 )
 def test_constants_are_those_of_the_saved_options(content, constants):
-    np.testing.assert_allclose(_cifar_constants(content), constants, rtol=1e-6)
+    np.testing.assert_allclose(_cifar_constants(content, "'a.pth'"), constants, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dataset": "stl10"}, "'a.pth' was trained on 'stl10' with an unknown mean and std"),
+        ({"dataset": "path", "mean": "(0.5, 0.5, 0.5)"}, "which must both be three numbers"),
+        ({"mean": [0.5] * 3, "std": [0.0] * 3}, "which must both be three numbers"),
+    ],
+)
+def test_unknown_constants_are_rejected(options, says):
+    with pytest.raises(UserError, match=says):
+        _cifar_constants({"opt": Namespace(**options)}, "'a.pth'")
 
 
 def test_every_kernel_is_in_its_place(tmp_path):
