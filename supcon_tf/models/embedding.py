@@ -41,7 +41,16 @@ def build_embedding(
         )
     images = keras.Input(image_shape, name="images")
     layer = FrozenEncoder(encoder, name="frozen_encoder") if frozen else encoder
-    features = layer(images)
+    try:
+        features = layer(images)
+    except ValueError as error:
+        # Keras' message for images that a network makes smaller than nothing.
+        if "size" not in str(error) or "negative" not in str(error).lower():
+            raise
+        raise UserError(
+            f"images of {'x'.join(map(str, image_shape[:2]))} px are too small for {encoder.name}: "
+            "set views.Preprocessing.image_px, or image_px of models.pretrained, to more"
+        ) from None
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
         raise UserError(
             "encoder must map images to vectors [B, D] (end it with a global pool), "

@@ -328,6 +328,13 @@ def test_bfloat16_model_gives_float32_projections_logits_and_embeddings():
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-6)
 
 
+def test_images_too_small_for_an_encoder_are_rejected():
+    first = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 5)])
+    encoder = keras.Sequential([first, keras.layers.GlobalAveragePooling2D()], name="large")
+    with pytest.raises(UserError, match=r"images of 4x4 px are too small for large: set views\.Pr"):
+        models.contrastive_model(encoder, image_shape=(4, 4, 3))
+
+
 def test_keras_application_is_an_encoder():
     encoder = keras.applications.MobileNetV2(
         weights=None, include_top=False, pooling="avg", alpha=0.35, input_shape=(32, 32, 3)
