@@ -52,7 +52,9 @@ def logistic_regression(
     number, the root mean square of what is left, so that features keep their proportions. C is the
     one of `STRENGTHS` with the lowest cross-entropy of images that were not fitted: the validation
     images, or shares of a fifth of each class: all five in turn, or one of more than 2,000 images.
-    The final fit is on all training images. Mean and deviation are folded into kernel and bias.
+    The final fit is on all training images. Of two classes, scikit-learn fits the difference w of
+    the scores, with the penalty ||w||^2 / (2 C), which is ||W||^2 / C for W = (-w / 2, w / 2). Mean
+    and deviation are folded into kernel and bias.
 
     Args:
       features: float [n, D].

@@ -90,10 +90,15 @@ def _frozen_accuracies(measures: EpochMeasures) -> dict[str, float]:
     labels = references.labels
     if labels.ndim == 1 and len(labels) <= MAX_FITTED and len(np.unique(labels)) > 1:
         unit = L2Normalization()
+        validation = None
+        if source.validation is not None:  # As after training, so that both can be compared.
+            held = measures.scorer.score(source.validation, "validation")
+            validation = (unit(held.embeddings).numpy(), held.labels)
         fitted = logistic_regression(
             unit(references.embeddings).numpy(),
             labels,
             num_classes=scores.probabilities.shape[1],
+            validation=validation,
             seed=measures.config.seed,
         )
         logits = unit(scores.embeddings).numpy() @ fitted.kernel + fitted.bias

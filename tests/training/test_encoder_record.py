@@ -44,11 +44,13 @@ def encoder_file(tmp_path_factory):
     return file
 
 
-def measures_of(folder, encoder):
+def measures_of(folder, encoder, validation=None):
     network = models.contrastive_model(
         encoder, image_shape=(8, 8, 3), projection=(4,), num_classes=2
     )
-    source = sources.Source("noise", ("a", "b"), split_of(slice(24)), split_of(slice(24, 40)))
+    source = sources.Source(
+        *("noise", ("a", "b"), split_of(slice(24)), split_of(slice(24, 40))), validation=validation
+    )
     return SimpleNamespace(
         run_dir=RunDir(folder),
         network=network,
@@ -59,14 +61,32 @@ def measures_of(folder, encoder):
     )
 
 
-def test_frozen_accuracies_are_those_of_the_encoder_before_training(tmp_path, encoder_file, capsys):
+@pytest.mark.parametrize("has_validation", [False, True])
+def test_frozen_accuracies_are_those_of_the_encoder_before_training(
+    tmp_path, encoder_file, capsys, monkeypatch, has_validation
+):
     encoder = models.pretrained(str(encoder_file))
-    measures = measures_of(tmp_path, encoder)
+    held = slice(30, 40)
+    measures = measures_of(tmp_path, encoder, split_of(held) if has_validation else None)
+    validations = []
+
+    def fit(*args, validation, **options):
+        validations.append(validation)
+        return logistic_regression(*args, validation=validation, **options)
+
+    monkeypatch.setattr(encoder_record, "logistic_regression", fit)
     record_encoder(measures, path=None, compare_with_frozen=True)
     features = encoder(IMAGES / np.float32(127.5) - 1).numpy()
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     votes = knn_probabilities(features[24:], features[:24], LABELS[:24], num_classes=2)
-    fitted = logistic_regression(features[:24], LABELS[:24], num_classes=2)
+    validation = (features[held], LABELS[held]) if has_validation else None
+    fitted = logistic_regression(features[:24], LABELS[:24], num_classes=2, validation=validation)
+    assert (validations[0] is not None) == has_validation
+    if has_validation:
+        rows, labels = validations[0]  # In the order in which they were read.
+        order, expected_order = np.argsort(rows[:, 0]), np.argsort(features[held][:, 0])
+        np.testing.assert_allclose(rows[order], features[held][expected_order], atol=1e-6)
+        np.testing.assert_array_equal(labels[order], LABELS[held][expected_order])
     logits = features[24:] @ fitted.kernel + fitted.bias
     expected = {
         "frozen_knn_top_1": np.mean(votes.argmax(axis=1) == LABELS[24:]),
