@@ -236,6 +236,7 @@ def test_fine_tuning_follows_pretraining(finished, tmp_path, results_only):
         f"sources.folder.root = '{root}'",
         "experiment.run.stages = ('finetune',)",
         f"finetune.run.encoder = '{folder.root}'",
+        "views.Preprocessing.normalization = 'measure'",  # The constants of the encoder.
         "finetune.run.epochs = 3",
         "finetune.run.batch_size = 8",
         "finetune/optimizers.warmup_schedule.base_learning_rate = 0.5",
