@@ -138,8 +138,8 @@ def cross_validated(
         parts.append((np.flatnonzero(share), score(rows[share], references)))
     if not parts:
         raise UserError(
-            "an index cannot be calibrated on its images if no class has two: give images, "
-            "--calibration_images of the command"
+            "an index cannot be calibrated on its images if no class has two: give "
+            "calibration images (--calibration_images)"
         )
     return np.concatenate([positions for positions, _ in parts]), Scores(
         np.concatenate([scores.similarities for _, scores in parts]),

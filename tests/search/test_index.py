@@ -408,7 +408,7 @@ ONE = np.ones((1, 2))
         (lambda: Index(ONE, ["a"]).unknown_scores(ONE), "has no calibration: call calibrate first"),
         (
             lambda: Index(ONE, ["a"], ["b"]).calibrate(),
-            "if no class has two: give images, --cal",
+            "if no class has two: give calibration images",
         ),
         (lambda: Index(ONE[:0], []).calibrate(), "an index without images cannot be calibrated"),
         (lambda: Index(ONE, ["a"]).calibrate(unknown_score="max"), "unknown_score must be one of"),
