@@ -42,39 +42,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_new_index(Path(options.output))
     cli.start_tensorflow()
     # These import TensorFlow.
-    from supcon_tf.data.image_files import find_images
     from supcon_tf.evaluation.prediction import load_model
     from supcon_tf.evaluation.untrusted_model import check_untrusted_model
-    from supcon_tf.search.images import (
-        check_classes,
-        check_disjoint,
-        embed,
-        labelled_files,
-        split_classes,
-    )
+    from supcon_tf.search.images import embed, find_files
 
-    files, unknown_files = split_classes(labelled_files(options.images), options.unknown_class)
-    if options.unknown_images:
-        unknown_files = dict.fromkeys(find_images([options.unknown_images]), "")
-    calibration_files = {}
-    if options.calibration_images:
-        labelled = labelled_files(options.calibration_images)
-        calibration_files = {p: c for p, c in labelled.items() if c not in options.unknown_class}
-        check_classes(calibration_files, files)
-    images_of = {"--images": files}
-    if calibration_files:
-        images_of["--calibration_images"] = calibration_files
-    if unknown_files:
-        images_of["--unknown_images" if options.unknown_images else "--unknown_class"] = (
-            unknown_files
-        )
-    check_disjoint(images_of)
+    files_of = find_files(
+        options.images,
+        calibration_images=options.calibration_images,
+        unknown_images=options.unknown_images,
+        unknown_classes=options.unknown_class,
+    )
     if not options.trust:
         check_untrusted_model(export)
     model = load_model(export)
     embedded = {
         flag: embed(model, flag, each, batch_size=options.batch_size)
-        for flag, each in images_of.items()
+        for flag, each in files_of.items()
     }
     known, others = embedded["--images"], embedded.get("--calibration_images")
     unknown = embedded.get("--unknown_images") or embedded.get("--unknown_class")

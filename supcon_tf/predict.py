@@ -34,11 +34,59 @@ from absl import flags
 
 from supcon_tf import cli
 from supcon_tf.errors import UserError
-from supcon_tf.search import answers, load_index, warn_of_classes
+from supcon_tf.search import answers, class_warning, load_index
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
+    options = _flags()
+    more_images = cli.parse(options, argv, __doc__, takes_paths=True)
+    for name in ("export", "images", "output"):
+        if not options[name].value:
+            raise UserError(f"--{name} is needed; --help shows all flags")
+    output = Path(options.output)
+    check_output(output)
+    export = cli.existing_export(options.export)
+    index = None
+    if options.index is not None:
+        index = load_index(options.index, export)
+        if (warning := class_warning(index)) is not None:
+            print(warning)
+    cli.start_tensorflow()
+    # These import TensorFlow.
+    from supcon_tf.data.image_files import find_images
+    from supcon_tf.evaluation.prediction import load_model, predictions
+    from supcon_tf.evaluation.prediction_files import open_writer
+    from supcon_tf.evaluation.projector_files import check_new_directory, open_projector
+    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
+
+    if not options.trust:
+        check_untrusted_model(export)
+    if options.projector is not None:
+        check_new_directory(Path(options.projector))
+    paths = find_images([*options.images, *more_images])
+    model = load_model(export, calibrated=options.calibrated)
+    with contextlib.ExitStack() as stack:
+        writers: list[Any] = [stack.enter_context(open_writer(output))]
+        if options.projector is not None:
+            opened = open_projector(Path(options.projector), max_images=len(paths))
+            writers.append(stack.enter_context(opened))
+        count = 0
+        for read, outputs in predictions(model, paths, batch_size=options.batch_size):
+            if index is not None:
+                more = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
+                outputs = {**outputs, **more}
+            for writer in writers:
+                writer.add(read, outputs)
+            count += len(read)
+        if not count:
+            raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")
+    left_out = f", {len(paths) - count} left out" * (count < len(paths))
+    print(f"done: {count} images in {str(output)!r}{left_out}")
+
+
+def _flags() -> flags.FlagValues:
+    """All flags of the command."""
     options = cli.new_flags()
     flags.DEFINE_string("export", None, "DIR: a SavedModel of this package", flag_values=options)
     flags.DEFINE_multi_string(
@@ -82,48 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run a model that uses files, Python or the network: only one whose source you trust",
         flag_values=options,
     )
-    more_images = cli.parse(options, argv, __doc__, takes_paths=True)
-    for name in ("export", "images", "output"):
-        if not options[name].value:
-            raise UserError(f"--{name} is needed; --help shows all flags")
-    output = Path(options.output)
-    check_output(output)
-    export = cli.existing_export(options.export)
-    index = None
-    if options.index is not None:
-        index = load_index(options.index, export)
-        warn_of_classes(index, options.index)
-    cli.start_tensorflow()
-    # These import TensorFlow.
-    from supcon_tf.data.image_files import find_images
-    from supcon_tf.evaluation.prediction import load_model, predictions
-    from supcon_tf.evaluation.prediction_files import open_writer
-    from supcon_tf.evaluation.projector_files import check_new_directory, open_projector
-    from supcon_tf.evaluation.untrusted_model import check_untrusted_model
-
-    if not options.trust:
-        check_untrusted_model(export)
-    if options.projector is not None:
-        check_new_directory(Path(options.projector))
-    paths = find_images([*options.images, *more_images])
-    model = load_model(export, calibrated=options.calibrated)
-    with contextlib.ExitStack() as stack:
-        writers: list[Any] = [stack.enter_context(open_writer(output))]
-        if options.projector is not None:
-            opened = open_projector(Path(options.projector), max_images=len(paths))
-            writers.append(stack.enter_context(opened))
-        count = 0
-        for read, outputs in predictions(model, paths, batch_size=options.batch_size):
-            if index is not None:
-                more = answers(index, outputs["embedding"], num_neighbors=options.num_neighbors)
-                outputs = {**outputs, **more}
-            for writer in writers:
-                writer.add(read, outputs)
-            count += len(read)
-        if not count:
-            raise UserError(f"none of the {len(paths)} images can be read, first {paths[0]!r}")
-    left_out = f", {len(paths) - count} left out" * (count < len(paths))
-    print(f"done: {count} images in {str(output)!r}{left_out}")
+    return options
 
 
 def check_output(output: Path) -> None:

@@ -44,7 +44,7 @@ def build_embedding(
     try:
         features = layer(images)
     except ValueError as error:
-        # Keras' message for images that a network makes smaller than nothing.
+        # Keras' message for a feature map of negative size.
         if "size" not in str(error) or "negative" not in str(error).lower():
             raise
         raise UserError(

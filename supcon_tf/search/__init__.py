@@ -8,9 +8,9 @@ from supcon_tf.search.calibration import Calibration
 from supcon_tf.search.detection import Detection, detection
 from supcon_tf.search.index import Index, Neighbors
 from supcon_tf.search.index_files import check_new_index, model_checksum
-from supcon_tf.search.load import load_index, warn_of_classes
+from supcon_tf.search.load import load_index
 from supcon_tf.search.matching import MatchThreshold, match_threshold
-from supcon_tf.search.summary import summary
+from supcon_tf.search.summary import class_warning, summary
 from supcon_tf.search.unknown import ClassStatistics, class_statistics
 
 __all__ = [
@@ -23,10 +23,10 @@ __all__ = [
     "answers",
     "check_new_index",
     "class_statistics",
+    "class_warning",
     "detection",
     "load_index",
     "match_threshold",
     "model_checksum",
     "summary",
-    "warn_of_classes",
 ]

@@ -27,7 +27,6 @@ class Calibration:
 
     Args:
       match: when the nearest neighbour has the same label; None with fewer than two classes.
-      precision: wanted precision of the matches.
       unknown_score: the score that decides whether an image is unknown, "knn" or "mahalanobis".
       num_neighbors: k of the "knn" score, the Euclidean distance of unit-length embeddings to the
         k-th neighbour.
@@ -42,7 +41,6 @@ class Calibration:
     """
 
     match: MatchThreshold | None
-    precision: float
     unknown_score: UnknownScore
     num_neighbors: int
     thresholds: dict[str, float]
@@ -198,7 +196,6 @@ def calibration(
         match = match_threshold(known.similarities[labelled], is_right, precision=precision)
     return Calibration(
         match=match,
-        precision=precision,
         unknown_score=unknown_score,
         num_neighbors=references.num_neighbors,
         thresholds={name: keeping(values, known_share) for name, values in known.unknown.items()},

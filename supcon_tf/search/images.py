@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from supcon_tf.data.image_files import find_images
 from supcon_tf.data.sources.layouts import find_layout
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.prediction import Model, predictions
@@ -41,13 +42,48 @@ def labelled_files(folder: str) -> dict[str, str]:
     root = expanded(folder)
     if not root.is_dir():
         raise UserError(f"no folder {folder!r}")
-    layout = find_layout(Path(root), labelled=None, trains=False)
+    layout = find_layout(Path(root), labelled=None, for_training=False)
     return {
         path: label
         for split in layout.files.values()
         for label, paths in split.items()
         for path in paths
     }
+
+
+def find_files(
+    images: str,
+    *,
+    calibration_images: str | None = None,
+    unknown_images: str | None = None,
+    unknown_classes: Sequence[str] = (),
+) -> dict[str, dict[str, str]]:
+    """The image files of the flags of `python -m supcon_tf.index`.
+
+    Args:
+      images, calibration_images: folders as `labelled_files` takes them.
+      unknown_images: a folder that is searched for images.
+      unknown_classes: classes of the other folders that are unknown images.
+
+    Returns:
+      Flag -> path -> label ("" for none), for each flag that has images.
+
+    Raises:
+      UserError: as in `split_classes`, `check_classes` and `check_disjoint`.
+    """
+    known, unknown = split_classes(labelled_files(images), unknown_classes)
+    files_of = {"--images": known}
+    if calibration_images:
+        labelled = labelled_files(calibration_images)
+        files = {path: label for path, label in labelled.items() if label not in unknown_classes}
+        check_classes(files, known)
+        files_of["--calibration_images"] = files
+    if unknown_images:
+        files_of["--unknown_images"] = dict.fromkeys(find_images([unknown_images]), "")
+    elif unknown:
+        files_of["--unknown_class"] = unknown
+    check_disjoint(files_of)
+    return files_of
 
 
 def split_classes(

@@ -199,8 +199,9 @@ class Index:
 
         Args:
           precision: wanted share of right labels among the matches: see `match_threshold`. None
-            is that of the last calibration, or 0.95.
-          known_share: share of known images that are not called unknown. None as `precision`.
+            is that of the last match threshold, or 0.95.
+          known_share: share of known images that are not called unknown. None is that of the last
+            calibration, or 0.95.
           unknown_score: "knn", the distance to the k-th neighbour (Sun et al. 2022,
             "Out-of-Distribution Detection with Deep Nearest Neighbors"), or "mahalanobis": see
             `class_statistics`. None is that of the last calibration, or "knn".
@@ -217,13 +218,14 @@ class Index:
           UserError: an option out of range, an empty index, `images` of a class that the index
             does not have, or no class has two images.
         """
-        last = self.calibration
-        if precision is None:
-            precision = 0.95 if last is None else last.precision
-        if known_share is None:
-            known_share = 0.95 if last is None else last.known_share
-        if unknown_score is None:
-            unknown_score = "knn" if last is None else last.unknown_score
+        if (last := self.calibration) is not None:
+            known_share = last.known_share if known_share is None else known_share
+            unknown_score = unknown_score or last.unknown_score
+            if precision is None and last.match is not None:
+                precision = last.match.wanted_precision
+        precision = 0.95 if precision is None else precision
+        known_share = 0.95 if known_share is None else known_share
+        unknown_score = "knn" if unknown_score is None else unknown_score
         check_choice("unknown_score", unknown_score, get_args(UnknownScore))
         if num_neighbors is not None:
             check_integer("num_neighbors", num_neighbors, at_least=1)

@@ -245,11 +245,10 @@ def _calibration(
     """Checks a calibration; raises a ValueError with the name of a wrong entry."""
     match, measured, thresholds = saved["match"], saved["detection"], saved["thresholds"]
     scores = get_args(UnknownScore)
-    shares = {name: saved[name] for name in ("precision", "known_share")}
+    shares = {"known_share": saved["known_share"]}
     counts = {name: saved[name] for name in ("num_neighbors", "num_images", "num_unknown")}
     if match is not None:
-        names = ("wanted_precision", "precision", "recall")
-        shares |= {f"{name} of match": match[name] for name in names}
+        shares |= {name: match[name] for name in ("wanted_precision", "precision", "recall")}
         counts |= {f"{name} of match": match[name] for name in ("num_matches", "num_images")}
         if match["similarity"] is not None and not _is_number(match["similarity"], -1, 1):
             raise ValueError("similarity")

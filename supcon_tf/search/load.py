@@ -7,7 +7,6 @@ from supcon_tf.json_files import read_json
 from supcon_tf.run_dir import CALIBRATION_FILE
 from supcon_tf.search.index import Index
 from supcon_tf.search.index_files import model_checksum
-from supcon_tf.search.summary import small_class_warning
 
 
 def load_index(folder: str, export: Path) -> Index:
@@ -34,15 +33,3 @@ def load_index(folder: str, export: Path) -> Index:
             "it again with that one, by python -m supcon_tf.index"
         )
     return index
-
-
-def warn_of_classes(index: Index, folder: str) -> None:
-    """Prints a line if some classes of an index are unknown to its calibration."""
-    if index.changed_classes:
-        print(
-            f"warning: the class {index.changed_classes[0]!r} was added to the index in "
-            f"{folder!r} or removed from it after its calibration, so is_unknown may be wrong: "
-            "call calibrate, as docs/search.md shows"
-        )
-    elif (warning := small_class_warning(index)) is not None:
-        print(warning)

@@ -21,7 +21,7 @@ def summary(index: Index) -> str:
     if calibration.match is not None:
         lines.append(_match_line(calibration.match))
     elif calibration.classes:
-        lines.append("match: one class cannot be mistaken, so there is no threshold")
+        lines.append("match: no threshold, as the index has only one class")
     lines.append(
         f"unknown: {calibration.unknown_score} score > "
         f"{calibration.thresholds[calibration.unknown_score]:.4g}, which keeps "
@@ -33,13 +33,19 @@ def summary(index: Index) -> str:
         f"FPR95 {measured.fpr95:.3f}, AUPR {measured.aupr:.3f}"
         for name, measured in calibration.detection.items()
     ]
-    if (warning := small_class_warning(index)) is not None:
+    if (warning := class_warning(index)) is not None:
         lines.append(warning)
     return "\n".join(lines + _detection_advice(calibration))
 
 
-def small_class_warning(index: Index) -> str | None:
-    """Names a class of the index that is smaller than the number of neighbours."""
+def class_warning(index: Index) -> str | None:
+    """Names a class for which a calibrated index may be wrong: see `changed_classes`."""
+    if index.changed_classes:
+        return (
+            f"warning: the class {index.changed_classes[0]!r} was added to the index or removed "
+            "from it after its calibration, so is_unknown may be wrong: call calibrate, as "
+            "docs/search.md shows"
+        )
     if not index.small_classes:
         return None
     assert index.calibration is not None

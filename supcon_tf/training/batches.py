@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from supcon_tf import distribution
@@ -202,7 +203,8 @@ def resolve_normalization(
         )
     if given != "measure":
         measured = None if encoder is None else RunDir(expanded(encoder)).normalization()
-        if measured not in (None, given):
+        # Constants may be rounded.
+        if measured is not None and (given is None or not np.allclose(given, measured, atol=1e-3)):
             raise UserError(
                 f"the encoder {str(encoder)!r} was trained with views.Preprocessing.normalization "
                 f"= {measured}, got {given!r}: set it to these, or to 'measure'"

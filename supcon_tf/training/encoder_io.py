@@ -17,7 +17,7 @@ from supcon_tf.models.encoders.keras_file import (
     check_input_scale,
     has_heads,
     load_keras_model,
-    thaw,
+    unfreeze,
 )
 from supcon_tf.run_dir import RunDir
 
@@ -108,7 +108,7 @@ def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> kera
     model = load_keras_model(file)
     encoder = embedding_model(model) if has_heads(model) else model
     if encoder is not model:
-        thaw(encoder)
+        unfreeze(encoder)
     check_input_scale(encoder, f"the encoder in {str(file)!r}")
     if len(encoder.inputs) != 1 or len(encoder.outputs) != 1:
         raise UserError(

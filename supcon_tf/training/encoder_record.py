@@ -10,9 +10,10 @@ import numpy as np
 from supcon_tf.data.preprocessing import Preprocessing
 from supcon_tf.evaluation.logistic_regression import logistic_regression
 from supcon_tf.files import expanded
-from supcon_tf.models import InputScaling, L2Normalization, embedding_model
+from supcon_tf.models import InputScaling, embedding_model
 from supcon_tf.models.origin import Origin, origin_of
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.logistic import unit_length, validation_features
 from supcon_tf.training.results import EpochMeasures
 
 # Logistic regression on more images would take longer than a minute.
@@ -89,19 +90,14 @@ def _frozen_accuracies(measures: EpochMeasures) -> dict[str, float]:
     }
     labels = references.labels
     if labels.ndim == 1 and len(labels) <= MAX_FITTED and len(np.unique(labels)) > 1:
-        unit = L2Normalization()
-        validation = None
-        if source.validation is not None:  # As after training, so that both can be compared.
-            held = measures.scorer.score(source.validation, "validation")
-            validation = (unit(held.embeddings).numpy(), held.labels)
         fitted = logistic_regression(
-            unit(references.embeddings).numpy(),
+            unit_length(references.embeddings),
             labels,
             num_classes=scores.probabilities.shape[1],
-            validation=validation,
+            validation=validation_features(measures.scorer, source),
             seed=measures.config.seed,
         )
-        logits = unit(scores.embeddings).numpy() @ fitted.kernel + fitted.bias
+        logits = unit_length(scores.embeddings) @ fitted.kernel + fitted.bias
         accuracies["frozen_linear_top_1"] = float((logits.argmax(axis=1) == scores.labels).mean())
     return accuracies
 

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from supcon_tf.data.sources import Source
 from supcon_tf.errors import UserError
 from supcon_tf.evaluation.logistic_regression import logistic_regression
 from supcon_tf.evaluation.scorer import Scorer
@@ -42,15 +43,11 @@ def fit_logistic_regression(
     if progress.curve:
         return
     start = time.perf_counter()
-    validation = None
-    if source.validation is not None:
-        scores = scorer.score(source.validation, "validation")
-        validation = (_unit_length(scores.embeddings), scores.labels)
     fitted = logistic_regression(
-        _unit_length(features.embeddings),
+        unit_length(features.embeddings),
         features.labels,
         num_classes=source.num_classes,
-        validation=validation,
+        validation=validation_features(scorer, source),
         seed=config.seed,
     )
     values = [fitted.kernel, fitted.bias]
@@ -83,5 +80,14 @@ def fit_logistic_regression(
     )
 
 
-def _unit_length(embeddings: np.ndarray) -> np.ndarray:
+def validation_features(scorer: Scorer, source: Source) -> tuple[np.ndarray, np.ndarray] | None:
+    """Features of unit length and labels of the validation split; None without one."""
+    if source.validation is None:
+        return None
+    scores = scorer.score(source.validation, "validation")
+    return unit_length(scores.embeddings), scores.labels
+
+
+def unit_length(embeddings: np.ndarray) -> np.ndarray:
+    """float32 [n, D], scaled as the embeddings of the classifier."""
     return L2Normalization()(embeddings).numpy()

@@ -177,7 +177,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, changes, says):
         ({"num_neighbors": 0}, "num_neighbors"),
         ({"num_images": 1.5}, "num_images"),
         ({"known_share": None}, "known_share"),
-        ({"precision": 2}, "precision"),
+        ({"match": {"precision": 2}}, "precision"),
         ({"classes": [1]}, "classes of the calibration"),
         ({"match": {"similarity": math.inf}}, "similarity"),
         ({"match": {"num_matches": -1}}, "num_matches of match"),

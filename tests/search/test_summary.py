@@ -52,6 +52,5 @@ def test_a_new_calibration_keeps_the_settings_of_the_last_one():
     index.calibrate(precision=0.8, known_share=0.9, unknown_score="mahalanobis")
     index.add([[0.0, 1.0]], ["new.png"], ["b"])
     calibration = index.calibrate(known_share=0.7)
-    assert (calibration.precision, calibration.known_share) == (0.8, 0.7)
-    assert calibration.match.wanted_precision == 0.8
+    assert (calibration.match.wanted_precision, calibration.known_share) == (0.8, 0.7)
     assert calibration.unknown_score == "mahalanobis"

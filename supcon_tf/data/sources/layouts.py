@@ -39,7 +39,7 @@ class Layout:
     files: dict[str, dict[str, list[str]]]
 
 
-def find_layout(root: Path, *, labelled: bool | None, trains: bool = True) -> Layout:
+def find_layout(root: Path, *, labelled: bool | None, for_training: bool = True) -> Layout:
     """Finds the splits of a folder and the classes of their images.
 
     A split has a folder per class, the images in it or in its subfolder "images"; or it is flat,
@@ -49,7 +49,7 @@ def find_layout(root: Path, *, labelled: bool | None, trains: bool = True) -> La
     Args:
       root: the folder.
       labelled: whether the images have labels; None to see from the folder.
-      trains: whether a model trains on the images, which takes two classes or, without labels, two
+      for_training: whether a model trains on them, which takes two classes or, without labels, two
         images. Else one is enough. Defaults to True.
 
     Raises:
@@ -66,9 +66,9 @@ def find_layout(root: Path, *, labelled: bool | None, trains: bool = True) -> La
         files = {split: {"": list(images_below(str(f), left_out))} for split, f in folders.items()}
         left_out.report()
         for split, folder in folders.items():
-            if len(files[split][""]) < (2 if trains else 1):
+            if len(files[split][""]) < (2 if for_training else 1):
                 raise UserError(
-                    f"at least {'two images are' if trains else 'one image is'} needed in "
+                    f"at least {'two images are' if for_training else 'one image is'} needed in "
                     f"{str(folder)!r}"
                 )
         return Layout((), files)
@@ -79,7 +79,7 @@ def find_layout(root: Path, *, labelled: bool | None, trains: bool = True) -> La
             files[split] = _files_by_annotation(folder, annotations)
         elif split == "train" or not _is_flat(folder):
             files[split] = images_by_class(
-                folder, hint=_UNLABELLED * trains, min_classes=2 if trains else 1
+                folder, hint=_UNLABELLED * for_training, min_classes=2 if for_training else 1
             )
         elif folder.name.lower() in SPLIT_FOLDERS["test"]:
             tqdm.write(f"left out {str(folder)!r}, as its images have no labels")

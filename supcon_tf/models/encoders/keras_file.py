@@ -13,6 +13,10 @@ from supcon_tf.models.embedding import model_parts
 _KEEP_RANGE = (
     keras.layers.Resizing,
     keras.layers.CenterCrop,
+    keras.layers.Cropping2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomContrast,
     keras.layers.RandomCrop,
     keras.layers.RandomFlip,
     keras.layers.RandomRotation,
@@ -58,13 +62,13 @@ def encoder_of_file(file: Path) -> keras.Model:
     encoder = model
     if has_heads(model):
         encoder = model_parts(model)["encoder"]
-        thaw(encoder)
+        unfreeze(encoder)
     check_image_network(encoder, repr(str(file)))
     check_input_scale(encoder, repr(str(file)))
     return encoder
 
 
-def thaw(encoder: keras.Model) -> None:
+def unfreeze(encoder: keras.Model) -> None:
     """Makes all of an encoder trainable: what its own training froze is a setting of that stage."""
     # Set twice: Keras does not pass a value on to the layers if the model already has it.
     encoder.trainable = False
@@ -108,8 +112,7 @@ def check_image_network(model: keras.Model, name: str) -> None:
 
 def _computes(layer: keras.layers.Layer) -> bool:
     """Whether a layer may change the range of images."""
-    kept = (keras.Model, keras.layers.InputLayer, *_KEEP_RANGE)
-    return not isinstance(layer, kept)
+    return not isinstance(layer, (keras.Model, keras.layers.InputLayer, *_KEEP_RANGE))
 
 
 def _takes_bytes(layer: keras.layers.Layer | None) -> bool:

@@ -72,7 +72,7 @@ def torch_resnet(file: Path) -> tuple[keras.Model, InputScaling]:
         return f"layer{part[1]}.{int(part[2]) - 1}.{module}"
 
     load_torch_weights(network, tensors, torch_name, source=source, ignored=("fc", "head"))
-    constants = _cifar_constants(content, repr(str(file))) if is_cifar else _IMAGENET
+    constants = _cifar_constants(content, source) if is_cifar else _IMAGENET
     return network, from_mean_and_deviation(*constants)
 
 
@@ -128,13 +128,13 @@ def _cifar_constants(
     """
     options = content.get("opt")
     named = options if isinstance(options, Mapping) else vars(options) if options else {}
-    given = {name: _numbers(named.get(name)) for name in ("mean", "std")}
-    if any(given.values()):
-        mean, deviation = given["mean"], given["std"]
+    given = [named.get(name) for name in ("mean", "std")]
+    if given != [None, None]:
+        mean, deviation = map(_numbers, given)
         if mean is None or deviation is None or min(deviation) <= 0:
             raise UserError(
-                f"{source} was trained with mean {named.get('mean')!r} and std "
-                f"{named.get('std')!r}, which must both be three numbers: correct its options 'opt'"
+                f"{source} was trained with mean {given[0]!r} and std {given[1]!r}, which must "
+                "both be three numbers: correct its options 'opt'"
             )
         return mean, deviation
     dataset = named.get("dataset") or "cifar10"

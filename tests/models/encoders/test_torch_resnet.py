@@ -121,6 +121,7 @@ def test_constants_are_those_of_the_saved_options(content, constants):
         ({"dataset": "stl10"}, "'a.pth' was trained on 'stl10' with an unknown mean and std"),
         ({"dataset": "path", "mean": "(0.5, 0.5, 0.5)"}, "which must both be three numbers"),
         ({"mean": [0.5] * 3, "std": [0.0] * 3}, "which must both be three numbers"),
+        ({"dataset": "cifar10", "mean": "(0.5, 0.5)", "std": "x"}, "must both be three numbers"),
     ],
 )
 def test_unknown_constants_are_rejected(options, says):
