@@ -10,14 +10,17 @@ from supcon_tf.search.nearest import blocks, by_similarity, nearest
 
 # Candidates that a query visits. usearch's default of 64 finds fewer of the true neighbours.
 _EXPANSION = 128
+# Up to this many rows are added by one thread, which takes a fraction of a second, so that their
+# graph is always the same.
+_FEW_ROWS = 1000
 
 
 class Graph:
     """An HNSW graph over rows with ascending keys.
 
     Malkov and Yashunin 2016, "Efficient and robust approximate nearest neighbor search using
-    Hierarchical Navigable Small World graphs". The order in which threads add rows changes the
-    graph, and with it a few of the neighbours.
+    Hierarchical Navigable Small World graphs". Many rows are added by all threads, whose
+    order changes the graph, and with it a few of the neighbours.
 
     Args:
       dimension: of the rows.
@@ -40,7 +43,8 @@ class Graph:
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
         """Adds rows float32 [n, D] of unit length under new keys int64 [n]."""
-        self._graph.add(keys.astype(np.uint64), rows)
+        threads = 1 if len(rows) <= _FEW_ROWS else 0  # 0 for all.
+        self._graph.add(keys.astype(np.uint64), rows, threads=threads)
 
     def remove(self, keys: np.ndarray) -> None:
         """Removes the rows of these keys."""

@@ -220,7 +220,7 @@ class Index:
         """
         if (last := self.calibration) is not None:
             known_share = last.known_share if known_share is None else known_share
-            unknown_score = unknown_score or last.unknown_score
+            unknown_score = last.unknown_score if unknown_score is None else unknown_score
             if precision is None and last.match is not None:
                 precision = last.match.wanted_precision
         precision = 0.95 if precision is None else precision
