@@ -49,7 +49,8 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> dict[str, float]:
     )
     folder = run / "finetuned" / f"{epoch:04d}"
     folder.parent.mkdir(exist_ok=True)
-    train_in_subprocess([str(pretrained.config)], settings, folder, None, threads)
+    files = [str(pretrained.config)]
+    train_in_subprocess(files, settings, folder, None, threads, metrics_only=True)
     return RunDir(folder).metrics()["finetune"]
 
 
