@@ -1,6 +1,7 @@
 """Checks before a run starts: its stages, its encoder, and whether it may resume."""
 
 import inspect
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from supcon_tf.reporting import write_report
 from supcon_tf.run_dir import RunDir
 from supcon_tf.stages import experiment
 from supcon_tf.training.config import MINIMUM
-from supcon_tf.training.encoder_io import encoder_file
+from supcon_tf.training.encoder_io import encoder_digest, encoder_file
+
+# How often checkpoints are saved and how many are kept changes no result.
+SAVING = tuple(f"{stage}.run.checkpoint" for stage in experiment.STAGES)
 
 
 def named_stages() -> Sequence[str]:
@@ -53,13 +57,29 @@ def check_encoder(run_dir: RunDir) -> None:
     """Checks that the stages that need an encoder find one, before they load images.
 
     Raises:
-      UserError: no encoder.
+      UserError: no encoder, or another one than the stage has started with.
     """
     stages = named_stages()
+    records = run_dir.encoders()
+    for stage in filter({"linear", "finetune"}.__contains__, stages):
+        encoder = config.bound_value(f"{stage}.run.encoder")
+        known = records.get(stage, {}).get("digest")
+        if known and isinstance(encoder, str) and _digest_now(encoder) not in (None, known):
+            raise UserError(
+                f"the encoder {encoder!r} has changed since {stage} of {str(run_dir.root)!r} "
+                "started from it: give another --workdir"
+            )
     for stage in {"linear", "finetune"}.intersection(stages) - run_dir.metrics().keys():
         encoder = config.bound_value(f"{stage}.run.encoder")
         if isinstance(encoder, str) or (encoder is None and "pretrain" not in stages):
             encoder_file(encoder or run_dir.root)
+
+
+def _digest_now(encoder: str) -> str | None:
+    try:
+        return encoder_digest(encoder)
+    except (UserError, zipfile.BadZipFile):  # No fault, once the stage has finished.
+        return None
 
 
 def prepare(run_dir: RunDir, settings: str) -> None:
@@ -120,8 +140,7 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     """
     not_started = experiment.STAGES.keys() - started | {*experiment.EVALUATIONS}
     free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
-    saving = [f"{stage}.run.checkpoint" for stage in experiment.STAGES]
-    ignored = (*free, *saving, "experiment.run.", "corruptions.", "shifted.", "classifiers.")
+    ignored = (*free, *SAVING, "experiment.run.", "corruptions.", "shifted.", "classifiers.")
     changed = config.changed_setting(before, after, ignored=ignored)
     if changed is not None:
         raise UserError(

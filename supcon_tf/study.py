@@ -22,7 +22,7 @@ from pathlib import Path
 import gin
 from absl import flags
 
-from supcon_tf import cli, config
+from supcon_tf import cli, config, run_checks
 from supcon_tf.errors import UserError
 from supcon_tf.reporting.study import Result, write_study
 from supcon_tf.run_dir import RunDir
@@ -57,13 +57,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--workdir is needed: the directory that the study writes to")
     root = Path(options.workdir)
     trial = functools.partial(train_in_subprocess, metrics_only=options.metrics_only)
-    points = gin.get_configurable(study.run)(root, trial=trial)
+    points = gin.get_configurable(study.run)(root, trial=trial, state=state)
     results = [result(root, point) for point in points]
     page = write_study(results, root / "study.html", title=f"Stability: {root.resolve().name}")
     failed = sum(each.top_1 is None for each in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the same command repeats them")
     print(f"done: {page}")
+
+
+def state(point: study.Point, folder: Path) -> study.State:
+    """Whether the run in a directory is finished, with the settings that a point has now."""
+    run_dir = RunDir(folder)
+    if run_dir.config.is_file():
+        before = config.read_text(run_dir.config)
+        after = config.parse(point.files, point.bindings)
+        if config.changed_setting(before, after, ignored=run_checks.SAVING) is not None:
+            return "other settings"
+    return "unfinished" if study.accuracy(run_dir.metrics()) is None else "finished"
 
 
 def listed_points() -> list[study.Point]:

@@ -5,9 +5,9 @@ epochs. Each snapshot is fine-tuned with its run's config.gin, into finetuned/EP
 directory. Finished fine-tunings are not repeated, so the same command resumes after an
 interruption. The picture has fine-tuned top-1 and top-5 and kNN top-1, on the test split: above
 against epochs of pretraining, below against the views that pretraining has put through the encoder
-until then, labelled ones included. With --gain, a last column has the difference of two runs'
-fine-tuned top-1. The tables also show when each run reaches the first run's best, and the share of
-the views that this saves.
+until then, labelled ones included; a smaller crop counts by its area. With --gain, a last column
+has the difference of two runs' fine-tuned top-1. The tables also show when each run reaches the
+first run's best, and the share of the views that this saves.
 
 examples:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
@@ -27,7 +27,9 @@ from tqdm import tqdm
 
 from supcon_tf import cli, config
 from supcon_tf.errors import UserError
+from supcon_tf.files import expanded
 from supcon_tf.run_dir import RunDir
+from supcon_tf.studies.study import TrialFailed
 from supcon_tf.study import train_in_subprocess
 
 Points = dict[int, float]  # Epoch -> accuracy.
@@ -54,8 +56,36 @@ def fine_tuned(run: Path, epoch: int, *, threads: int) -> dict[str, float]:
     return RunDir(folder).metrics()["finetune"]
 
 
+def check_comparable(runs: dict[str, Path]) -> None:
+    """Raises a UserError if runs have other images, or other labelled ones."""
+    (name, first), *others = (
+        (name, config.parse([str(RunDir(folder).config)], [])) for name, folder in runs.items()
+    )
+    for other, settings in others:
+        before, after = (
+            {k: v for k, v in config.parameter_values(text, macros=True).items() if is_data(k)}
+            for text in (first, settings)
+        )
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                raise UserError(
+                    f"{name!r} and {other!r} cannot be compared: {key} is {before.get(key)} and "
+                    f"{after.get(key)}"
+                )
+
+
+def is_data(setting: str) -> bool:
+    """Whether a setting chooses images or labels."""
+    return setting.startswith("sources.") or setting in (
+        "pretrain.run.support", "finetune.run.source"
+    )  # fmt: skip
+
+
 def views_by_epoch(run: Path) -> Points:
-    """Epoch -> millions of views that pretraining has put through the encoder until its end."""
+    """Epoch -> millions of views that pretraining has put through the encoder until its end.
+
+    A crop of a smaller size counts by its area.
+    """
     resolved = config.parse([str(RunDir(run).config)], [])
     values = config.parameter_values(resolved, macros=True)
 
@@ -66,7 +96,8 @@ def views_by_epoch(run: Path) -> Points:
     model = values["pretrain.run.model"].removeprefix("@")
     views = number(f"{model}.num_views", 1)
     if model.startswith("swav."):
-        views = sum(crops[1] for crops in ast.literal_eval(values["multi_crop.batches.crops"]))
+        crops = ast.literal_eval(values["multi_crop.batches.crops"])
+        views = sum(count * (side / crops[0][0]) ** 2 for side, count, _ in crops)
     per_step = number("pretrain.run.batch_size") * views
     name = "semi_supervised.batches"
     labelled = number(f"{name}.labelled_classes") * number(f"{name}.samples_per_class")
@@ -170,22 +201,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ImportError:
         raise UserError("this tool needs Matplotlib: pip install '.[bench]'") from None
     matplotlib.use("agg")
-    runs = {}
+    runs: dict[str, Path] = {}
     for run in args.run:
-        name, separator, folder = run.partition("=")
-        if not separator or not snapshots(Path(folder)) or not knn_top_1(Path(folder)):
+        name, separator, path = run.partition("=")
+        folder = expanded(path)
+        if not separator or not snapshots(folder) or not knn_top_1(folder):
             raise UserError(f"--run must be NAME=DIR, of a run with snapshots, got {run!r}")
-        runs[name] = Path(folder)
+        if name in runs:
+            raise UserError(f"--run must have another name for each run, got {name!r} twice")
+        runs[name] = folder
     gains = {pair: pair.split(" over ") for pair in args.gain}
     for pair, names in gains.items():
         if len(names) != 2 or not set(names) <= set(runs):
             raise UserError(f"--gain must be 'NAME over NAME' of {list(runs)}, got {pair!r}")
+    check_comparable(runs)
     work = [(name, epoch) for name, folder in runs.items() for epoch in snapshots(folder)]
     threads = max(1, (os.cpu_count() or 1) // args.processes)
 
     def tune(item: tuple[str, int]) -> dict[str, float]:
         name, epoch = item
-        return fine_tuned(runs[name], epoch, threads=threads)
+        try:
+            return fine_tuned(runs[name], epoch, threads=threads)
+        except TrialFailed as failure:
+            log = runs[name] / "finetuned" / f"{epoch:04d}.log"
+            last = log.read_text().strip().splitlines()[-1:]
+            raise UserError(f"{failure}: {''.join(last)}") from None
 
     with ThreadPoolExecutor(args.processes) as pool:
         results = list(tqdm(pool.map(tune, work), total=len(work), unit="run"))

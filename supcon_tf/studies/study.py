@@ -15,6 +15,8 @@ from supcon_tf.errors import UserError
 Design = Literal["one_at_a_time", "product"]
 # Factor -> level -> gin bindings; the first level of each factor is the default.
 Grid = Mapping[str, Mapping[str, Sequence[str]]]
+# Of a run directory.
+State = Literal["finished", "unfinished", "other settings"]
 # Gin files, bindings, run directory, a lock to hold while it runs, number of threads
 # -> top-1 accuracy, or mean average precision if images have several labels.
 Trial = Callable[[Sequence[str], Sequence[str], Path, int, int], float]
@@ -60,6 +62,7 @@ def run(
     bindings: Sequence[str] = (),
     processes: int = 1,
     trial: Trial,
+    state: Callable[[Point, Path], State] = lambda point, folder: "finished",
 ) -> list[Point]:
     """Runs every point of a grid that has no result yet and returns all of them.
 
@@ -80,6 +83,8 @@ def run(
       processes: runs at a time, which share the processors. On a CPU, several runs of small models
         with one thread each are faster than one run after the other.
       trial: makes one run, as `supcon_tf.study.train_in_subprocess`.
+      state: of the run in a directory. One of "other settings" than the point's files have now is
+        renamed, and the point runs again; one that is "unfinished" continues.
 
     Raises:
       UserError: an unknown design or factor, a factor without levels, processes < 1, Optuna is
@@ -99,13 +104,27 @@ def run(
                 f"the study in {str(root)!r} is running, or one of its runs is: wait for it to end"
             ) from None
 
+        unfinished = set()
+        for point in wanted:
+            folder = root / "trials" / point.folder
+            if made_for(folder) == point.key and folder.exists():
+                found = state(point, folder)
+                if found != "finished":
+                    unfinished.add(point.key)
+                if found == "other settings":
+                    print(f"{point.folder}: its settings have changed, it runs again", flush=True)
+                    _set_aside(folder)
+                    folder.mkdir()  # The result in the journal does not count from now on.
+
         def run_point(point: Point) -> float:
             folder = root / "trials" / point.folder
             threads = max(1, (os.cpu_count() or 1) // processes)
-            _set_aside_other_run(folder, point.key)
+            if folder.exists() and made_for(folder) not in (None, point.key):
+                _set_aside(folder)  # It has other bindings, from an earlier grid.
+            _key_file(folder).write_text(point.key)
             return trial(point.files, point.bindings, folder, lock.fileno(), threads)
 
-        accuracies = _optimized(root / "study.journal", wanted, run_point, processes)
+        accuracies = _optimized(root / "study.journal", wanted, unfinished, run_point, processes)
     return [dataclasses.replace(point, top_1=accuracies.get(point.key)) for point in wanted]
 
 
@@ -181,21 +200,24 @@ def _key_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.key")  # A name may hold a dot.
 
 
-def _set_aside_other_run(folder: Path, key: str) -> None:
-    """Renames a run directory of other bindings, from an earlier grid."""
-    if folder.exists() and made_for(folder) not in (None, key):
-        numbers = (f"{folder.name}.{number}" for number in itertools.count(1))
-        folder.rename(next(new for name in numbers if not (new := folder.with_name(name)).exists()))
-    _key_file(folder).write_text(key)
+def _set_aside(folder: Path) -> None:
+    """Renames a run directory, so that its point can run anew."""
+    numbers = (f"{folder.name}.{number}" for number in itertools.count(1))
+    folder.rename(next(new for name in numbers if not (new := folder.with_name(name)).exists()))
 
 
 def _optimized(
     journal: Path,
     wanted: Sequence[Point],
+    unfinished: set[str],
     run_point: Callable[[Point], float],
     processes: int,
 ) -> dict[str, float]:
-    """Runs the points that have no result in Optuna's journal; returns key -> result."""
+    """Runs the points without a result in Optuna's journal, or that are unfinished.
+
+    Returns:
+      The result of each key.
+    """
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
@@ -217,7 +239,7 @@ def _optimized(
     # The lock is held, so that trials recorded as running were killed.
     for interrupted in trials_in(states.RUNNING).values():
         study.tell(interrupted.number, state=states.FAIL)
-    known = trials_in(states.COMPLETE).keys() | trials_in(states.WAITING).keys()
+    known = trials_in(states.COMPLETE).keys() - unfinished | trials_in(states.WAITING).keys()
     by_key = {point.key: point for point in wanted}
     for key in by_key:
         if key not in known:

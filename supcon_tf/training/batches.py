@@ -58,6 +58,10 @@ class StepBatches:
       config: batch size, seed and strategy.
       needs_positives: as in `pipeline.training_batches`.
 
+    Raises:
+      UserError: as in the function that makes the batches; cached features and augmentation on the
+        device; or labelled rows, next to the unlabelled ones, that the replicas cannot share.
+
     The attribute `num_examples` is the number of training images; `inputs` and `labels` are the
     element specs of a batch.
     """
@@ -84,6 +88,12 @@ class StepBatches:
         self._pipelines: dict[tuple[int, int], Batches] = {}
         self.num_examples = self._split.num_examples
         self.inputs, self.labels = self._pipeline(0, 1)(0, 1).element_spec
+        labelled = (self.rows or config.batch_size) - config.batch_size
+        if labelled % config.replicas:
+            raise UserError(
+                f"the {labelled} labelled rows of a batch must be a multiple of the "
+                f"{config.replicas} replicas: change semi_supervised.batches.samples_per_class"
+            )
         if self.is_deferred and data.features is not None:
             name = f"{config.stage}/pipeline.training_batches.defer_to_device"
             raise UserError(

@@ -1,5 +1,7 @@
 """Loading encoders, and parts of trained models."""
 
+import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -91,6 +93,22 @@ def encoder_file(path: str | Path) -> Path:
             "file or @models.pretrained()"
         )
     return file
+
+
+def encoder_digest(path: str | Path) -> str:
+    """Identifies the layers and weights of the encoder at a path, as in `encoder_file`.
+
+    Raises:
+      UserError: as in `encoder_file`.
+    """
+    file = encoder_file(path)
+    if not zipfile.is_zipfile(file):
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    # A .keras file also has the date when it was saved.
+    with zipfile.ZipFile(file) as archive:
+        parts = [(each.filename, each.CRC) for each in archive.infolist()]
+    parts = sorted(part for part in parts if part[0] != "metadata.json")
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def load_encoder(path: str | Path, *, image_shape: tuple[int, int, int]) -> keras.Model:

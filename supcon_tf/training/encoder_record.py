@@ -13,6 +13,7 @@ from supcon_tf.files import expanded
 from supcon_tf.models import InputScaling, embedding_model
 from supcon_tf.models.origin import Origin, origin_of
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.encoder_io import encoder_digest
 from supcon_tf.training.logistic import unit_length, validation_features
 from supcon_tf.training.results import EpochMeasures
 
@@ -63,6 +64,8 @@ def record_encoder(
         # A subclass of keras.Model has no output_shape of its own.
         "dimensions": embedding_model(measures.network).output_shape[-1],
     }
+    if path is not None and given is not None and not is_ours:
+        record["digest"] = encoder_digest(path)
     print(
         f"{stage}: encoder {origin.name}, weights: {origin.weights}, "
         f"{record['parameters']:,} parameters",

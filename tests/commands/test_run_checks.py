@@ -1,11 +1,13 @@
 """Checks before a run starts, and which settings may change when it resumes."""
 
+import keras
 import pytest
 
 from supcon_tf import run_checks
 from supcon_tf.config import parse
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.encoder_io import encoder_digest
 
 
 def test_only_settings_of_stages_that_have_not_started_may_change(tmp_path):
@@ -58,6 +60,27 @@ def test_macros_are_resolved_before_encoder_and_stages_are_checked(tmp_path):
         run_checks.check_encoder(RunDir(tmp_path))
     with pytest.raises(ValueError, match=r"pretrain.run.epochs must be int, got 'ten'"):
         parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])
+
+
+def test_an_encoder_that_changed_after_the_stage_started_is_rejected(tmp_path):
+    encoder = tmp_path / "encoder.keras"
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(images)))
+    model.save(encoder)
+    stages = "experiment.run.stages = ('linear',)"
+    parse(["digits/supcon.gin"], [f"linear.run.encoder = {str(encoder)!r}", stages])
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.root.mkdir()
+    run_dir.set_encoder("linear", {"digest": encoder_digest(encoder)})
+    run_checks.check_encoder(run_dir)
+    model.layers[-1].bias.assign([1.0, 2.0])
+    model.save(encoder)
+    with pytest.raises(UserError, match=r"encoder.keras' has changed since linear of .*run' start"):
+        run_checks.check_encoder(run_dir)
+    # A finished stage does not need the file any more.
+    encoder.unlink()
+    run_dir.set_metrics("linear", {"top_1": 0.5})
+    run_checks.check_encoder(run_dir)
 
 
 def test_a_changed_macro_is_a_changed_setting(tmp_path):

@@ -1,8 +1,10 @@
 """Semi-supervised training: labelled subsets, joint batches, multi-crop, and whole runs."""
 
 import dataclasses
+import functools
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +15,8 @@ from supcon_tf.data.pipeline import training_batches
 from supcon_tf.data.splits import IndexedSplit
 from supcon_tf.errors import UserError
 from supcon_tf.run_dir import RunDir
+from supcon_tf.training.batches import StepBatches, TrainingData
+from supcon_tf.training.config import TrainingConfig
 from tests.replicas import two_replicas
 from tests.small_runs import run
 
@@ -182,6 +186,27 @@ def test_each_replica_has_its_share_of_both_parts(source):
     for _, labels in steps:
         for own in strategy.experimental_local_results(labels):
             assert sorted(own.numpy() >= 0) == [False] * 4
+
+
+def test_labelled_rows_that_the_replicas_cannot_share_are_rejected(source):
+    labelled = sources.subset(source, per_class=4)
+    batches = functools.partial(
+        semi_supervised.batches, labelled=labelled, labelled_classes=3, samples_per_class=1
+    )
+    data = TrainingData(source, views.Preprocessing(4), views.identity, batches)
+    model = keras.Model(inputs := keras.Input((2, 4, 4, 3)), {"projection": inputs})
+    config = TrainingConfig(
+        stage="pretrain",
+        optimizer=keras.optimizers.SGD,
+        schedule=lambda **_: 0.1,
+        epochs=1,
+        batch_size=8,
+        strategy=two_replicas(),
+    )
+    with pytest.raises(
+        UserError, match="the 3 labelled rows of a batch must be a multiple of the "
+    ):
+        StepBatches(data, model, config)
 
 
 def test_a_labelled_row_can_have_views_of_two_images_of_its_class(source):

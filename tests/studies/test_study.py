@@ -133,6 +133,44 @@ def test_a_changed_grid_runs_only_the_changed_points(tmp_path):
     assert (tmp_path / "trials/A--rate=2.1/config.gin").read_text() == "rate = 2"
 
 
+def test_a_run_of_changed_files_is_set_aside_and_made_again(tmp_path):
+    def made(name):
+        (tmp_path / "trials" / name).mkdir(exist_ok=True)
+        return 0.5
+
+    run(tmp_path, Runs(made))
+    states = {"A--default": "other settings", "A--rate=2": "unfinished"}
+
+    def state(point, folder):
+        return states.get(folder.name, "finished")
+
+    def killed(name):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Runs(killed), state=state)
+    assert (tmp_path / "trials/A--default.1").exists()
+    states["A--default"] = "unfinished"  # The next call finds its new, empty directory.
+    again = Runs()
+    run(tmp_path, again, state=state)
+    assert sorted(again.names) == ["A--default", "A--rate=2"]
+
+
+def test_the_state_of_a_run_is_by_its_settings_and_results(tmp_path):
+    files, bindings = ["digits/supcon.gin"], ["pretrain.run.epochs = 3"]
+    point = study.Point("A", {}, "A", files, bindings)
+    run_dir = RunDir(tmp_path)
+    assert command.state(point, tmp_path) == "unfinished"
+    run_dir.config.write_text(
+        config.parse(files, [*bindings, "linear.run.checkpoints_to_keep = 9"])
+    )
+    assert command.state(point, tmp_path) == "unfinished"
+    run_dir.set_metrics("linear", {"top_1": 0.5})
+    assert command.state(point, tmp_path) == "finished"
+    run_dir.config.write_text(config.parse(files, ["pretrain.run.epochs = 4"]))
+    assert command.state(point, tmp_path) == "other settings"
+
+
 def test_a_second_study_in_the_same_directory_is_rejected(tmp_path):
     def start_another(name):
         with pytest.raises(UserError, match="is running"):

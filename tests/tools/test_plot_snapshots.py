@@ -33,8 +33,8 @@ def test_gain_is_over_the_epochs_of_both():
         # 176 x 2 + 160 x 1 views, then 176 x 2.
         ("semi/simclr_suncet_cifar10_resnet18.gin", 390 * 512, 390 * 512 + 390 * 352),
         ("semi/supervised_cifar10_resnet18.gin", 390 * 256, 780 * 256),  # One view.
-        # Six crops of each image, labelled or not.
-        ("semi/swav_suncet_cifar10_resnet18.gin", 390 * 256 * 6, 390 * (256 + 176) * 6),
+        # Crops of each image, labelled or not: two of 32 px, four of 16 px.
+        ("semi/swav_suncet_cifar10_resnet18.gin", 390 * 256 * 3, 390 * (256 + 176) * 3),
     ],
 )
 def test_views_are_counted_with_the_labelled_ones(tmp_path, file, at_2, at_4):
@@ -44,6 +44,21 @@ def test_views_are_counted_with_the_labelled_ones(tmp_path, file, at_2, at_4):
     run_dir.set_curve("pretrain", [{"epoch": 2, "step": 390}, {"epoch": 4, "step": 780}])
     views = plot_snapshots.views_by_epoch(tmp_path)
     assert views == {2: pytest.approx(at_2 / 1e6), 4: pytest.approx(at_4 / 1e6)}
+
+
+@pytest.mark.parametrize(
+    "binding", ["sources.subset.seed = 1", "sources.tfds.train_split = 'train[:9]'"]
+)
+def test_runs_of_other_images_are_not_compared(tmp_path, binding):
+    runs = {"SimCLR": tmp_path / "a", "SwAV": tmp_path / "b"}
+    for name, bindings in (("SimCLR", []), ("SwAV", [binding])):
+        runs[name].mkdir()
+        settings = config.parse([f"semi/{name.lower()}_cifar10_resnet18.gin"], bindings)
+        RunDir(runs[name]).config.write_text(settings)
+    setting = binding.split(" =")[0]
+    with pytest.raises(UserError, match=f"'SimCLR' and 'SwAV' cannot be compared: {setting} is"):
+        plot_snapshots.check_comparable(runs)
+    plot_snapshots.check_comparable({"SimCLR": runs["SimCLR"], "again": runs["SimCLR"]})
 
 
 def test_plot_has_a_line_per_run_and_axis(tmp_path, monkeypatch):

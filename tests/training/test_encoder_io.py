@@ -1,10 +1,12 @@
 """Encoders from elsewhere: which ones the stages accept, and the errors for others."""
 
+import time
+
 import keras
 import pytest
 
 from supcon_tf.errors import UserError
-from supcon_tf.training.encoder_io import load_encoder, load_parts
+from supcon_tf.training.encoder_io import encoder_digest, load_encoder, load_parts
 
 SHAPE = (8, 8, 3)
 
@@ -59,6 +61,18 @@ def test_a_damaged_model_is_a_one_line_error(damage, tmp_path):
     with pytest.raises(UserError, match=r"encoder\.keras' (is damaged|cannot be loaded)") as raised:
         load_encoder(file, image_shape=SHAPE)
     assert "\n" not in str(raised.value)
+
+
+def test_a_digest_is_of_layers_and_weights(tmp_path):
+    file, model = tmp_path / "encoder.keras", images_to_vectors()
+    digests = []
+    for _ in range(2):
+        model.save(file)
+        digests.append(encoder_digest(file))
+        time.sleep(1.1)  # The file has its date in seconds.
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    model.save(file)
+    assert digests[0] == digests[1] != encoder_digest(file)
 
 
 def test_python_code_in_a_model_is_not_run(tmp_path):

@@ -44,7 +44,8 @@ def subset(
 
     Raises:
       UserError: none or several of the five, a number out of range, a file that does not exist or
-        names other images, a streamed split, or a choice by class without one label per image.
+        names other images, an image twice or images of one class only; a streamed split, or a
+        choice by class without one label per image.
 
     Example:
       >>> from supcon_tf.data import sources
@@ -110,13 +111,15 @@ def label_noise(source: Source, *, probability: float, seed: int = 0) -> Source:
 def _first_images(source: Source, train: IndexedSplit, first: int) -> np.ndarray:
     check_integer("sources.subset.first", first, at_least=1)
     check_number("sources.subset.first", first, at_most=train.num_examples)
-    one_label = source.has_labels and not source.is_multi_label
-    if one_label and len(np.unique(train.labels[:first])) < 2:
-        raise UserError(
-            f"the first {first} training images of {source.name!r} are of one class only: set "
-            "sources.subset.per_class instead of first"
-        )
+    what = f"the first {first} training images of {source.name!r}"
+    _check_classes(source, train.labels[:first], what, "set sources.subset.per_class instead")
     return np.arange(first)
+
+
+def _check_classes(source: Source, labels: np.ndarray, what: str, advice: str) -> None:
+    one_label = source.has_labels and not source.is_multi_label
+    if one_label and len(np.unique(labels)) < 2:
+        raise UserError(f"{what} are of one class only: {advice}")
 
 
 def _class_counts(
@@ -169,10 +172,11 @@ def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.nd
     places_by_end: dict[Path, list[int]] = {}
     depths = {len(Path(line).parts) for line in lines if not line.isdecimal()}
     for place, name in enumerate(names if depths else ()):
+        parts = Path(name).parts
         for depth in depths:
-            end = Path(*Path(name).parts[-depth:])
-            places_by_end.setdefault(end, []).append(place)
-    chosen = set()
+            if depth <= len(parts):
+                places_by_end.setdefault(Path(*parts[-depth:]), []).append(place)
+    line_of: dict[int, str] = {}
     for line in lines:
         if line.isdecimal() and int(line) in places:
             found = [places[int(line)]]
@@ -184,8 +188,15 @@ def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.nd
                 f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
                 f"images of {source.name!r}, got {len(found)}: {advice}"
             )
-        chosen.update(found)
-    return np.array(sorted(chosen), np.int64)
+        if found[0] in line_of:
+            raise UserError(
+                f"{line_of[found[0]]!r} and {line!r} in {list_file!r} name the same image: remove "
+                "one of these lines"
+            )
+        line_of[found[0]] = line
+    chosen = np.array(sorted(line_of), np.int64)
+    _check_classes(source, train.labels[chosen], f"the images in {list_file!r}", "list others too")
+    return chosen
 
 
 def _places_by_number(train: IndexedSplit, names: Sequence[str]) -> dict[int, int]:

@@ -150,12 +150,29 @@ def test_invalid_choice_is_rejected(options, message):
         sources.subset(source_of(), **options)
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("3.jpg 74.jpg 3.jpg", r"'3.jpg' and '3.jpg' in '.*list.txt' name the same image"),
+        ("3.jpg 74.jpg 3", r"'3.jpg' and '3' in '.*list.txt' name the same image"),
+        ("0.jpg 3.jpg", r"the images in '.*list.txt' are of one class only: list others too"),
+        # A longer line does not make the shorter one ambiguous.
+        ("3.jpg x/74.jpg", r"'x/74.jpg' in '.*list.txt' must name one of .* got 0"),
+    ],
+)
+def test_a_faulty_list_is_rejected(lines, message, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("\r\n".join(lines.split()) + "\r\n")
+    with pytest.raises(UserError, match=message):
+        sources.subset(source_of(), list_file=str(file))
+
+
 def test_list_is_read_as_utf_8_with_or_without_byte_order_mark(tmp_path):
     source, file = source_of(), tmp_path / "list.txt"
     for encoding in ("utf-8", "utf-8-sig"):
-        file.write_text("3.jpg\n", encoding=encoding)
+        file.write_text("3.jpg\n74.jpg\n", encoding=encoding)
         part = sources.subset(source, list_file=str(file)).train
-        assert part.paths == ("3.jpg",)
+        assert part.paths == ("3.jpg", "74.jpg")
     file.write_text("Käfer.jpg\n", encoding="cp1252")
     with pytest.raises(
         ValueError, match=r"list_file '.*list\.txt' is not UTF-8 .*: save it as UTF-8"
