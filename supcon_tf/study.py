@@ -2,13 +2,15 @@
 
 A gin file gives methods and grid (see gin_configs/studies). Each run is `python -m supcon_tf.train`
 in its own process and in its own directory below WORKDIR/trials; the same command again continues a
-study that was stopped and repeats failed runs. At the end WORKDIR/study.html is written, one file
-that opens offline. Needs Optuna: pip install '.[study]'.
+study that was stopped and repeats failed runs, and those whose settings have changed.
+--gin_param="study.run. ..." changes the study, any other setting all of its runs; what a level of
+the grid sets wins over these. At the end WORKDIR/study.html is written, one file that opens
+offline. Needs Optuna: pip install '.[study]'.
 
 examples:
   python -m supcon_tf.study --gin_file=studies/digits_stability.gin --workdir=runs/study
   python -m supcon_tf.study --gin_file=studies/digits_stability.gin --workdir=runs/study \\
-      --gin_param="study.run.processes = 2"
+      --gin_param="study.run.processes = 2" --gin_param="pretrain.run.epochs = 5"
   python -m supcon_tf.study --gin_file=studies/digits_stability.gin --list
 """
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.gin_file:
         raise UserError("--gin_file is needed, such as --gin_file=studies/digits_stability.gin")
     cli.start_tensorflow()
-    config.parse(options.gin_file, options.gin_param)
+    parse(options.gin_file, options.gin_param)
     for name in ("methods", "grid"):
         if config.bound_value(f"study.run.{name}") is None:
             raise UserError(f"study.run.{name} is not set in {options.gin_file[-1]}")
@@ -75,6 +77,27 @@ def state(point: study.Point, folder: Path) -> study.State:
         if config.changed_setting(before, after, ignored=run_checks.SAVING) is not None:
             return "other settings"
     return "unfinished" if study.accuracy(run_dir.metrics()) is None else "finished"
+
+
+def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Configures `study.run`; bindings of other names are for all runs.
+
+    Raises:
+      UserError: a file sets something else, which no run would read.
+    """
+    own = [binding for binding in bindings if binding.lstrip().startswith("study.run.")]
+    resolved = config.parse(files, own)
+    for name, value in config.parameter_values(resolved, defaults=False).items():
+        if not name.startswith("study.run."):
+            raise UserError(
+                f"a file of a study sets study.run only, got {name} = {value}: put it into "
+                "study.run.bindings, or into a file of study.run.methods"
+            )
+    of_runs = [binding for binding in bindings if binding not in own]
+    if of_runs:
+        common = config.bound_value("study.run.bindings") or ()
+        with gin.unlock_config():
+            gin.bind_parameter("study.run.bindings", (*common, *of_runs))
 
 
 def listed_points() -> list[study.Point]:

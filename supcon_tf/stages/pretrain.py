@@ -1,11 +1,14 @@
 """The pretrain stage: trains an encoder, contrastively or with a classification loss."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
 from supcon_tf import distribution, models
+from supcon_tf.data import semi_supervised
 from supcon_tf.data.pipeline import Batches, training_batches
 from supcon_tf.data.preprocessing import Augmentation, Preprocessing
 from supcon_tf.data.sources import Source
@@ -110,7 +113,8 @@ def run(
         neighbour classifiers' accuracies and the contrastive loss on the test split to the curve,
         which no choice depends on. None for no snapshots.
       support: its training images are the references of the neighbour classifiers, for studies
-        where only these labels are known; None for the training images of `source`.
+        where only these labels are known; None for the training images of `source`. A source
+        without labels has the classes of the support, for `semi_supervised.batches`.
       learning_rate_multipliers: name of a part of the model ("encoder", "projection_head",
         "prototypes", "classifier") or regular expression -> factor for the learning rate of its
         variables, or of those whose path contains the expression; the first match counts, and 1
@@ -154,22 +158,24 @@ def run(
         snapshot_every=snapshot_every,
         callbacks=callbacks,
     )
-    _check_support(source, support)
+    _check_support(source, support, batches)
 
     # Build.
     source = run_images(run_dir, config.stage, source)
+    # Unlabelled images have the classes of their labelled part.
+    labelled = source if source.has_labels or support is None else support
     config = config.limit_epochs(source.train.num_examples)
     config.set_seed_and_precision()
     with config.strategy.scope():
         is_joint = classification_loss is not None
-        network = _build_model(model, preprocessing, source, is_joint=is_joint)
+        network = _build_model(model, preprocessing, labelled, is_joint=is_joint)
         check_input_scale(models.model_parts(network)["encoder"], "the encoder")
         if warm_start is not None:
             load_parts(network, warm_start, warm_start_parts)
     objective = pretraining_objective(
         network,
         loss,
-        source,
+        labelled,
         weight=loss_weight,
         joint_loss=classification_loss,
         joint_weight=classification_weight,
@@ -222,8 +228,18 @@ def _build_model(
         ) from None
 
 
-def _check_support(source: Source, support: Source | None) -> None:
-    if support is not None and support.class_names != source.class_names:
+def _check_support(source: Source, support: Source | None, batches: Callable[..., Batches]) -> None:
+    if support is None:
+        return
+    if not source.has_labels:
+        made_by = batches.func if isinstance(batches, functools.partial) else batches
+        # gin wraps the function.
+        if inspect.unwrap(made_by) is not inspect.unwrap(semi_supervised.batches):
+            raise UserError(
+                f"pretrain.run.support must be None, as {source.name!r} has no labels, or "
+                "pretrain.run.batches = @semi_supervised.batches must add labelled images"
+            )
+    elif support.class_names != source.class_names:
         raise UserError(
             f"pretrain.run.support must have the {source.num_classes} classes of "
             f"{source.name!r}, got {support.num_classes} of {support.name!r}"

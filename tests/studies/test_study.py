@@ -156,6 +156,19 @@ def test_a_run_of_changed_files_is_set_aside_and_made_again(tmp_path):
     assert sorted(again.names) == ["A--default", "A--rate=2"]
 
 
+def test_settings_of_the_command_line_reach_the_runs(tmp_path):
+    own, of_runs = "study.run.processes = 3", "pretrain.run.epochs = 7"
+    command.parse(["studies/cifar10_small_rates.gin"], [own, of_runs])
+    assert config.bound_value("study.run.processes") == 3
+    points = command.listed_points()
+    assert all(of_runs in point.bindings and own not in point.bindings for point in points)
+    # A study file that sets something else sets it for no run.
+    file = tmp_path / "mine.gin"
+    file.write_text("include 'studies/cifar10_small_rates.gin'\npretrain.run.epochs = 7\n")
+    with pytest.raises(UserError, match=r"sets study\.run only, got pretrain\.run\.epochs = 7"):
+        command.parse([str(file)], [])
+
+
 def test_the_state_of_a_run_is_by_its_settings_and_results(tmp_path):
     files, bindings = ["digits/supcon.gin"], ["pretrain.run.epochs = 3"]
     point = study.Point("A", {}, "A", files, bindings)

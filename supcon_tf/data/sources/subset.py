@@ -33,8 +33,8 @@ def subset(
       per_class: number of images to keep of each class, at random. A smaller number keeps a part
         of what a larger one keeps.
       fraction: share of each class to keep, in (0, 1], likewise; at least one image.
-      list_file: a text file in UTF-8 with one image per line: the end of its path or of its name in
-        a TFDS set, such as "n01440764_10026.JPEG" or "cats/1.jpg", or its number. That is the one
+      list_file: a text file in UTF-8 with one image per line: its path, the end of it or of its name
+        in a TFDS set, such as "n01440764_10026.JPEG" or "cats/1.jpg", or its number. That is the one
         in the name, 17 for "train_00017", where a TFDS set has such names, as cifar10; otherwise
         the place in the stored order, from 0.
       imbalance: about the size of the largest class over that of the smallest, >= 1, for a
@@ -166,7 +166,9 @@ def _images_of_each_class(train: IndexedSplit, counts: dict[int, int], seed: int
 
 def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.ndarray:
     """The places in the stored order of the images that a file lists, sorted."""
-    lines = _lines(list_file)
+    # A whole path is one below the source's folder.
+    root = f"{Path(source.root).absolute()}/" if source.root else ""
+    lines = [line.removeprefix(root) for line in _lines(list_file)]
     names = train.paths or (train.names() if train.names is not None else ())
     places = _places_by_number(train, names)
     places_by_end: dict[Path, list[int]] = {}
@@ -176,24 +178,31 @@ def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.nd
         for depth in depths:
             if depth <= len(parts):
                 places_by_end.setdefault(Path(*parts[-depth:]), []).append(place)
+    found = [
+        [places[int(line)]]
+        if line.isdecimal() and int(line) in places
+        else places_by_end.get(Path(line), [])
+        for line in lines
+    ]
+    wrong = [(line, places) for line, places in zip(lines, found, strict=True) if len(places) != 1]
+    if wrong:
+        line, images = wrong[0]
+        advice = (
+            f"an image is named as {names[0]!r}" if names else "an image is named by its number"
+        )
+        raise UserError(
+            f"{len(wrong)} of {len(lines)} lines in {list_file!r} name no training image of "
+            f"{source.name!r}, or several; first {line!r}, which names {len(images)} of "
+            f"{train.num_examples}: {advice}, and images of other splits cannot be listed"
+        )
     line_of: dict[int, str] = {}
-    for line in lines:
-        if line.isdecimal() and int(line) in places:
-            found = [places[int(line)]]
-        else:
-            found = places_by_end.get(Path(line), [])
-        if len(found) != 1:
-            advice = "give the end of its path" if names else "give its number"
+    for line, (place,) in zip(lines, found, strict=True):
+        if place in line_of:
             raise UserError(
-                f"{line!r} in {list_file!r} must name one of the {train.num_examples} training "
-                f"images of {source.name!r}, got {len(found)}: {advice}"
-            )
-        if found[0] in line_of:
-            raise UserError(
-                f"{line_of[found[0]]!r} and {line!r} in {list_file!r} name the same image: remove "
+                f"{line_of[place]!r} and {line!r} in {list_file!r} name the same image: remove "
                 "one of these lines"
             )
-        line_of[found[0]] = line
+        line_of[place] = line
     chosen = np.array(sorted(line_of), np.int64)
     _check_classes(source, train.labels[chosen], f"the images in {list_file!r}", "list others too")
     return chosen
@@ -222,7 +231,7 @@ def _lines(list_file: str) -> list[str]:
         raise UserError(
             f"list_file {list_file!r} is not UTF-8 ({error}): save it as UTF-8"
         ) from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip().replace("\\", "/") for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"list_file {list_file!r} is empty: it must name one image per line")
     return lines

@@ -1,5 +1,7 @@
 """Subsets of the training images, and label noise."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -157,7 +159,11 @@ def test_invalid_choice_is_rejected(options, message):
         ("3.jpg 74.jpg 3", r"'3.jpg' and '3' in '.*list.txt' name the same image"),
         ("0.jpg 3.jpg", r"the images in '.*list.txt' are of one class only: list others too"),
         # A longer line does not make the shorter one ambiguous.
-        ("3.jpg x/74.jpg", r"'x/74.jpg' in '.*list.txt' must name one of .* got 0"),
+        ("3.jpg x/74.jpg", r"1 of 2 lines in '.*list.txt' name no .*'x/74.jpg', which names 0"),
+        (
+            "a.jpg 3.jpg b.jpg",
+            r"2 of 3 lines in '.*' name no training image of 'mine', or several; ",
+        ),
     ],
 )
 def test_a_faulty_list_is_rejected(lines, message, tmp_path):
@@ -173,6 +179,9 @@ def test_list_is_read_as_utf_8_with_or_without_byte_order_mark(tmp_path):
         file.write_text("3.jpg\n74.jpg\n", encoding=encoding)
         part = sources.subset(source, list_file=str(file)).train
         assert part.paths == ("3.jpg", "74.jpg")
+    source = dataclasses.replace(source, root=str(tmp_path))
+    file.write_text(f"3.jpg\n{tmp_path}/74.jpg\n")
+    assert sources.subset(source, list_file=str(file)).train.paths == ("3.jpg", "74.jpg")
     file.write_text("Käfer.jpg\n", encoding="cp1252")
     with pytest.raises(
         ValueError, match=r"list_file '.*list\.txt' is not UTF-8 .*: save it as UTF-8"

@@ -128,14 +128,14 @@ def test_images_can_be_listed_by_the_numbers_and_names_of_the_set(tfds_dir, tmp_
     labels = dict(zip(part.names(), part.labels.tolist(), strict=True))
     assert labels == {"train_00017": 0, "train_00004": 1}
     listed.write_text("30\n")
-    with pytest.raises(UserError, match=r"'30' .* must name one of the 30 training images"):
+    with pytest.raises(UserError, match=r"first '30', which names 0 of 30"):
         sources.subset(source, list_file=str(listed))
     # A number that two images have names neither.
     twice = dataclasses.replace(
         source, train=dataclasses.replace(source.train, names=lambda: (*names[:-1], "test_00017"))
     )
     listed.write_text("17\n")
-    with pytest.raises(UserError, match=r"'17' .* must name one of .* got 0"):
+    with pytest.raises(UserError, match=r"first '17', which names 0 of"):
         sources.subset(twice, list_file=str(listed))
     if cache == "disk":
         again = sources.tfds("little", data_dir=tfds_dir, cache=cache, cache_dir=str(tmp_path))
