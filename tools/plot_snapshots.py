@@ -5,9 +5,9 @@ epochs. Each snapshot is fine-tuned with its run's config.gin, into finetuned/EP
 directory. Finished fine-tunings are not repeated, so the same command resumes after an
 interruption. The picture has fine-tuned top-1 and top-5 and kNN top-1, on the test split: above
 against epochs of pretraining, below against the views that pretraining has put through the encoder
-until then, labelled ones included; a smaller crop counts by its area. With --gain, a last column
+until then, labelled ones included; a smaller crop counts by its area. With --gain, a last panel
 has the difference of two runs' fine-tuned top-1. The tables also show when each run reaches the
-first run's best, and the share of the views that this saves.
+first run's best, and the share of the views that this saves or costs.
 
 examples:
   python tools/plot_snapshots.py --run="SimCLR=runs/semi/SimCLR" --output=epochs.png \\
@@ -132,30 +132,48 @@ def gain(points: Points, base: Points) -> Points:
 
 
 def plot(
-    path: str, panels: dict[str, dict[str, Points]], views: dict[str, Points], title: str
+    path: str,
+    panels: dict[str, dict[str, Points]],
+    views: dict[str, Points],
+    title: str,
+    gains: dict[str, Points],
 ) -> None:
-    """Draws a column per kind of accuracy, with a line per run: against epochs and views."""
+    """Draws a column per kind of accuracy, with a line per run: against epochs and views.
+
+    Gains, by "NAME over NAME", are a last panel against epochs.
+    """
     from matplotlib import pyplot, ticker
 
-    size = (4.2 * len(panels), 7.5)
-    figure, axes = pyplot.subplots(
-        2, len(panels), figsize=size, layout="constrained", squeeze=False
-    )
+    columns = len(panels) + bool(gains)
+    size = (4.2 * columns, 7.5)
+    figure, axes = pyplot.subplots(2, columns, figsize=size, layout="constrained", squeeze=False)
     markers = dict(zip(views, itertools.cycle("os^Dvx")))
     colors = dict(zip(views, itertools.cycle(pyplot.rcParams["axes.prop_cycle"].by_key()["color"])))
-    for column, (kind, lines) in zip(axes.T, panels.items(), strict=True):
+    for column, (kind, lines) in zip(axes.T, panels.items(), strict=False):
         for name, points in lines.items():
             style = {"marker": markers[name], "color": colors[name], "label": name}
             shown = [100 * y for y in points.values()]
             column[0].plot(list(points), shown, **style)
             column[1].plot([views[name][epoch] for epoch in points], shown, **style)
         column[0].set_title(kind)
-        column[0].set_xlabel("epochs of pretraining")
-        column[0].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         column[1].set_xlabel("million views of pretraining")
-        for axis in column:
-            axis.set_ylabel("%")
-            axis.grid(alpha=0.3)
+        column[1].xaxis.set_major_locator(ticker.MaxNLocator(4))
+    if gains:
+        axes[0, -1].set_title("gain of fine-tuned top-1")
+        axes[0, -1].axhline(0, color="black", linewidth=0.8)
+        for pair, points in gains.items():
+            name = pair.split(" over ")[0]
+            shown = [100 * y for y in points.values()]
+            style = {"marker": markers[name], "color": colors[name], "label": pair}
+            axes[0, -1].plot(list(points), shown, **style)
+        axes[0, -1].legend(fontsize="small")
+        axes[1, -1].set_axis_off()
+    for axis in axes[0]:
+        axis.set_xlabel("epochs of pretraining")
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    for axis in axes.flat:
+        axis.set_ylabel("%")
+        axis.grid(alpha=0.3)
     names = axes[0, 0].get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=4)
     if title:
@@ -169,13 +187,14 @@ def table(lines: dict[str, Points], views: dict[str, Points]) -> str:
     best = max(points.values())
     wanted = views[first][next(epoch for epoch, value in points.items() if value == best)]
     epochs = sorted({epoch for points in lines.values() for epoch in points})
-    rows = [f"{'':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]
+    rows = [f"{'epoch':<28}" + "".join(f"{epoch:>8}" for epoch in epochs)]
     for name, points in lines.items():
         reached = [epoch for epoch, value in points.items() if value >= best]
         when = f"never {best:.4f}"
         if reached:
-            saved = 1 - views[name][reached[0]] / wanted
-            when = f"{best:.4f} at epoch {reached[0]}, {100 * saved:.0f} % of the views saved"
+            saved = round(100 * (1 - views[name][reached[0]] / wanted))
+            cost = f"{saved} % of the views saved" if saved >= 0 else f"{-saved} % more views"
+            when = f"{best:.4f} at epoch {reached[0]}" + f", {cost}" * (name != first)
         cells = [f"{points[epoch]:.4f}" if epoch in points else "-" for epoch in epochs]
         rows.append(f"{name:<28}" + "".join(f"{cell:>8}" for cell in cells) + f"   {when}")
     return "\n".join(rows)
@@ -238,12 +257,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     views = {name: views_by_epoch(folder) for name, folder in runs.items()}
     for kind, lines in panels.items():
         print(f"{kind}\n{table(lines, views)}\n")
-    if gains:
-        tuned = panels["fine-tuned, top-1"]
-        panels["gain of fine-tuned top-1"] = {
-            name: gain(tuned[name], tuned[base]) for name, base in gains.values()
-        }
-    plot(args.output, panels, views, args.title)
+    tuned = panels["fine-tuned, top-1"]
+    gained = {pair: gain(tuned[name], tuned[base]) for pair, (name, base) in gains.items()}
+    plot(args.output, panels, views, args.title, gained)
     print(args.output)
 
 

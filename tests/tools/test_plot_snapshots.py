@@ -13,12 +13,17 @@ VIEWS = {"SimCLR": {2: 1.0, 4: 2.0}, "SuNCEt": {1: 0.75, 4: 1.5}, "SwAV": {1: 2.
 
 def test_table_has_a_column_per_epoch_and_the_views_saved():
     head, *rows = (line.split() for line in plot_snapshots.table(LINES, VIEWS).splitlines())
-    assert head == ["1", "2", "4"]
+    assert head == ["epoch", "1", "2", "4"]
     assert [" ".join(row) for row in rows] == [
-        "SimCLR - 0.4000 0.5000 0.5000 at epoch 4, 0 % of the views saved",
+        "SimCLR - 0.4000 0.5000 0.5000 at epoch 4",
         "SuNCEt 0.3000 - 0.6000 0.5000 at epoch 4, 25 % of the views saved",
         "SwAV 0.2000 0.4000 - never 0.5000",
     ]
+
+
+def test_more_views_are_not_called_saved():
+    views = VIEWS | {"SuNCEt": {1: 1.5, 4: 3.0}}
+    assert "0.5000 at epoch 4, 50 % more views" in plot_snapshots.table(LINES, views)
 
 
 def test_gain_is_over_the_epochs_of_both():
@@ -65,16 +70,22 @@ def test_plot_has_a_line_per_run_and_axis(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     drawn: list[tuple[list[float], str]] = []
-    monkeypatch.setattr(
-        pyplot.Axes, "plot", lambda _, x, y, *, label, **__: drawn.append((x, label))
-    )
-    plot_snapshots.plot(str(tmp_path / "epochs.png"), {"kNN": LINES, "tuned": LINES}, VIEWS, "")
+    draw = pyplot.Axes.plot
+
+    def recorded(axes, x, y, *, label, **style):
+        drawn.append((x, label))
+        return draw(axes, x, y, label=label, **style)
+
+    monkeypatch.setattr(pyplot.Axes, "plot", recorded)
+    gains = {"SuNCEt over SimCLR": {4: 0.1}}
+    panels = {"kNN": LINES, "tuned": LINES}
+    plot_snapshots.plot(str(tmp_path / "epochs.png"), panels, VIEWS, "", gains)
     of_a_panel = [
         ([2, 4], "SimCLR"), ([1.0, 2.0], "SimCLR"),
         ([1, 4], "SuNCEt"), ([0.75, 1.5], "SuNCEt"),
         ([1, 2], "SwAV"), ([2.0, 4.0], "SwAV"),
     ]  # fmt: skip
-    assert drawn == of_a_panel * 2
+    assert drawn == [*of_a_panel * 2, ([4], "SuNCEt over SimCLR")]
 
 
 def test_a_gain_is_of_two_runs(monkeypatch):

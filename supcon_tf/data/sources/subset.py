@@ -33,10 +33,10 @@ def subset(
       per_class: number of images to keep of each class, at random. A smaller number keeps a part
         of what a larger one keeps.
       fraction: share of each class to keep, in (0, 1], likewise; at least one image.
-      list_file: a text file in UTF-8 with one image per line: its path, the end of it or of its name
-        in a TFDS set, such as "n01440764_10026.JPEG" or "cats/1.jpg", or its number. That is the one
-        in the name, 17 for "train_00017", where a TFDS set has such names, as cifar10; otherwise
-        the place in the stored order, from 0.
+      list_file: a text file in UTF-8 with one image per line: its path, the end of its path or of
+        its name in a TFDS set, such as "n01440764_10026.JPEG" or "cats/1.jpg", or its number. That
+        is the one in the name, 17 for "train_00017", where a TFDS set has such names, as cifar10;
+        otherwise the place in the stored order, from 0.
       imbalance: about the size of the largest class over that of the smallest, >= 1, for a
         long-tailed set: n imbalance^(-c / (C - 1)) random images of class c, rounded down, where n
         is the size of the smallest class (CIFAR-LT, Cao et al. 2019, arXiv 1906.07413).
