@@ -391,6 +391,40 @@ def test_run_pretrains_on_all_images_and_finetunes_on_the_labelled_ones(
         run(tmp_path / "chunks", *settings, chunk, gin_file=file)
 
 
+# All images without their labels, and the labelled ones.
+TWO_FOLDERS = (
+    "pretrain.run.source = @unlabelled/sources.folder()",
+    "unlabelled/sources.folder.labelled = False",
+    "pretrain.run.support = %SOURCE",
+)
+
+
+def test_images_without_labels_join_a_folder_of_labelled_ones(photos, tmp_path, results_only):
+    folder = RunDir(tmp_path / "run")
+    settings = (
+        *TWO_FOLDERS,
+        f"sources.folder.root = '{photos}'",
+        f"unlabelled/sources.folder.root = '{photos}'",
+    )
+    run(
+        folder.root,
+        *settings,
+        "pretrain.run.batches = @semi_supervised.batches",
+        "semi_supervised.batches.views = @pipeline.training_batches",
+        "semi_supervised.batches.labelled = %SOURCE",
+        "semi_supervised.batches.labelled_classes = 2",
+        "semi_supervised.batches.samples_per_class = 2",
+        "pretrain.run.loss = @losses.SemiSupervisedLoss()",
+        "losses.SemiSupervisedLoss.unlabelled = @losses.SimCLRLoss()",
+        "losses.SemiSupervisedLoss.labelled = @losses.SuNCEtLoss()",
+    )
+    assert set(folder.metrics()) == {"pretrain", "linear"}
+    # The probe learns from the labelled rows.
+    assert "accuracy" in folder.curve("pretrain")[-1]
+    with pytest.raises(UserError, match=r"support must be None, as 'photos' has no labels, or pre"):
+        run(tmp_path / "alone", *settings, "pretrain.run.loss = @losses.SimCLRLoss()")
+
+
 def test_suncet_alone_trains_on_the_labelled_images_only(photos, tmp_path, results_only):
     folder = RunDir(tmp_path / "run")
     run(
