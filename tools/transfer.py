@@ -1,11 +1,11 @@
 """Evaluates an encoder on the twelve sets of the transfer literature and prints one table.
 
 Each set is a run of gin_configs/transfer/SET.gin in WORKDIR/SET: logistic regression on the
-features of the frozen encoder, a linear classifier for VOC 2007. A finished run is not repeated, so
-the same command resumes after an interruption. The sets must be prepared in TFDS; Birdsnap and FGVC
-Aircraft, which TFDS does not have, need a folder of train/CLASS and test/CLASS, which any set may
-have. The measure is that of the literature: top-1, the mean of the classes' accuracies, or mean
-average precision.
+features of the frozen encoder. A finished run is not repeated, so the same command resumes after an
+interruption. The sets must be prepared in TFDS; Birdsnap and FGVC Aircraft, which TFDS does not
+have, need a folder of train/CLASS and test/CLASS. Any other set may have one, except VOC 2007, as
+its images have several labels. The measure is that of the literature: top-1, the mean of the
+classes' accuracies, or mean average precision.
 
 examples:
   python tools/transfer.py --encoder=runs/supcon --workdir=runs/transfer
@@ -94,15 +94,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     roots = dict(root.split("=", 1) if "=" in root else (root, "") for root in args.root)
     if wrong := [name for name, folder in roots.items() if name not in MEASURES or not folder]:
         raise UserError(f"--root must be SET=DIR with a set of {list(MEASURES)}, got {wrong[0]!r}")
+    if "voc2007" in roots:
+        raise UserError("--root must not be of voc2007: a folder has one label per image")
+    workdir = expanded(args.workdir)
     encoder = expanded(args.encoder).resolve()
     bindings_of_encoder = [*settings_of(encoder), f"linear.run.encoder = {str(encoder)!r}"]
-    Path(args.workdir).mkdir(parents=True, exist_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     results: dict[str, float | str] = {}
     for name in tqdm(args.set, unit="set"):
         bindings = [*bindings_of_encoder, *args.gin_param]
         if name in roots:
-            bindings += ["SOURCE = @sources.folder()", f"sources.folder.root = {roots[name]!r}"]
-        results[name] = evaluate(name, Path(args.workdir), bindings)
+            root = str(expanded(roots[name]))
+            bindings += ["SOURCE = @sources.folder()", f"sources.folder.root = {root!r}"]
+        results[name] = evaluate(name, workdir, bindings)
     print(table(results))
     if failed := [name for name, result in results.items() if isinstance(result, str)]:
         raise UserError(f"{len(failed)} of {len(results)} sets have no result, see the table")

@@ -82,9 +82,10 @@ def run(
       weight_decay: L2 weight decay of the classifier.
       classification_head: as in `models.classification_model`.
       solver: "steps" trains by the optimizer. "lbfgs" solves the L2-regularised logistic regression
-        on cached features, scaled to unit length; the validation split, or shares of the training
-        images, choose its strength (`evaluation.logistic_regression`). There is one epoch and no
-        rate; of the settings of training only the seed counts.
+        on cached features, scaled to unit length, or for several labels per image a binary one for
+        each class; the validation split, or shares of the training images, choose its strength
+        (`evaluation.logistic_regression`). There is one epoch and no rate; of the settings of
+        training only the seed counts.
 
     Raises:
       UserError: no encoder or another one than described, or as in `pretrain.run`.
@@ -95,7 +96,7 @@ def run(
     head = classification_head
     check_choice("linear.run.solver", solver, get_args(Solver))
     if solver == "lbfgs":
-        _check_lbfgs(source, loss, weight_decay, callbacks)
+        _check_lbfgs(loss, weight_decay, callbacks)
         head = functools.partial(models.normalizing_head, head=head)
     config = TrainingConfig(
         stage="linear",
@@ -168,10 +169,7 @@ def run(
 
 
 def _check_lbfgs(
-    source: Source,
-    loss: keras.losses.Loss | None,
-    weight_decay: float,
-    callbacks: Sequence[StageCallback],
+    loss: keras.losses.Loss | None, weight_decay: float, callbacks: Sequence[StageCallback]
 ) -> None:
     if loss is not None or weight_decay:
         raise UserError(
@@ -180,8 +178,3 @@ def _check_lbfgs(
         )
     if callbacks:
         raise UserError('linear.run.solver = "lbfgs" has no steps: set linear.run.callbacks = ()')
-    if source.is_multi_label:
-        raise UserError(
-            f'linear.run.solver = "lbfgs" is for one label per image, those of {source.name!r} may '
-            'have several: set linear.run.solver = "steps"'
-        )

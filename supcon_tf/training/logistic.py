@@ -14,6 +14,7 @@ from supcon_tf.run_dir import RunDir
 from supcon_tf.training.batches import TrainingData
 from supcon_tf.training.checkpoint import Progress
 from supcon_tf.training.config import TrainingConfig
+from supcon_tf.training.objective import classification_loss
 
 
 def fit_logistic_regression(
@@ -60,16 +61,17 @@ def fit_logistic_regression(
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     progress.step.assign(np.asarray(1, np.int64))
-    trained = scorer.score(source.train, "training")
-    likelihoods = trained.probabilities[np.arange(len(trained.labels)), trained.labels]
+    logits = model(features.embeddings, training=False)["logits"]
+    losses = classification_loss(None, source).call(features.labels, logits)
     record = {
         "epoch": 1,
         "step": 1,
-        "loss": float(-np.log(np.maximum(likelihoods, 1e-30)).mean()),
-        "accuracy": trained.accuracy,
+        "loss": float(np.mean(losses)),
         "validation_loss": fitted.validation_loss,
         "inverse_strength": fitted.strength,
     }
+    if not source.is_multi_label:
+        record["accuracy"] = scorer.score(source.train, "training").accuracy
     record["seconds"] = time.perf_counter() - start
     record["images_per_second"] = source.train.num_examples / record["seconds"]
     progress.end_epoch(record, best_by=None)

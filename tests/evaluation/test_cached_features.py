@@ -289,6 +289,36 @@ def test_lbfgs_makes_an_ordinary_classifier_of_the_cached_features(
     }
 
 
+def test_lbfgs_of_several_labels_records_the_binary_cross_entropy(
+    encoder_file, tmp_path, results_only
+):
+    rows = np.random.default_rng(1).integers(0, 2, (40, 3))
+    folder = run_linear(
+        tmp_path / "run",
+        encoder_file,
+        solver="lbfgs",
+        source=source(labels=rows),
+        weight_decay=0.0,
+        batches=training_batches,
+    )
+    kernel, bias = classifier_of(folder)
+    with np.load(next(folder.features.glob("training-*.npz"))) as arrays:
+        features = unit_length(arrays["embedding"])
+    with np.load(next(folder.features.glob("validation-*.npz"))) as arrays:
+        validation = unit_length(arrays["embedding"]), rows[24:32]
+    expected = logistic_regression(features, rows[:24], num_classes=3, validation=validation)
+    np.testing.assert_allclose(kernel, expected.kernel, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(bias, expected.bias, rtol=1e-3, atol=1e-4)
+    (record,) = folder.curve("linear")
+    probabilities = 1 / (1 + np.exp(-(features @ kernel + bias)))
+    likelihoods = np.where(rows[:24] == 1, probabilities, 1 - probabilities)
+    assert record["loss"] == pytest.approx(-np.log(likelihoods).mean(), rel=1e-4)
+    assert record["validation_loss"] == pytest.approx(expected.validation_loss, rel=1e-4)
+    assert record["inverse_strength"] == expected.strength
+    assert "accuracy" not in record
+    assert 0 <= folder.metrics()["linear"]["mean_average_precision"] <= 1
+
+
 def test_settings_that_lbfgs_would_ignore_are_rejected(encoder_file, tmp_path):
     for options, message in (
         ({"weight_decay": 0.1}, "weight_decay = 0"),

@@ -1,6 +1,11 @@
-"""The table of the transfer sets: which run gives which measure, and what a failed one shows."""
+"""The table of the transfer sets: each run and its measure, failed runs, and one real run."""
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 
 from supcon_tf import config
 from supcon_tf.errors import UserError
@@ -75,12 +80,62 @@ def test_the_mean_is_over_all_sets(asked, encoder, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| mean | | 0.4500 |"
 
 
+def write_images(folder, counts, seed):
+    """Two classes of overlapping brightness, 8 px; returns the pixels and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], counts)
+    levels = 120 + 25 * labels[:, None] + rng.normal(scale=25, size=(len(labels), 3))
+    noise = rng.normal(scale=20, size=(len(labels), 8, 8, 3))
+    images = np.clip(levels[:, None, None] + noise, 0, 255).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = folder / "ab"[label] / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    return images, labels
+
+
+def test_the_printed_result_is_scikit_learns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images, labels = write_images(tmp_path / "photos" / "train", (18, 14), seed=0)
+    test_images, test_labels = write_images(tmp_path / "photos" / "test", (23, 11), seed=1)
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(6, 3, activation="relu"),
+            keras.layers.GlobalMaxPooling2D(),
+        ]
+    )
+    encoder.save(tmp_path / "encoder.keras")
+    options = ["--encoder=~/encoder.keras", "--root=pets=~/photos", "--workdir=~/out"]
+    settings = ["views.Preprocessing.image_px = 8", "views.eval_crop.method = 'none'"]
+    transfer.main(["--set=pets", *options, *(f"--gin_param={each}" for each in settings)])
+
+    run = RunDir(tmp_path / "out" / "pets")
+    (record,) = run.curve("linear")
+    rows, test_rows = (
+        encoder.predict(pixels / 127.5 - 1, verbose=0) for pixels in (images, test_images)
+    )
+    rows, test_rows = (each / np.linalg.norm(each, axis=1)[:, None] for each in (rows, test_rows))
+    mean = rows.mean(axis=0)
+    scale = np.sqrt(np.mean((rows - mean) ** 2))
+    model = LogisticRegression(C=record["inverse_strength"], max_iter=1000)
+    predicted = model.fit((rows - mean) / scale, labels).predict((test_rows - mean) / scale)
+    # The mean of the two classes' accuracies.
+    expected = balanced_accuracy_score(test_labels, predicted)
+    assert 0.5 < expected < 1
+    assert expected != pytest.approx(np.mean(predicted == test_labels), abs=1e-4)
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed == f"| pets | mean per class | {expected:.4f} |"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "--encoder and --workdir are needed"),
         (["--encoder=a", "--workdir=b", "--root=mine=/data"], "--root must be SET=DIR .* 'mine'"),
         (["--encoder=a", "--workdir=b", "--root=pets"], "--root must be SET=DIR .* 'pets'"),
+        (["--encoder=a", "--workdir=b", "--root=voc2007=/d"], "a folder has one label per image"),
         (["--encoder=a", "--workdir=b", "--set=pet"], "pet"),
         (["--encoder=a", "--workdir=b"], "no encoder '.*/a': give a run directory"),
     ],
