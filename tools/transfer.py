@@ -96,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--root must be SET=DIR with a set of {list(MEASURES)}, got {wrong[0]!r}")
     if "voc2007" in roots:
         raise UserError("--root must not be of voc2007: a folder has one label per image")
+    for name, folder in roots.items():
+        if not all((expanded(folder) / split).is_dir() for split in ("train", "test")):
+            raise UserError(
+                f"--root={name} must be a folder of train/CLASS and test/CLASS, got {folder!r}"
+            )
     workdir = expanded(args.workdir)
     encoder = expanded(args.encoder).resolve()
     bindings_of_encoder = [*settings_of(encoder), f"linear.run.encoder = {str(encoder)!r}"]
