@@ -348,8 +348,8 @@ def test_invalid_options_are_rejected(source):
 # A quarter of the images of a folder have a label.
 A_QUARTER = (
     "SOURCE = @sources.folder()",
-    "views.Preprocessing.normalization = None",
-    "finetune/views.Preprocessing.image_px = 16",
+    "IMAGE_PX = 16",
+    "NORMALIZATION = None",
     "sources.subset.fraction = 0.25",
     "finetune.run.batch_size = 7",
     "finetune.run.epochs = 1",

@@ -2,12 +2,14 @@
 
 import threading
 
+import gin
 import numpy as np
 import pytest
 
 from supcon_tf import config
 from supcon_tf import study as command
 from supcon_tf.errors import UserError
+from supcon_tf.optimizers import warmup_schedule
 from supcon_tf.reporting.study import Result, box_figure, grouped, neighbor_figure, write_study
 from supcon_tf.run_dir import RunDir
 from supcon_tf.studies import study
@@ -247,6 +249,59 @@ def test_every_method_and_level_of_a_shipped_study_parses(file, runs):
         if not parts <= parsed:
             parsed |= parts
             assert "pretrain.run.source" in config.parse(point.files, point.bindings)
+
+
+def levels_of(file, factor):
+    """The runs of a shipped study that change this factor."""
+    config.parse([f"studies/{file}.gin"], [])
+    methods, grid, only, common = (
+        config.bound_value(f"study.run.{name}") for name in ("methods", "grid", "only", "bindings")
+    )
+    points = study.points(
+        methods, grid, design="one_at_a_time", only=only or {}, bindings=common or ()
+    )
+    default = next(iter(grid[factor]))
+    return [point for point in points if point.levels.get(factor, default) != default]
+
+
+@pytest.mark.parametrize(
+    ("file", "factor", "level", "runs", "rate", "weight_decay"),
+    [
+        ("cifar10_factors", "optimizer", "LARS", 3, 2.0, 1e-4),
+        ("cifar10_factors", "optimizer", "Adam", 3, 0.001, 0.0),
+        ("imagenet_factors", "optimizers", "momentum, momentum", 1, 2.4, 1e-4),
+    ],
+)
+def test_another_optimizer_has_a_rate_and_decay_of_its_own(
+    file, factor, level, runs, rate, weight_decay
+):
+    points = [point for point in levels_of(file, factor) if point.levels[factor] == level]
+    assert len(points) == runs
+    for point in points:
+        config.parse(point.files, point.bindings)
+        # Not multiplied by batch / 256.
+        assert config.bound_value("optimizers.warmup_schedule.scale_by_batch") is False
+        assert config.bound_value("optimizers.warmup_schedule.base_learning_rate") == rate
+        assert config.bound_value("pretrain.run.weight_decay") == weight_decay
+
+
+def test_a_short_linear_stage_ends_at_the_rate_of_the_long_one():
+    points = [p for p in levels_of("imagenet_factors", "linear epochs") if p.method == "SupCon"]
+    last = []
+    for bindings in [(), *(point.bindings for point in points)]:
+        config.parse(["imagenet/supcon_resnet50.gin"], bindings)
+        epochs, batch_size = (
+            config.bound_value(f"linear.run.{name}") for name in ("epochs", "batch_size")
+        )
+        steps = 1_281_167 / batch_size
+        with gin.config_scope("linear"):
+            schedule = gin.get_configurable(warmup_schedule)(
+                batch_size=batch_size, steps_per_epoch=steps, epochs=epochs
+            )
+        last.append(float(schedule(int(epochs * steps))))
+    # A drop of 0.97 every half epoch after 12 epochs of warm-up.
+    expected = 0.05 * 6144 / 256 * 0.97 ** ((90 - 12) / 0.5)
+    assert last == pytest.approx([expected, expected], rel=1e-4)
 
 
 def results(top_1_of=lambda method, levels: 0.5):
