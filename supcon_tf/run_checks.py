@@ -51,6 +51,27 @@ def check_stages(settings: str) -> None:
             config.check_arguments(name, modules)
             if value is not None and parameter.name in MINIMUM:
                 check_integer(name, value, at_least=MINIMUM[parameter.name])
+    _check_normalization(settings)
+
+
+def _check_normalization(settings: str) -> None:
+    """Raises a UserError if a stage scales images otherwise than the encoder was trained with."""
+    values = config.parameter_values(settings, macros=True)
+
+    def normalization(stage: str) -> tuple[str, str]:
+        made_by = values.get(f"{stage}.run.preprocessing", "").strip("@()")
+        name = f"{made_by}.normalization"
+        return name, values.get(name, "None")
+
+    trained, wanted = normalization("pretrain")
+    for stage in {"linear", "finetune"}.intersection(named_stages()):
+        name, given = normalization(stage)
+        is_own_encoder = values.get(f"{stage}.run.encoder", "None") == "None"
+        if "pretrain" in named_stages() and is_own_encoder and given != wanted:
+            raise UserError(
+                f"{name} is {given}, but the encoder is trained with {trained} = {wanted}: set "
+                "both to the same"
+            )
 
 
 def check_encoder(run_dir: RunDir) -> None:

@@ -62,6 +62,17 @@ def test_macros_are_resolved_before_encoder_and_stages_are_checked(tmp_path):
         parse(["digits/supcon.gin"], ["EPOCHS = 'ten'", "pretrain.run.epochs = %EPOCHS"])
 
 
+def test_stages_normalize_images_as_pretraining(tmp_path):
+    file = "semi/simclr_cifar10_resnet18.gin"
+    run_checks.check_stages(parse([file], []))
+    run_checks.check_stages(parse([file], ["NORMALIZATION = None"]))
+    message = (
+        r"finetune/views.Preprocessing.normalization is .*, but the encoder is trained with vi"
+    )
+    with pytest.raises(UserError, match=message):
+        run_checks.check_stages(parse([file], ["views.Preprocessing.normalization = None"]))
+
+
 def test_an_encoder_that_changed_after_the_stage_started_is_rejected(tmp_path):
     encoder = tmp_path / "encoder.keras"
     images = keras.Input((8, 8, 3))

@@ -421,7 +421,9 @@ def test_images_without_labels_join_a_folder_of_labelled_ones(photos, tmp_path, 
     assert set(folder.metrics()) == {"pretrain", "linear"}
     # The probe learns from the labelled rows.
     assert "accuracy" in folder.curve("pretrain")[-1]
-    with pytest.raises(UserError, match=r"support must be None, as 'photos.*' has no labels, or pre"):
+    with pytest.raises(
+        UserError, match=r"support must be None, as 'photos.*' has no labels, or pre"
+    ):
         run(tmp_path / "alone", *settings, "pretrain.run.loss = @losses.SimCLRLoss()")
 
 

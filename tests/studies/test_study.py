@@ -230,7 +230,7 @@ def test_a_failed_training_names_its_log(tmp_path):
         ("cifar10_factors", 62),
         ("imagenet_factors", 64),
         ("cifar10_semi", 12),
-        ("cifar10_semi_rates", 4),
+        ("cifar10_semi_rates", 8),
         ("few_labels", 77),
     ],
 )

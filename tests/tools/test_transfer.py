@@ -43,13 +43,16 @@ def encoder(tmp_path):
 
 def test_each_set_has_its_file_and_measure(asked, encoder, tmp_path, capsys):
     options = [f"--encoder={encoder}", f"--workdir={tmp_path / 'out'}"]
+    pets = tmp_path / "pets"
+    for split in ("train", "test"):
+        (pets / split).mkdir(parents=True)
     with pytest.raises(UserError, match="1 of 12 sets have no result"):
-        transfer.main([*options, "--root=pets=/data/pets", "--gin_param=linear.run.seed = 3"])
+        transfer.main([*options, f"--root=pets={pets}", "--gin_param=linear.run.seed = 3"])
     assert [files for files, _ in asked] == [[f"transfer/{name}.gin"] for name in transfer.MEASURES]
     common = [f"linear.run.encoder = '{encoder}'", "linear.run.seed = 3"]
     bindings = {files[0]: given for files, given in asked}
     assert bindings["transfer/dtd.gin"] == common
-    root = ["SOURCE = @sources.folder()", "sources.folder.root = '/data/pets'"]
+    root = ["SOURCE = @sources.folder()", f"sources.folder.root = '{pets}'"]
     assert bindings["transfer/pets.gin"] == [*common, *root]
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2 + 12
@@ -135,6 +138,7 @@ def test_the_printed_result_is_scikit_learns(tmp_path, capsys, monkeypatch):
         ([], "--encoder and --workdir are needed"),
         (["--encoder=a", "--workdir=b", "--root=mine=/data"], "--root must be SET=DIR .* 'mine'"),
         (["--encoder=a", "--workdir=b", "--root=pets"], "--root must be SET=DIR .* 'pets'"),
+        (["--encoder=a", "--workdir=b", "--root=pets=/"], "--root=pets must be a folder of train/"),
         (["--encoder=a", "--workdir=b", "--root=voc2007=/d"], "a folder has one label per image"),
         (["--encoder=a", "--workdir=b", "--set=pet"], "pet"),
         (["--encoder=a", "--workdir=b"], "no encoder '.*/a': give a run directory"),
