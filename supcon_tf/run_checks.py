@@ -4,6 +4,7 @@ import inspect
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from supcon_tf import config
 from supcon_tf.errors import UserError, check_integer
@@ -14,8 +15,12 @@ from supcon_tf.stages import experiment
 from supcon_tf.training.config import MINIMUM
 from supcon_tf.training.encoder_io import encoder_digest, encoder_file
 
-# How often checkpoints are saved and how many are kept changes no result.
-SAVING = tuple(f"{stage}.run.checkpoint" for stage in experiment.STAGES)
+# Stage -> the setting of the encoder that it starts from.
+_ENCODERS = {
+    "pretrain": "pretrain.run.warm_start",
+    "linear": "linear.run.encoder",
+    "finetune": "finetune.run.encoder",
+}
 
 
 def named_stages() -> Sequence[str]:
@@ -51,49 +56,63 @@ def check_stages(settings: str) -> None:
             config.check_arguments(name, modules)
             if value is not None and parameter.name in MINIMUM:
                 check_integer(name, value, at_least=MINIMUM[parameter.name])
-    _check_normalization(settings)
+    _check_normalization()
 
 
-def _check_normalization(settings: str) -> None:
-    """Raises a UserError if a stage scales images otherwise than the encoder was trained with."""
-    values = config.parameter_values(settings, macros=True)
-
-    def normalization(stage: str) -> tuple[str, str]:
-        made_by = values.get(f"{stage}.run.preprocessing", "").strip("@()")
-        name = f"{made_by}.normalization"
-        return name, values.get(name, "None")
-
-    trained, wanted = normalization("pretrain")
-    for stage in {"linear", "finetune"}.intersection(named_stages()):
-        name, given = normalization(stage)
-        is_own_encoder = values.get(f"{stage}.run.encoder", "None") == "None"
-        if "pretrain" in named_stages() and is_own_encoder and given != wanted:
+def _check_normalization() -> None:
+    """Raises a UserError if a stage scales images otherwise than its encoder was trained with."""
+    if "pretrain" not in named_stages():
+        return
+    trained = _normalization("pretrain")
+    for stage in ("linear", "finetune"):
+        given = _normalization(stage)
+        is_own = stage in named_stages() and config.bound_value(f"{stage}.run.encoder") is None
+        if is_own and trained and given and given != trained:
             raise UserError(
-                f"{name} is {given}, but the encoder is trained with {trained} = {wanted}: set "
-                "both to the same"
+                f"the encoder is trained with views.Preprocessing.normalization = {trained[0]}, "
+                f"and {stage} has {given[0]}: set both to the same"
             )
+
+
+def _normalization(stage: str) -> tuple[Any] | None:
+    """The constants of a stage's preprocessing, in a tuple; None if they are known later only."""
+    found = list(config.references(config.bound_value(f"{stage}.run.preprocessing")))
+    if not found or config.selector_of(found[0]) != "views.Preprocessing":
+        return None
+    name = config.bound_name(found[0], "normalization")
+    value = name and config.bound_value(name)
+    return None if value == "measure" else (value,)
 
 
 def check_encoder(run_dir: RunDir) -> None:
     """Checks that the stages that need an encoder find one, before they load images.
 
     Raises:
-      UserError: no encoder, or another one than the stage has started with.
+      UserError: no encoder, or as in `check_same_encoder`.
     """
+    check_same_encoder(run_dir)
     stages = named_stages()
-    records = run_dir.encoders()
-    for stage in filter({"linear", "finetune"}.__contains__, stages):
+    for stage in {"linear", "finetune"}.intersection(stages) - run_dir.metrics().keys():
         encoder = config.bound_value(f"{stage}.run.encoder")
+        if isinstance(encoder, str) or (encoder is None and "pretrain" not in stages):
+            encoder_file(encoder or run_dir.root)
+
+
+def check_same_encoder(run_dir: RunDir) -> None:
+    """Checks that the stages continue with the encoders that they have started from.
+
+    Raises:
+      UserError: the file of an encoder has changed.
+    """
+    records = run_dir.encoders()
+    for stage in filter(_ENCODERS.get, named_stages()):
+        encoder = config.bound_value(_ENCODERS[stage])
         known = records.get(stage, {}).get("digest")
         if known and isinstance(encoder, str) and _digest_now(encoder) not in (None, known):
             raise UserError(
                 f"the encoder {encoder!r} has changed since {stage} of {str(run_dir.root)!r} "
                 "started from it: give another --workdir"
             )
-    for stage in {"linear", "finetune"}.intersection(stages) - run_dir.metrics().keys():
-        encoder = config.bound_value(f"{stage}.run.encoder")
-        if isinstance(encoder, str) or (encoder is None and "pretrain" not in stages):
-            encoder_file(encoder or run_dir.root)
 
 
 def _digest_now(encoder: str) -> str | None:
@@ -161,7 +180,8 @@ def check_resumable(run_dir: RunDir, started: set[str], before: str, after: str)
     """
     not_started = experiment.STAGES.keys() - started | {*experiment.EVALUATIONS}
     free = [f"{stage}{mark}" for stage in not_started for mark in "./"]
-    ignored = (*free, *SAVING, "experiment.run.", "corruptions.", "shifted.", "classifiers.")
+    saving = [f"{stage}.run.checkpoint" for stage in experiment.STAGES]
+    ignored = (*free, *saving, "experiment.run.", "corruptions.", "shifted.", "classifiers.")
     changed = config.changed_setting(before, after, ignored=ignored)
     if changed is not None:
         raise UserError(

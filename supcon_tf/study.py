@@ -16,6 +16,7 @@ examples:
 
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,12 +72,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 def state(point: study.Point, folder: Path) -> study.State:
     """Whether the run in a directory is finished, with the settings that a point has now."""
     run_dir = RunDir(folder)
+    try:
+        settings = config.parse(point.files, point.bindings)
+    except UserError:
+        return "unfinished"  # The run ends with this error.
     if run_dir.config.is_file():
-        before = config.read_text(run_dir.config)
-        after = config.parse(point.files, point.bindings)
-        if config.changed_setting(before, after, ignored=run_checks.SAVING) is not None:
+        try:
+            before = config.read_text(run_dir.config)
+            run_checks.check_resumable(run_dir, run_dir.started_stages(), before, settings)
+            run_checks.check_same_encoder(run_dir)
+        except UserError as error:
+            print(error, flush=True)
             return "other settings"
-    return "unfinished" if study.accuracy(run_dir.metrics()) is None else "finished"
+    metrics = run_dir.metrics()
+    stages = {*run_checks.named_stages(), *run_checks.named_evaluations()}
+    is_whole = stages <= metrics.keys() and study.accuracy(metrics) is not None
+    return "finished" if is_whole else "unfinished"
 
 
 def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -85,10 +96,13 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     Raises:
       UserError: a file sets something else, which no run would read.
     """
-    own = [binding for binding in bindings if binding.lstrip().startswith("study.run.")]
+    own = [binding for binding in bindings if re.match(r"\s*(studies\.)?study\.run\.", binding)]
+    # A macro belongs to those that refer to it.
+    macros = {name for binding in own for name in re.findall(r"%(\w+)", binding)}
+    own += [binding for binding in bindings if binding.partition("=")[0].strip() in macros]
     resolved = config.parse(files, own)
     for name, value in config.parameter_values(resolved, defaults=False).items():
-        if not name.startswith("study.run."):
+        if not name.startswith("study.run.") and name not in macros:
             raise UserError(
                 f"a file of a study sets study.run only, got {name} = {value}: put it into "
                 "study.run.bindings, or into a file of study.run.methods"

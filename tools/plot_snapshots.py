@@ -75,10 +75,11 @@ def check_comparable(runs: dict[str, Path]) -> None:
 
 
 def is_data(setting: str) -> bool:
-    """Whether a setting chooses images or labels."""
-    return setting.startswith("sources.") or setting in (
-        "pretrain.run.support", "finetune.run.source"
-    )  # fmt: skip
+    """Whether a setting chooses images or labels, and not how they are stored."""
+    where, _, name = setting.rpartition(".")
+    is_source = where.rpartition("/")[2].startswith("sources.")
+    is_storage = name in ("cache", "cache_dir", "data_dir", "download")
+    return (is_source and not is_storage) or setting.endswith((".run.support", ".run.source"))
 
 
 def views_by_epoch(run: Path) -> Points:

@@ -1,8 +1,8 @@
 """Gin files and --gin_param bindings, checked before anything runs, and the resolved text."""
 
-from supcon_tf.config.bindings import check_arguments
+from supcon_tf.config.bindings import bound_name, check_arguments
 from supcon_tf.config.files import find, read_text
-from supcon_tf.config.kinds import bound_value
+from supcon_tf.config.kinds import bound_value, references, selector_of
 from supcon_tf.config.names import imported_modules
 from supcon_tf.config.parse import foreign_modules, parse
 from supcon_tf.config.resolved import (
@@ -14,6 +14,7 @@ from supcon_tf.config.resolved import (
 from supcon_tf.config.trust import check_untrusted
 
 __all__ = [
+    "bound_name",
     "bound_value",
     "changed_setting",
     "check_arguments",
@@ -26,4 +27,6 @@ __all__ = [
     "parameter_values",
     "parse",
     "read_text",
+    "references",
+    "selector_of",
 ]

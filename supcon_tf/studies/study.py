@@ -112,9 +112,9 @@ def run(
                 if found != "finished":
                     unfinished.add(point.key)
                 if found == "other settings":
-                    print(f"{point.folder}: its settings have changed, it runs again", flush=True)
+                    print(f"{point.folder}: set aside, runs again", flush=True)
                     _set_aside(folder)
-                    folder.mkdir()  # The result in the journal does not count from now on.
+                    folder.mkdir()
 
         def run_point(point: Point) -> float:
             folder = root / "trials" / point.folder
@@ -125,6 +125,10 @@ def run(
             return trial(point.files, point.bindings, folder, lock.fileno(), threads)
 
         accuracies = _optimized(root / "study.journal", wanted, unfinished, run_point, processes)
+        for point in wanted:  # The journal still has the result from before.
+            folder = root / "trials" / point.folder
+            if point.key in unfinished and state(point, folder) != "finished":
+                accuracies.pop(point.key, None)
     return [dataclasses.replace(point, top_1=accuracies.get(point.key)) for point in wanted]
 
 

@@ -64,7 +64,7 @@ def record_encoder(
         # A subclass of keras.Model has no output_shape of its own.
         "dimensions": embedding_model(measures.network).output_shape[-1],
     }
-    if path is not None and given is not None and not is_ours:
+    if path is not None and not is_ours:
         record["digest"] = encoder_digest(path)
     print(
         f"{stage}: encoder {origin.name}, weights: {origin.weights}, "

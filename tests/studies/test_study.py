@@ -1,5 +1,6 @@
 """Studies: the runs of a grid, one training per run, continuing a killed study, and the page."""
 
+import dataclasses
 import threading
 
 import gin
@@ -153,9 +154,21 @@ def test_a_run_of_changed_files_is_set_aside_and_made_again(tmp_path):
         run(tmp_path, Runs(killed), state=state)
     assert (tmp_path / "trials/A--default.1").exists()
     states["A--default"] = "unfinished"  # The next call finds its new, empty directory.
-    again = Runs()
-    run(tmp_path, again, state=state)
-    assert sorted(again.names) == ["A--default", "A--rate=2"]
+
+    def fails_once(name):
+        if name == "A--rate=2" and runs.names.count(name) == 1:
+            raise study.TrialFailed("A--rate=2: exit code 2")
+        states[name] = "finished"
+        return 0.75
+
+    runs = Runs(fails_once)
+    accuracies = {point.folder: point.top_1 for point in run(tmp_path, runs, state=state)}
+    assert sorted(runs.names) == ["A--default", "A--rate=2"]
+    # The result from before the change counts no more.
+    assert (accuracies["A--default"], accuracies["A--rate=2"]) == (0.75, None)
+    accuracies = {point.folder: point.top_1 for point in run(tmp_path, runs, state=state)}
+    assert runs.names[2:] == ["A--rate=2"]
+    assert accuracies["A--rate=2"] == 0.75
 
 
 def test_settings_of_the_command_line_reach_the_runs(tmp_path):
@@ -164,6 +177,8 @@ def test_settings_of_the_command_line_reach_the_runs(tmp_path):
     assert config.bound_value("study.run.processes") == 3
     points = command.listed_points()
     assert all(of_runs in point.bindings and own not in point.bindings for point in points)
+    command.parse(["studies/cifar10_small_rates.gin"], ["study.run.processes = %N", "N = 2"])
+    assert config.bound_value("study.run.processes") == 2
     # A study file that sets something else sets it for no run.
     file = tmp_path / "mine.gin"
     file.write_text("include 'studies/cifar10_small_rates.gin'\npretrain.run.epochs = 7\n")
@@ -180,8 +195,16 @@ def test_the_state_of_a_run_is_by_its_settings_and_results(tmp_path):
         config.parse(files, [*bindings, "linear.run.checkpoints_to_keep = 9"])
     )
     assert command.state(point, tmp_path) == "unfinished"
+    run_dir.set_metrics("pretrain", {"top_1": 0.5})
+    assert command.state(point, tmp_path) == "unfinished"  # The linear stage is missing.
     run_dir.set_metrics("linear", {"top_1": 0.5})
     assert command.state(point, tmp_path) == "finished"
+    file = tmp_path / "changed.gin"
+    file.write_text("include 'digits/supcon.gin'\nexperiment.run.evaluations = ('robustness',)\n")
+    changed = dataclasses.replace(point, files=[str(file)])
+    assert command.state(changed, tmp_path) == "unfinished"
+    file.write_text("pretrain.run.no_such_setting = 3\n")
+    assert command.state(changed, tmp_path) == "unfinished"
     run_dir.config.write_text(config.parse(files, ["pretrain.run.epochs = 4"]))
     assert command.state(point, tmp_path) == "other settings"
 

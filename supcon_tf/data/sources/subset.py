@@ -167,7 +167,7 @@ def _images_of_each_class(train: IndexedSplit, counts: dict[int, int], seed: int
 def _listed_images(source: Source, train: IndexedSplit, list_file: str) -> np.ndarray:
     """The places in the stored order of the images that a file lists, sorted."""
     # A whole path is one below the source's folder.
-    root = f"{Path(source.root).absolute()}/" if source.root else ""
+    root = f"{Path(source.root).absolute().as_posix()}/" if source.root else ""
     lines = [line.removeprefix(root) for line in _lines(list_file)]
     names = train.paths or (train.names() if train.names is not None else ())
     places = _places_by_number(train, names)
