@@ -25,7 +25,7 @@ from pathlib import Path
 import gin
 from absl import flags
 
-from supcon_tf import cli, config, run_checks
+from supcon_tf import cli, config
 from supcon_tf.errors import UserError
 from supcon_tf.reporting.study import Result, write_study
 from supcon_tf.run_dir import RunDir
@@ -49,9 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--gin_file is needed, such as --gin_file=studies/digits_stability.gin")
     cli.start_tensorflow()
     parse(options.gin_file, options.gin_param)
-    for name in ("methods", "grid"):
-        if config.bound_value(f"study.run.{name}") is None:
-            raise UserError(f"study.run.{name} is not set in {options.gin_file[-1]}")
     if options.list:
         for point in listed_points():
             print(point.folder)
@@ -71,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def state(point: study.Point, folder: Path) -> study.State:
     """Whether the run in a directory is finished, with the settings that a point has now."""
+    from supcon_tf import run_checks  # It imports all stages.
+
     run_dir = RunDir(folder)
     try:
         settings = config.parse(point.files, point.bindings)
@@ -101,6 +100,9 @@ def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
     macros = {name for binding in own for name in re.findall(r"%(\w+)", binding)}
     own += [binding for binding in bindings if binding.partition("=")[0].strip() in macros]
     resolved = config.parse(files, own)
+    for name in ("methods", "grid"):
+        if config.bound_value(f"study.run.{name}") is None:
+            raise UserError(f"study.run.{name} is not set in {files[-1]}")
     for name, value in config.parameter_values(resolved, defaults=False).items():
         if not name.startswith("study.run.") and name not in macros:
             raise UserError(

@@ -170,8 +170,8 @@ READERS = [
     (lambda f: arrays(f, x=PIXELS, y=LABELS, x_test=np.zeros((3, 8, 8, 4), np.uint8), y_test=LABELS[:3]), "channels"),
     # Subsets.
     (lambda f: chosen(f, ""), "is empty: it must name one image per line"),
-    (lambda f: chosen(f, "99999\n"), "'99999' in"),
-    (lambda f: chosen(f, "²\n"), "'²' in"),
+    (lambda f: chosen(f, "99999\n"), "first '99999', which names 0 of 1347"),
+    (lambda f: chosen(f, "²\n"), "first '²', which names 0 of 1347"),
     (lambda f: chosen(f, b"\xff\n"), "is not UTF-8"),
     (lambda f: sources.subset(sources.digits(), per_class=10**6), "per_class for class '0' must be a number <= "),
     (lambda f: sources.subset("digits", first=3), "must be a source such as"),

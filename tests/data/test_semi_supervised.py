@@ -81,7 +81,7 @@ def test_labelled_subset_can_be_listed_by_number_or_name(source, tmp_path):
     listed.write_text("y/2.jpg\n/data/z/0.jpg\n3\n")
     part = sources.subset(named, list_file=str(listed)).train
     assert part.paths == ("/data/z/0.jpg", "/data/x/1.jpg", "/data/y/2.jpg")
-    for line, message in (("2.jpg", "got 3: give the end"), ("60", "got 0"), ("", "is empty")):
+    for line, message in (("2.jpg", "names 3 of 60"), ("60", "names 0"), ("", "is empty")):
         listed.write_text(f"{line}\n")
         with pytest.raises(UserError, match=message):
             sources.subset(named, list_file=str(listed))

@@ -156,7 +156,14 @@ def test_only_pretrained_encoders_are_compared_with_their_frozen_features(tmp_pa
     (run / "config.gin").touch()
     measures = measures_of(tmp_path / "other", plain)
     measures.run_dir.root.mkdir()
-    for path, weights in ((run, "run digits"), (file, "run digits"), ("a/b.keras", "file b.keras")):
+    plain_file = tmp_path / "b.keras"
+    for each in (file, plain_file):
+        each.write_bytes(b"a model")
+    for path, weights in (
+        (run, "run digits"),
+        (file, "run digits"),
+        (plain_file, "file b.keras"),
+    ):
         record_encoder(measures, path=path, compare_with_frozen=True)
         assert measures.run_dir.encoders()["pretrain"]["weights"] == weights
     measures = measures_of(tmp_path, models.pretrained(str(encoder_file)))
