@@ -16,7 +16,7 @@ from supcon_tf.errors import UserError
 from tests.data.sources.images import first_image
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
     """The folder of a small prepared set."""
     import tensorflow_datasets as tfds
