@@ -199,7 +199,7 @@ def test_incomplete_folders_are_rejected(published_folder):
         opened(corruptions.folder, cells=[*CELLS, ("fog", 2)], root=root)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def published_tfds(tmp_path_factory):
     """A TFDS set with a configuration per cell, one of them with a name of cifar10_corrupted."""
     import tensorflow_datasets as tfds
