@@ -167,7 +167,8 @@ def train_in_subprocess(
             check=False,
         )
     if ended.returncode:
-        raise study.TrialFailed(f"{run_dir.name}: exit code {ended.returncode}, see {log}")
+        *_, last = ["no output", *log.read_text().strip().splitlines()]
+        raise study.TrialFailed(f"{last} ({run_dir.name}: exit code {ended.returncode}, see {log})")
     found = study.accuracy(RunDir(run_dir).metrics())
     if found is None:
         raise study.TrialFailed(f"{run_dir.name}: no stage classifies")

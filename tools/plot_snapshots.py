@@ -243,9 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             return fine_tuned(runs[name], epoch, threads=threads)
         except TrialFailed as failure:
-            log = runs[name] / "finetuned" / f"{epoch:04d}.log"
-            last = log.read_text().strip().splitlines()[-1:]
-            raise UserError(f"{failure}: {''.join(last)}") from None
+            raise UserError(f"{name}, epoch {epoch}: {failure}") from None
 
     with ThreadPoolExecutor(args.processes) as pool:
         results = list(tqdm(pool.map(tune, work), total=len(work), unit="run"))

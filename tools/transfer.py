@@ -63,8 +63,7 @@ def evaluate(name: str, workdir: Path, bindings: Sequence[str]) -> float | str:
             [f"transfer/{name}.gin"], bindings, workdir / name, None, os.cpu_count() or 1
         )
     except TrialFailed as failure:
-        lines = workdir.joinpath(f"{name}.log").read_text().strip().splitlines()
-        return lines[-1] if lines else str(failure)
+        return str(failure)
     return float(RunDir(workdir / name).metrics()["linear"][MEASURES[name]])
 
 

@@ -104,17 +104,11 @@ def run(
                 f"the study in {str(root)!r} is running, or one of its runs is: wait for it to end"
             ) from None
 
-        unfinished = set()
-        for point in wanted:
-            folder = root / "trials" / point.folder
-            if made_for(folder) == point.key and folder.exists():
-                found = state(point, folder)
-                if found != "finished":
-                    unfinished.add(point.key)
-                if found == "other settings":
-                    print(f"{point.folder}: set aside, runs again", flush=True)
-                    _set_aside(folder)
-                    folder.mkdir()
+        unfinished = {
+            point.key
+            for point in wanted
+            if _is_unfinished(point, root / "trials" / point.folder, state)
+        }
 
         def run_point(point: Point) -> float:
             folder = root / "trials" / point.folder
@@ -202,6 +196,18 @@ def made_for(folder: Path) -> str | None:
 
 def _key_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.key")  # A name may hold a dot.
+
+
+def _is_unfinished(point: Point, folder: Path, state: Callable[[Point, Path], State]) -> bool:
+    """Whether a point that has a run directory must run; one of other settings is set aside."""
+    if made_for(folder) != point.key or not folder.exists():
+        return False
+    found = state(point, folder)
+    if found == "other settings":
+        print(f"{point.folder}: set aside, runs again", flush=True)
+        _set_aside(folder)
+        folder.mkdir()
+    return found != "finished"
 
 
 def _set_aside(folder: Path) -> None:
